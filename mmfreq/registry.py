@@ -1,0 +1,27 @@
+"""Child registries of scope `mmfreq`, found by mmengine through the prefix alone.
+
+mmengine imports `mmfreq.registry` when a config says `type='mmfreq.X'`, so no `custom_imports` is needed. Each registry imports
+its modules at the first lookup. Importing this module also lets torch's safe unpickler read mmengine's own checkpoints.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+from mmfreq.compat.safe_load import allow_mmengine_checkpoints
+
+allow_mmengine_checkpoints()
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, scope='mmfreq', locations=['mmfreq.models.backbones', 'mmfreq.models.decode_heads']
+)
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfreq', locations=['mmfreq.engine'])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='mmfreq',
+    locations=['mmfreq.engine'],
+)
