@@ -1,0 +1,115 @@
+"""gnConv, the recursive gated convolution (HorNet, arXiv 2207.14284, section 3.1), and its global-local filter (section 3.2).
+
+Legend: B batch, C channels, H W grid, n order; dims = C / 2^(n-1), ..., C / 2, C; D = sum(dims).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mmfreq.layers.norm import LayerNorm2d
+from mmfreq.layers.spectral import GlobalFilter
+
+
+class GlobalLocalFilter(GlobalFilter):
+    """The first half of the channels through a 3x3 depth-wise convolution, the second through a global filter, interleaved.
+
+    Args:
+        channels: D, even.
+        grid: stored grid of the global filter, (h, w) or the side of a square one.
+        filter_resize, spectral: as in `GlobalFilter`.
+
+    Shape:
+        `(B, D, H, W)` to the same; the filter is `(D/2, h, w // 2 + 1, 2)`.
+    """
+
+    def __init__(self, channels: int, grid: int | tuple[int, int], filter_resize: str = 'bilinear', spectral: str = 'auto'):
+        if channels % 2:
+            raise ValueError(f'a global-local filter halves its channels, which must be even, got {channels}')
+        super().__init__(channels // 2, grid, filter_resize, spectral)
+        self.dw = nn.Conv2d(channels // 2, channels // 2, 3, padding=1, bias=False, groups=channels // 2)
+        self.pre_norm = LayerNorm2d(channels)
+        self.post_norm = LayerNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        local, everywhere = self.pre_norm(x).chunk(2, dim=1)
+        both = torch.stack((self.dw(local), super().forward(everywhere)), dim=2)  # channel 2k is local k, 2k + 1 global k
+        return self.post_norm(both.flatten(1, 2))
+
+
+class GnConv(nn.Module):
+    """Recursive gated convolution of order n.
+
+    A 1x1 projection to 2 dim channels, split into a gate (the first dim / 2^(n-1)) and the rest, which one depth-wise operator
+    mixes in space; then n gated products with 1x1 convolutions that double the width in between; no activation.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output; default `in_channels`.
+        order: n >= 1.
+        kernel_size: side of the depth-wise convolution, odd; not used with a grid.
+        grid: None for the depth-wise convolution, or the stored grid of a `GlobalLocalFilter`, (h, w) or one side.
+        dim_ratio: dim = out_channels * dim_ratio.
+        proj_out: a final 1x1 convolution from dim to out_channels; without it dim_ratio must be 1.
+        scale: factor after the spatial operator (HorNet's backbone: 1/3).
+        filter_resize, spectral: as in `GlobalFilter`.
+
+    Shape:
+        `(B, in_channels, H, W)` to `(B, out_channels, H, W)`.
+
+    Raises:
+        ValueError: dim not divisible by 2^(order-1), an even kernel, or dim_ratio other than 1 without `proj_out`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        order: int = 2,
+        kernel_size: int = 7,
+        grid: int | tuple[int, int] | None = None,
+        dim_ratio: int = 1,
+        proj_out: bool = True,
+        scale: float = 1.0,
+        filter_resize: str = 'bilinear',
+        spectral: str = 'auto',
+    ):
+        super().__init__()
+        out_channels = in_channels if out_channels is None else out_channels
+        dim = out_channels * dim_ratio
+        self.dims = gate_dims(dim, order)
+        self.scale = scale
+        total = sum(self.dims)
+        if not proj_out and dim_ratio != 1:
+            raise ValueError(f'without proj_out the output has out_channels * dim_ratio channels; got dim_ratio={dim_ratio}, want 1')
+        if grid is None and kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd to keep the grid, got {kernel_size}')
+        self.proj_in = nn.Conv2d(in_channels, 2 * dim, 1)
+        if grid is None:
+            self.dwconv = nn.Conv2d(total, total, kernel_size, padding=kernel_size // 2, groups=total)
+        else:
+            self.dwconv = GlobalLocalFilter(total, grid, filter_resize, spectral)
+        self.proj_out = nn.Conv2d(dim, out_channels, 1) if proj_out else nn.Identity()
+        self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims[:-1], self.dims[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, rest = self.proj_in(x).split((self.dims[0], sum(self.dims)), dim=1)
+        first, *others = (self.dwconv(rest) * self.scale).split(self.dims, dim=1)
+        y = gate * first
+        for pw, other in zip(self.pws, others):
+            y = pw(y) * other
+        return self.proj_out(y)
+
+
+def gate_dims(dim: int, order: int) -> list[int]:
+    """Widths of the n gated products, narrow to wide; with the gate they add up to 2 dim."""
+    if order < 1:
+        raise ValueError(f'the order of a gnConv is at least 1, got {order}')
+    step = 2 ** (order - 1)
+    if dim % step:
+        below, above = dim // step * step, (dim // step + 1) * step
+        raise ValueError(
+            f'a gnConv of order {order} needs channels divisible by {step}, got {dim}; '
+            f'the nearest valid counts are {f"{below} and {above}" if below else above}'
+        )
+    return [dim // 2**i for i in reversed(range(order))]

@@ -1,0 +1,107 @@
+"""The spectral operator: to the spectrum, multiply, back to the same grid.
+
+One operator serves every family (GFNet section 3.2, HorNet section 3.2). It computes in float32 (float64 for float64 input) with
+autocast off, uses `norm='ortho'` both ways, always gives the size of the inverse, and returns the input's dtype.
+
+One meaning of the inverse. A product with a learned filter is not Hermitian in its zero column and, for even W, in its Nyquist
+column. The inverse here is: complex inverse over H, the imaginary part of those two columns dropped, real inverse over W. This
+is what `torch.fft.irfft2` computes on a CPU; on other devices the same steps are written out.
+
+Legend: H W grid, F = W // 2 + 1 half width. `dims` are the positions of H and W in the tensor.
+"""
+
+import torch
+from torch import Tensor
+
+from mmfreq.ops.dft import filter_by_matmul
+
+SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
+
+
+def half_width(width: int) -> int:
+    """Columns F of the half spectrum of a grid `width` columns wide."""
+    return width // 2 + 1
+
+
+def rfft2(x: Tensor, dims: tuple[int, int] = (-2, -1)) -> Tensor:
+    """Orthonormal half spectrum of a real float32 or float64 tensor.
+
+    Shape:
+        `(..., H, W)` at `dims` to complex `(..., H, F)`, DC at index 0, not shifted.
+    """
+    return torch.fft.rfft2(x, s=(x.shape[dims[0]], x.shape[dims[1]]), dim=dims, norm='ortho')
+
+
+def irfft2(spec: Tensor, size: tuple[int, int], dims: tuple[int, int] = (-2, -1)) -> Tensor:
+    """Back to the `(H, W)` grid, with the module's one meaning for spectra that are not Hermitian.
+
+    Shape:
+        Complex `(..., H, F)` at `dims` to real `(..., H, W)`.
+    """
+    if spec.device.type == 'cpu':
+        return torch.fft.irfft2(spec, s=size, dim=dims, norm='ortho')
+    return irfft2_written_out(spec, size, dims)
+
+
+def irfft2_written_out(spec: Tensor, size: tuple[int, int], dims: tuple[int, int] = (-2, -1)) -> Tensor:
+    """`irfft2` step by step, for devices whose two-dimensional inverse gives non-Hermitian columns another meaning."""
+    height, width = size
+    columns = torch.fft.ifft(spec, n=height, dim=dims[0], norm='ortho')
+    self_conjugate = torch.zeros(spec.shape[dims[1]], dtype=torch.bool, device=spec.device)
+    self_conjugate[0] = True
+    if width % 2 == 0:
+        self_conjugate[width // 2] = True
+    along_width = [1] * spec.ndim
+    along_width[dims[1]] = -1
+    imag = columns.imag.masked_fill(self_conjugate.view(along_width), 0)
+    return torch.fft.irfft(torch.complex(columns.real, imag), n=width, dim=dims[1], norm='ortho')
+
+
+def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), backend: str = 'auto') -> Tensor:
+    """Circular convolution of `x` with the transfer function `weight`.
+
+    Args:
+        x: real map.
+        weight: real view of the filter's half spectrum; the last axis holds (real, imaginary) and the others broadcast against
+            the spectrum of `x`. For an NCHW map `(C, H, F, 2)`, for a channels-last map with `dims=(1, 2)` `(H, F, C, 2)`.
+        dims: positions of H and W in `x`.
+        backend: 'fft', 'matmul' (real matrix products, no complex numbers), or 'auto': 'fft', but 'matmul' while a model is
+            being exported to ONNX.
+
+    Shape:
+        `x` of any shape and memory layout; the result has its shape and dtype.
+
+    Raises:
+        ValueError: unknown backend, or a filter for another grid (resize it first with `resize_filter`).
+    """
+    if backend not in SPECTRAL_BACKENDS:
+        raise ValueError(f"spectral backend '{backend}' is unknown; choose one of {', '.join(SPECTRAL_BACKENDS)}")
+    if not x.is_floating_point():
+        raise TypeError(f'the map to filter must be a real floating-point tensor, got {x.dtype}')
+    dims = (dims[0] % x.ndim, dims[1] % x.ndim)
+    check_grid(x, weight, dims)
+    work_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if backend == 'auto':
+        backend = 'matmul' if torch.onnx.is_in_onnx_export() else 'fft'
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        work, weight = x.to(work_dtype), weight.to(work_dtype)
+        if backend == 'matmul':
+            out = filter_by_matmul(work, weight, dims)
+        else:
+            spec = rfft2(work, dims) * torch.view_as_complex(weight.contiguous())
+            out = irfft2(spec, (x.shape[dims[0]], x.shape[dims[1]]), dims)
+    return out.to(x.dtype)
+
+
+def check_grid(x: Tensor, weight: Tensor, dims: tuple[int, int]) -> None:
+    """Refuse a filter whose stored grid is not that of the map's spectrum."""
+    if weight.shape[-1:] != (2,):
+        raise ValueError(f'the last axis of a filter holds (real, imaginary) and has size 2, got shape {tuple(weight.shape)}')
+    height, width = x.shape[dims[0]], x.shape[dims[1]]
+    at = tuple(d - x.ndim - 1 for d in dims)  # counted from the end, past the (real, imaginary) axis
+    got = tuple(weight.shape[d] for d in at)
+    if got != (height, half_width(width)):
+        raise ValueError(
+            f'a filter of half-spectrum size {got} cannot act on a {height}x{width} map, which needs '
+            f'{(height, half_width(width))}; resize it with mmfreq.ops.resize_filter'
+        )
