@@ -1,0 +1,1 @@
+"""Models that speak OpenMMLab; import the submodule you need."""

@@ -1,0 +1,168 @@
+"""What every backbone shares: its arguments, freezing, loading of published files, and what it states about itself.
+
+A family gives a table `ARCHS` of frozen records, sets `channels` and `strides`, and implements `frozen_modules` and
+`layer_decay_group`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmfreq.checkpoint.fit import fit_backbone
+from mmfreq.checkpoint.load import load_weights
+from mmfreq.layers.spectral import choose
+from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS
+
+MIN_SIDE = 32  # pixels; the last stage of every family then has a map of at least 1x1
+
+
+class FrequencyBackbone(BaseModule):
+    """Base of the backbones.
+
+    Args:
+        arch: name in `ARCHS` (hyphens or underscores) or a dict with the fields of its records.
+        in_channels: channels of the image.
+        out_indices: stages to return, in this order; negative ones count from the last.
+        filter_resize: policy of `mmfreq.ops.resize` from the stored grid to the map's; None is the published one.
+        spectral: backend of `mmfreq.ops.fft`.
+        frozen_stages: -1 freezes nothing; k freezes the stem, stages 0..k and their output norms (no gradient, eval mode).
+        with_cp: recompute each block in the backward pass instead of keeping its activations; changes no number.
+        init_cfg: `dict(type='Pretrained', checkpoint=FILE)` takes a published file as it is, strictly.
+
+    Raises:
+        ValueError: unknown arch (with the nearest names), policy or backend, an index out of range; in forward an image of other channels or smaller
+            than 32x32.
+    """
+
+    family: ClassVar[str]
+    published_resize: ClassVar[str]  # the policy of `ops/resize.py` that the published weights were trained with
+    num_stages: ClassVar[int] = 4
+    ARCHS: ClassVar[Mapping[str, Any]]
+    channels: tuple[int, ...]  # of each stage
+    strides: tuple[int, ...]  # of each stage, in pixels
+
+    def __init__(
+        self,
+        arch: str | dict,
+        in_channels: int = 3,
+        out_indices: Iterable[int] = (0, 1, 2, 3),
+        filter_resize: str | None = None,
+        spectral: str = 'auto',
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.arch_name, self.arch = find_arch(arch, self.ARCHS)
+        self.in_channels = in_channels
+        self.out_indices = tuple(stage_index(i, self.num_stages) for i in out_indices)
+        if not -1 <= frozen_stages < self.num_stages:
+            raise ValueError(f'frozen_stages must be -1 (none) to {self.num_stages - 1} (all stages), got {frozen_stages}')
+        self.filter_resize = choose('filter_resize', filter_resize or self.published_resize, RESIZE_POLICIES)
+        self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of the returned maps."""
+        return tuple(self.channels[i] for i in self.out_indices)
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Strides of the returned maps, in pixels."""
+        return tuple(self.strides[i] for i in self.out_indices)
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Modules that `frozen_stages` freezes."""
+        raise NotImplementedError
+
+    def layer_decay_group(self, name: str, decay_type: str) -> int | None:
+        """Layer group of parameter `name` (relative to the backbone) for layer-wise learning-rate decay.
+
+        Args:
+            decay_type: 'stage_wise' or 'layer_wise'.
+
+        Returns:
+            The published group id, counted from the stem at 0; None for what trains at the full rate, as heads do.
+        """
+        raise NotImplementedError
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse what is not a batch of images of the right channels and at least 32x32."""
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'{type(self).__name__} takes (N, {self.in_channels}, H, W), got {tuple(x.shape)}; convert the images '
+                f'or build the backbone with in_channels set to what they have'
+            )
+        if min(x.shape[-2:]) < MIN_SIDE:
+            raise ValueError(
+                f'{type(self).__name__} needs images of at least {MIN_SIDE}x{MIN_SIDE}, got {x.shape[-2]}x{x.shape[-1]}; '
+                f'pad or enlarge them'
+            )
+
+    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """A block, recomputed in the backward pass if `with_cp` asks for it."""
+        if self.with_cp and x.requires_grad:
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def freeze(self) -> None:
+        """Apply `frozen_stages`; called at the end of the constructor and by every `.train()`."""
+        for module in self.frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'FrequencyBackbone':
+        super().train(mode)
+        self.freeze()
+        return self
+
+    def init_weights(self) -> None:
+        """Nothing but `init_cfg=dict(type='Pretrained', ...)`: the constructor has initialised as published."""
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            load_weights(self, self.init_cfg['checkpoint'])
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
+        if own:
+            own = fit_backbone(own, self).state
+        state_dict.update({prefix + name: value for name, value in own.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def find_arch(arch: str | dict, archs: Mapping[str, Any]) -> tuple[str | None, Any]:
+    """(name, record) of an arch given by name, or (None, record) of one given as a dict of fields."""
+    if isinstance(arch, str):
+        name = arch.replace('_', '-')
+        if name in archs:
+            return name, archs[name]
+        near = get_close_matches(name, archs, n=3, cutoff=0.3) or list(archs)
+        raise ValueError(f"arch '{arch}' is unknown; nearest: {', '.join(near)} (all: mmfreq.list_archs())")
+    record = type(next(iter(archs.values())))
+    known = [f.name for f in fields(record)]
+    if wrong := sorted(set(arch) - set(known)):
+        raise ValueError(f"arch has unknown fields {wrong}; {record.__name__} has {', '.join(known)}")
+    return None, record(**arch)
+
+
+def stage_index(index: int, num_stages: int) -> int:
+    """A stage index counted from 0; negative ones count from the last."""
+    if not -num_stages <= index < num_stages:
+        raise ValueError(f'out_indices must lie in {-num_stages}..{num_stages - 1}, got {index}')
+    return index % num_stages
+
+
+def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
+    """One rate per block, linear from 0 at the first to `rate` at the last; Python floats, grouped by stage."""
+    last = max(sum(depths) - 1, 1)
+    flat = iter([rate * k / last for k in range(sum(depths))])
+    return [[next(flat) for _ in range(depth)] for depth in depths]

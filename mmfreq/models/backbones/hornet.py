@@ -1,0 +1,213 @@
+"""HorNet and HorNet-GF: a ConvNeXt-like pyramid whose token mixer is gnConv.
+
+Paper: Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated Convolutions", NeurIPS 2022,
+arXiv 2207.14284. Published code: raoyongming/HorNet (MIT). Names, layouts and numbers are the published ones; the code is ours.
+Ours differs in: output norms exist only for `out_indices` (published: always four), the resized filters are kept in eval mode, and
+under autocast the global filter returns its input's dtype (published: float32).
+
+Legend: B batch, C channels, H W grid, n order of gnConv; `x_bhwc` is channels-last.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+from torchvision.ops import StochasticDepth
+
+from mmfreq.layers import GnConv, LayerNorm2d
+from mmfreq.models.backbones.base import FrequencyBackbone, drop_path_rates
+from mmfreq.registry import MODELS
+
+
+@dataclass(frozen=True)
+class HorNetArch:
+    """One row of the table: `global_filter` says which stages have a global-local filter instead of the 7x7 convolution."""
+
+    base_dim: int
+    global_filter: tuple[bool, ...] = (False, False, False, False)
+    img_size: int = 224  # filters are stored at the grids of this square image
+    depths: tuple[int, ...] = (2, 3, 18, 2)
+    orders: tuple[int, ...] = (2, 3, 4, 5)
+
+
+GF = (False, False, True, True)
+ARCHS = {
+    'hornet-micro': HorNetArch(16, GF, depths=(1, 1, 2, 1)),  # ours, for tests and the toy run
+    'hornet-tiny-7x7': HorNetArch(64),
+    'hornet-tiny-gf': HorNetArch(64, GF),
+    'hornet-small-7x7': HorNetArch(96),
+    'hornet-small-gf': HorNetArch(96, GF),
+    'hornet-base-7x7': HorNetArch(128),
+    'hornet-base-gf': HorNetArch(128, GF),
+    'hornet-base-gf-img384': HorNetArch(128, GF, 384),
+    'hornet-large-7x7': HorNetArch(192),
+    'hornet-large-gf': HorNetArch(192, GF),
+    'hornet-large-gf-img384': HorNetArch(192, GF, 384),
+}
+STRIDES = (4, 8, 16, 32)
+GNCONV_SCALE = 1 / 3
+LAYER_SCALE_INIT = 1e-6
+
+
+class Downsampling(nn.Sequential):
+    """The norm, then 2x2 patches, stride 2, no padding: odd sides are rounded down.
+
+    Shape:
+        `(B, dim, H, W)` to `(B, out_dim, H // 2, W // 2)`.
+    """
+
+    def __init__(self, dim: int, out_dim: int):
+        super().__init__(LayerNorm2d(dim), nn.Conv2d(dim, out_dim, 2, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, conv = self
+        return conv(norm(x).contiguous())  # the CPU's channels-last kernel for this convolution doubles the model's float32 error
+
+
+class HorNetBlock(nn.Module):
+    """gnConv, then a channels-last MLP, each a residual with a norm before and a layer scale after.
+
+    Args:
+        dim: C, divisible by 2^(order-1).
+        order, grid, filter_resize, spectral: as in `GnConv`.
+        drop_path: probability of dropping each residual, per sample.
+        layer_scale: initial value of `gamma1` and `gamma2`; none are made if it is not positive.
+
+    Shape:
+        `(B, C, H, W)` to the same.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        order: int,
+        grid: int | None = None,
+        drop_path: float = 0.0,
+        layer_scale: float = LAYER_SCALE_INIT,
+        filter_resize: str = 'bilinear',
+        spectral: str = 'auto',
+    ):
+        super().__init__()
+        self.norm1 = LayerNorm2d(dim)
+        self.gnconv = GnConv(
+            dim, order=order, grid=grid, scale=GNCONV_SCALE, filter_resize=filter_resize, spectral=spectral
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        for name in ('gamma1', 'gamma2'):
+            gamma = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
+            self.register_parameter(name, gamma)
+        self.drop_path = StochasticDepth(drop_path, 'row')
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.gnconv(self.norm1(x))
+        if self.gamma1 is not None:
+            mixed = self.gamma1.view(-1, 1, 1) * mixed
+        x_bhwc = (x + self.drop_path(mixed)).permute(0, 2, 3, 1)
+        mlp = self.pwconv2(gelu(self.pwconv1(self.norm2(x_bhwc))))
+        if self.gamma2 is not None:
+            mlp = self.gamma2 * mlp
+        return (x_bhwc + self.drop_path(mlp)).permute(0, 3, 1, 2)
+
+
+@MODELS.register_module()
+class HorNet(FrequencyBackbone):
+    """HorNet backbone for dense prediction.
+
+    Args:
+        arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`.
+        drop_path_rate: of the last block; rates rise linearly from 0.
+        img_size: square image size, in pixels, at whose grids the filters are stored; default the arch's (224, or 384). The
+            published ADE20K configs store them at 384. Maps of other sizes resize the filter in forward.
+
+    Shape:
+        `(N, in_channels, H, W)`, H and W >= 32, to one `(N, C, h, w)` for each of `out_indices`, normed per stage; h, w = H, W
+        over the stride, rounded down.
+    """
+
+    family = 'hornet'
+    published_resize = 'bilinear'
+    ARCHS = ARCHS
+
+    def __init__(
+        self,
+        arch: str | dict = 'hornet-tiny-gf',
+        in_channels: int = 3,
+        out_indices: Iterable[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        img_size: int | None = None,
+        filter_resize: str | None = None,
+        spectral: str = 'auto',
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+        arch = self.arch
+        self.img_size = arch.img_size if img_size is None else img_size
+        self.channels = tuple(arch.base_dim * 2**i for i in range(self.num_stages))
+        self.strides = STRIDES
+        self.downsample_layers = nn.ModuleList([stem(in_channels, self.channels[0])])
+        self.downsample_layers.extend(Downsampling(a, b) for a, b in zip(self.channels[:-1], self.channels[1:]))
+        self.stages = nn.ModuleList()
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, arch.depths)):
+            grid = self.img_size // STRIDES[i] if arch.global_filter[i] else None
+            shared = dict(order=arch.orders[i], grid=grid, filter_resize=self.filter_resize, spectral=self.spectral)
+            blocks = (HorNetBlock(self.channels[i], drop_path=rate, **shared) for rate in rates)
+            self.stages.append(nn.Sequential(*blocks))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', LayerNorm2d(self.channels[i]))
+        self.apply(init_linear)
+        self.freeze()
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Outputs of the four stages before any output norm."""
+        self.check_input(x)
+        outs = []
+        for downsample, stage in zip(self.downsample_layers, self.stages):
+            x = downsample(x)
+            for block in stage:
+                x = self.run_block(block, x)
+            outs.append(x)
+        return outs
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        outs = self.forward_stages(x)
+        return tuple(getattr(self, f'norm{i}')(outs[i]) for i in self.out_indices)
+
+    def frozen_modules(self) -> list[nn.Module]:
+        frozen = range(self.frozen_stages + 1)
+        norms = [getattr(self, f'norm{i}') for i in self.out_indices if i in frozen and hasattr(self, f'norm{i}')]
+        return [m for i in frozen for m in (self.downsample_layers[i], self.stages[i])] + norms
+
+    def layer_decay_group(self, name: str, decay_type: str) -> int | None:
+        """As published (`LearningRateDecayOptimizerConstructorHorNet`); layer_wise ids run to 12 whatever `num_layers` says."""
+        part, *index = name.split('.')
+        if part == 'downsample_layers':
+            return 0 if decay_type == 'stage_wise' else (0, 2, 3, 12)[int(index[0])]
+        if part != 'stages':
+            return None
+        stage, block = int(index[0]), int(index[1])
+        if decay_type == 'stage_wise':
+            return stage + 1
+        return (1, 2, min(3 + block // 2, 11), 12)[stage]
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """mmpretrain's protocol for its own layer-decay constructor: (layer-wise group, number of groups)."""
+        group = self.layer_decay_group(param_name.removeprefix(prefix), 'layer_wise')
+        return (13 if group is None else group), 14
+
+
+def stem(in_channels: int, dim: int) -> nn.Sequential:
+    """4x4 patches, stride 4, no padding, then the norm."""
+    return nn.Sequential(nn.Conv2d(in_channels, dim, 4, stride=4), LayerNorm2d(dim))
+
+
+def init_linear(module: nn.Module) -> None:
+    """The published dense init: linear layers truncated normal 0.02, convolutions as PyTorch has them."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
