@@ -1,0 +1,10 @@
+"""Segmentation heads; they exist where mmsegmentation is installed."""
+
+from importlib.util import find_spec
+
+__all__ = []
+
+if find_spec('mmseg') is not None:
+    from mmfreq.models.decode_heads.gn_uper_head import GnUPerHead  # noqa: F401
+
+    __all__ = ['GnUPerHead']
