@@ -80,8 +80,8 @@ def find_stating(model: nn.Module) -> tuple[nn.Module, str]:
     if hasattr(backbone, 'get_layer_depth'):
         return backbone, '' if backbone is model else 'backbone.'
     raise TypeError(
-        f'{type(backbone).__name__} states no layer groups: give it a method layer_decay_group(name, decay_type) that returns the group '
-        f'of a parameter (0 = stem) or None for the full rate, or use another optimizer constructor'
+        f'{type(backbone).__name__} states no layer groups: give it a method layer_decay_group(name, decay_type) that returns '
+        f'the group of a parameter (0 = stem) or None for the full rate, or use another optimizer constructor'
     )
 
 

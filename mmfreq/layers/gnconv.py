@@ -81,7 +81,7 @@ class GnConv(nn.Module):
         self.scale = scale
         total = sum(self.dims)
         if not proj_out and dim_ratio != 1:
-            raise ValueError(f'without proj_out the output has out_channels * dim_ratio channels; got dim_ratio={dim_ratio}, want 1')
+            raise ValueError(f'without proj_out the output has out_channels * dim_ratio channels; dim_ratio={dim_ratio} is not 1')
         if grid is None and kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd to keep the grid, got {kernel_size}')
         self.proj_in = nn.Conv2d(in_channels, 2 * dim, 1)

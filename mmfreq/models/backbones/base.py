@@ -35,8 +35,8 @@ class FrequencyBackbone(BaseModule):
         init_cfg: `dict(type='Pretrained', checkpoint=FILE)` takes a published file as it is, strictly.
 
     Raises:
-        ValueError: unknown arch (with the nearest names), policy or backend, an index out of range; in forward an image of other channels or smaller
-            than 32x32.
+        ValueError: unknown arch (with the nearest names), policy or backend, an index out of range; in forward an image of other
+            channels or smaller than 32x32.
     """
 
     family: ClassVar[str]
@@ -150,7 +150,7 @@ def find_arch(arch: str | dict, archs: Mapping[str, Any]) -> tuple[str | None, A
     record = type(next(iter(archs.values())))
     known = [f.name for f in fields(record)]
     if wrong := sorted(set(arch) - set(known)):
-        raise ValueError(f"arch has unknown fields {wrong}; {record.__name__} has {', '.join(known)}")
+        raise ValueError(f'arch has unknown fields {wrong}; {record.__name__} has {", ".join(known)}')
     return None, record(**arch)
 
 

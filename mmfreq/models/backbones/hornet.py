@@ -91,9 +91,7 @@ class HorNetBlock(nn.Module):
     ):
         super().__init__()
         self.norm1 = LayerNorm2d(dim)
-        self.gnconv = GnConv(
-            dim, order=order, grid=grid, scale=GNCONV_SCALE, filter_resize=filter_resize, spectral=spectral
-        )
+        self.gnconv = GnConv(dim, order=order, grid=grid, scale=GNCONV_SCALE, filter_resize=filter_resize, spectral=spectral)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)

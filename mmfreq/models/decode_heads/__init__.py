@@ -5,6 +5,6 @@ from importlib.util import find_spec
 __all__ = []
 
 if find_spec('mmseg') is not None:
-    from mmfreq.models.decode_heads.gn_uper_head import GnUPerHead  # noqa: F401
+    from mmfreq.models.decode_heads.gn_uper_head import GnUPerHead
 
     __all__ = ['GnUPerHead']

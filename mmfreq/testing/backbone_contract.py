@@ -1,0 +1,88 @@
+"""The contract of every backbone, as checks that a family's tests run over its archs."""
+
+import copy
+import pickle
+
+import torch
+from torch import nn
+
+SMALL_SIZES = ((96, 160), (33, 57), (101, 67))
+
+
+def image(*shape: int) -> torch.Tensor:
+    """A seeded standard normal image batch."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def awaken(model: nn.Module) -> nn.Module:
+    """Layer scales of published size instead of 1e-6, so that every parameter matters; returns the model."""
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if 'gamma' in name:
+                param.fill_(0.3)
+            elif 'complex_weight' in name:
+                param.normal_(std=0.5)
+    return model
+
+
+def check_declared_shapes(model: nn.Module) -> None:
+    """Channels and strides are as declared, at square, odd and non-square sizes."""
+    for height, width in SMALL_SIZES:
+        with torch.no_grad():
+            outs = model(image(2, model.in_channels, height, width))
+        assert isinstance(outs, tuple) and len(outs) == len(model.out_indices)
+        got = [tuple(o.shape) for o in outs]
+        want = [(2, c, height // s, width // s) for c, s in zip(model.out_channels, model.out_strides)]
+        assert got == want, (got, want)
+
+
+def check_gradient_for_every_parameter(model: nn.Module) -> None:
+    """No parameter is unused, as DDP wants it."""
+    model.zero_grad()
+    sum((o * image(*o.shape)).sum() for o in model(image(2, model.in_channels, 64, 96))).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without, without
+
+
+def check_frozen(model: nn.Module, frozen: tuple[str, ...]) -> None:
+    """Exactly the parameters whose names start with one of `frozen` are frozen, in eval mode, before and after `.train()`."""
+    for _ in range(2):
+        for name, param in model.named_parameters():
+            assert param.requires_grad != name.startswith(frozen), name
+        for name, module in model.named_modules():
+            if name and name.startswith(frozen):
+                assert not module.training, name
+        model.train()
+
+
+def check_copies(model: nn.Module) -> None:
+    """Deep copies and pickles are the same function."""
+    x = image(1, model.in_channels, 64, 64)
+    with torch.no_grad():
+        want = model(x)
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            for a, b in zip(twin(x), want):
+                torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def check_batch_and_memory_format(model: nn.Module) -> None:
+    """A batch of two equals two batches of one, and channels-last memory equals contiguous memory."""
+    x = image(2, model.in_channels, 64, 96)
+    with torch.no_grad():
+        both = model(x)
+        each = [torch.cat(pair) for pair in zip(model(x[:1]), model(x[1:]))]
+        other = model(x.contiguous(memory_format=torch.channels_last))
+    for a, b, c in zip(both, each, other):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a, c, rtol=1e-4, atol=1e-5)
+
+
+def check_bfloat16_autocast(model: nn.Module, tolerance: float = 0.05) -> None:
+    """Under autocast the outputs stay within `tolerance`, relative, of float32's."""
+    x = image(1, model.in_channels, 64, 96)
+    with torch.no_grad():
+        want = model(x)
+        with torch.autocast('cpu', torch.bfloat16):
+            got = model(x)
+    for a, b in zip(got, want):
+        assert (a.float() - b).norm() / b.norm() < tolerance

@@ -1,0 +1,232 @@
+"""HorNet: published numbers, the backbone contract, its arguments."""
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.models.backbones.hornet import ARCHS, HorNet
+from mmfreq.registry import MODELS
+from mmfreq.testing import backbone_contract as contract
+from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
+from mmfreq.testing.reference_weights import reference_input
+
+# 1000-class classifier; dense backbone at the arch's filters; dense backbone with filters stored at 384 (facts of the paper's code)
+PARAMS = {
+    'hornet-tiny-7x7': (22_409_512, 21_897_408, 21_897_408),
+    'hornet-tiny-gf': (22_991_848, 22_479_744, 24_318_848),
+    'hornet-small-7x7': (49_528_264, 48_760_608, 48_760_608),
+    'hornet-small-gf': (50_401_768, 49_634_112, 52_392_768),
+    'hornet-base-7x7': (87_256_680, 86_233_472, 86_233_472),
+    'hornet-base-gf': (88_421_352, 87_398_144, 91_076_352),
+    'hornet-base-gf-img384': (92_099_560, 91_076_352, 91_076_352),
+    'hornet-large-7x7': (194_542_504, 193_008_192, 193_008_192),
+    'hornet-large-gf': (196_289_512, 194_755_200, 200_272_512),
+    'hornet-large-gf-img384': (201_806_824, 200_272_512, 200_272_512),
+}
+OUTPUT_TOLERANCE = 2e-6
+GRADIENT_TOLERANCE = 5e-6  # the golden gradients themselves lie up to 2.1e-6 from a float64 run
+
+
+@pytest.fixture
+def micro():
+    return contract.awaken(HorNet('hornet-micro')).eval()
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize('arch', PARAMS)
+def test_parameter_counts_are_the_published_on_the_meta_device(arch):
+    with torch.device('meta'):
+        models = mmfreq.build_classifier(arch), mmfreq.build_backbone(arch), mmfreq.build_backbone(arch, img_size=384)
+    assert tuple(count(m) for m in models) == PARAMS[arch]
+
+
+def test_every_published_arch_is_in_the_table():
+    assert set(ARCHS) - set(PARAMS) == {'hornet-micro'}
+    assert mmfreq.list_archs('hornet') == list(ARCHS)
+
+
+@pytest.mark.parametrize('name', ['hornet__hornet_tiny_gf', 'hornet__hornet_small_7x7'])
+@pytest.mark.parametrize('spectral', ['auto', 'matmul'])
+def test_golden_stages(name, spectral, golden_folder):
+    golden = read_golden(golden_folder, name)
+    model = mmfreq.build_backbone(golden['arch'], spectral=spectral).eval()
+    assert count(model) == golden['num_params']
+    assert {n: list(p.shape) for n, p in model.state_dict().items()} == golden['state_dict']
+    mmfreq.load_weights(model, golden_state(golden['state_dict']))
+    cases = [c for c in golden['cases'] if c['what'] == 'stages']
+    assert cases
+    for case in cases:
+        with torch.no_grad():
+            error, stage = worst_error(model(*golden_inputs(case)), case['outputs'])
+        assert error < OUTPUT_TOLERANCE, (stage, error)
+
+
+def test_golden_gradients(golden_folder):
+    golden = read_golden(golden_folder, 'hornet__hornet_tiny_gf')
+    model = mmfreq.build_backbone(golden['arch']).eval()
+    mmfreq.load_weights(model, golden_state(golden['state_dict']))
+    (case,) = (c for c in golden['cases'] if c['what'] == 'gradients')
+    outs = model(*golden_inputs(case))
+    loss = sum((o * torch.from_numpy(reference_input(99, o.shape))).mean() for o in outs)
+    loss.backward()
+    assert loss.item() == pytest.approx(case['loss'], rel=1e-5)
+    params = dict(model.named_parameters())
+    error, name = worst_error([params[o['name']].grad for o in case['outputs']], case['outputs'])
+    assert error < GRADIENT_TOLERANCE, (name, error)
+
+
+def test_golden_logits(golden_folder):
+    golden = read_golden(golden_folder, 'hornet__hornet_tiny_7x7_logits')
+    model = mmfreq.build_classifier(golden['arch']).eval()
+    assert {n: list(p.shape) for n, p in model.state_dict().items()} == golden['state_dict']
+    mmfreq.load_weights(model, golden_state(golden['state_dict']))
+    for case in golden['cases']:
+        with torch.no_grad():
+            x = model.forward_features(*golden_inputs(case))
+            error, name = worst_error([model.forward_head(x, pre_logits=True), model.forward_head(x)], case['outputs'])
+        assert error < OUTPUT_TOLERANCE, (name, error)
+
+
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (3,), (1, 3), (-1,), (-4, -2)])
+def test_out_indices(out_indices):
+    model = contract.awaken(HorNet('hornet-micro', out_indices=out_indices))
+    assert model.out_indices == tuple(i % 4 for i in out_indices)
+    assert sorted(n for n, _ in model.named_children() if n.startswith('norm')) == [f'norm{i}' for i in model.out_indices]
+    contract.check_declared_shapes(model)
+    if model.out_indices[-1] == 3:
+        contract.check_gradient_for_every_parameter(model)
+
+
+def test_contract(micro):
+    contract.check_declared_shapes(micro)
+    contract.check_gradient_for_every_parameter(micro)
+    contract.check_copies(micro)
+    contract.check_batch_and_memory_format(micro)
+    contract.check_bfloat16_autocast(micro)
+
+
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3])
+def test_frozen_stages_freeze_stem_stages_and_their_norms(frozen_stages):
+    frozen = tuple(name for i in range(frozen_stages + 1) for name in (f'downsample_layers.{i}.', f'stages.{i}.', f'norm{i}.'))
+    contract.check_frozen(HorNet('hornet-micro', frozen_stages=frozen_stages), frozen or ('nothing',))
+
+
+def test_frozen_stages_drop_no_path():
+    model = contract.awaken(HorNet('hornet-micro', drop_path_rate=0.9, frozen_stages=3)).train()
+    x = contract.image(4, 3, 64, 64)
+    for a, b in zip(model(x), model(x)):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_checkpointing_changes_no_number():
+    grads = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = contract.awaken(HorNet('hornet-micro', with_cp=with_cp, drop_path_rate=0.3)).train()
+        torch.manual_seed(1)
+        outs = model(contract.image(2, 3, 64, 64).requires_grad_())
+        sum((o * o).sum() for o in outs).backward()
+        grads.append([*outs, *(p.grad for p in model.parameters())])
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_drop_path_rates_rise_linearly_over_all_blocks():
+    model = HorNet('hornet-tiny-7x7', drop_path_rate=0.4)
+    rates = [block.drop_path.p for stage in model.stages for block in stage]
+    assert rates == pytest.approx([0.4 * k / 24 for k in range(25)])
+    assert all(type(rate) is float for rate in rates)
+
+
+def test_filters_are_stored_at_the_grids_of_img_size():
+    model = HorNet('hornet-micro', img_size=250)
+    shapes = {n: tuple(p.shape[1:3]) for n, p in model.named_parameters() if n.endswith('complex_weight')}
+    assert set(shapes.values()) == {(15, 8), (7, 4)}
+    assert not any(n.startswith(('stages.0', 'stages.1')) for n in shapes)
+
+
+def test_resize_policy_and_backend_reach_every_filter(micro):
+    x = contract.image(1, 3, 96, 160)
+    state = micro.state_dict()
+    outs = {}
+    for key, kwargs in {
+        'published': {},
+        'bilinear': dict(filter_resize='bilinear'),
+        'kernel': dict(filter_resize='kernel'),
+        'matmul': dict(spectral='matmul'),
+    }.items():
+        model = HorNet('hornet-micro', **kwargs).eval()
+        model.load_state_dict(state)
+        outs[key] = model(x)[-1]
+    torch.testing.assert_close(outs['published'], outs['bilinear'], rtol=0, atol=0)
+    torch.testing.assert_close(outs['published'], outs['matmul'], rtol=1e-4, atol=1e-5)
+    assert (outs['published'] - outs['kernel']).abs().max() > 1e-3
+
+
+def test_arch_as_a_dict_and_by_underscores():
+    fields = dict(base_dim=16, depths=(1, 1, 1, 1), global_filter=(False, True, True, True), img_size=64)
+    model = HorNet(fields)
+    assert model.arch_name is None and hasattr(model.stages[1][0].gnconv.dwconv, 'complex_weight')
+    assert HorNet('hornet_micro').arch_name == 'hornet-micro'
+
+
+def test_in_channels():
+    model = HorNet('hornet-micro', in_channels=4)
+    assert len(model(contract.image(1, 4, 64, 64))) == 4
+
+
+def test_found_by_its_prefix_from_every_scope():
+    from mmengine.registry import MODELS as ROOT
+    from mmengine.registry import DefaultScope
+
+    for scope in ('mmseg', 'mmdet', 'mmpretrain'):
+        with DefaultScope.overwrite_default_scope(scope):
+            assert type(ROOT.build(dict(type='mmfreq.HorNet', arch='hornet-micro'))) is HorNet
+    assert MODELS.get('HorNet') is HorNet
+
+
+@pytest.mark.parametrize(
+    'kwargs,told',
+    [
+        (dict(arch='hornet-tiny-fg'), 'hornet-tiny-gf'),
+        (dict(arch=dict(base_dim=16, depth=(1, 1, 1, 1))), r"\['depth'\].*depths"),
+        (dict(out_indices=(0, 4)), r'-4..3, got 4'),
+        (dict(frozen_stages=4), 'frozen_stages'),
+        (dict(spectral='fftw'), 'fftw'),
+        (dict(filter_resize='nearest'), 'nearest'),
+    ],
+)
+def test_bad_arguments_are_told(kwargs, told):
+    with pytest.raises(ValueError, match=told):
+        HorNet(**{'arch': 'hornet-micro', **kwargs})
+    if isinstance(kwargs.get('arch'), str):
+        with pytest.raises(ValueError, match=told):
+            mmfreq.build_backbone(kwargs['arch'])
+
+
+@pytest.mark.parametrize(
+    'shape,told', [((1, 4, 64, 64), r'takes \(N, 3, H, W\), got \(1, 4, 64, 64\)'), ((1, 3, 31, 64), '32x32, got 31x64')]
+)
+def test_bad_images_are_told(micro, shape, told):
+    with pytest.raises(ValueError, match=told):
+        micro(contract.image(*shape))
+
+
+def test_unknown_family_is_told():
+    with pytest.raises(ValueError, match='hornet'):
+        mmfreq.list_archs('resnet')
+
+
+@pytest.mark.gpu
+def test_cuda_equals_the_golden_stages(golden_folder):
+    golden = read_golden(golden_folder, 'hornet__hornet_tiny_gf')
+    model = mmfreq.build_backbone(golden['arch']).eval()
+    mmfreq.load_weights(model, golden_state(golden['state_dict']))
+    model.cuda()
+    for case in (c for c in golden['cases'] if c['what'] == 'stages'):
+        with torch.no_grad():
+            error, stage = worst_error(model(*(x.cuda() for x in golden_inputs(case))), case['outputs'])
+        assert error < 1e-4, (stage, error)
