@@ -1,0 +1,1 @@
+"""Measures and pictures. Nothing is imported here, so that each module costs only what it needs itself."""

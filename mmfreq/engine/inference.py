@@ -1,0 +1,138 @@
+"""A config and a checkpoint as a function from a picture to a prediction, for segmentors and detectors.
+
+Legend: H W the picture as read; ids are the model's classes, 0..K-1.
+"""
+
+from importlib import import_module
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmengine.model.utils import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from mmfreq.checkpoint.load import adapt_checkpoint
+from mmfreq.compat.safe_load import read_checkpoint
+from mmfreq.engine.checkpoint_guard import load_and_compare, tensors_of
+from mmfreq.engine.errors import CheckpointMismatchError, DataError, UserError
+
+TASKS = {'mmseg': 'segmentation', 'mmdet': 'detection'}
+
+
+class Predictor:
+    """A trained model with its test pipeline; `task` is 'segmentation' or 'detection', `classes` and `palette` are lists."""
+
+    def __init__(self, cfg, checkpoint, device='cpu'):
+        """Builds the model of `cfg` (a Config), loads `checkpoint` (a file) and moves it to `device`.
+
+        Raises UserError for configs of other tasks, CheckpointError for a file that cannot be read and CheckpointMismatchError
+        for one that does not fill the model. What the file holds beyond that is ignored.
+        """
+        scope = cfg.get('default_scope')
+        if scope not in TASKS:
+            raise ValueError(
+                f'default_scope of the config is {scope!r}; inference is written for {" and ".join(TASKS)} configs'
+            )
+        import_module(scope)
+        init_default_scope(scope)
+        self.scope, self.task, self.cfg = scope, TASKS[scope], cfg
+        self.model = revert_sync_batchnorm(MODELS.build(_without_pretraining(cfg.model)))
+        meta = load_whole(self.model, checkpoint)
+        self.model.to(device).eval()
+        self._dataset_cfg = _innermost(cfg.test_dataloader.dataset)
+        self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
+        self.classes, self.palette = _names_and_colours(self._dataset.metainfo, meta)
+        self._pipeline = Compose(_array_pipeline(self._dataset_cfg['pipeline'], scope))
+
+    def __call__(self, image):
+        """What the model says of `image` (H, W, 3) uint8 BGR, at its size.
+
+        Segmentation: ids (H, W) uint8. Detection: a dict of numpy arrays, the best first: boxes (M, 4) x1 y1 x2 y2 in pixels,
+        labels (M,), scores (M,), masks (M, H, W) bool or None.
+        """
+        packed = self._pipeline({'img': image, 'img_id': 0})
+        with torch.no_grad():
+            result = self.model.test_step({'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]})[0]
+        if self.task == 'segmentation':
+            return result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+        found = result.pred_instances[result.pred_instances.scores.argsort(descending=True)].cpu()
+        arrays = {'boxes': found.bboxes, 'labels': found.labels, 'scores': found.scores}
+        arrays = {name: values.numpy() for name, values in arrays.items()}
+        return arrays | {'masks': np.asarray(found.masks) if 'masks' in found else None}
+
+    def truth(self, folder, stem):
+        """The label map (H, W) for a picture, from `folder`, read as the config's test data set reads it (its suffix, its
+        `reduce_zero_label`); 255 is ignored. Raises DataError if there is none or it has several channels."""
+        path = folder / (stem + self._dataset.seg_map_suffix)
+        if not path.is_file():
+            raise DataError(f'no truth for {stem}: expected {path}')
+        steps = [step for step in self._dataset_cfg['pipeline'] if step['type'].split('.')[-1] == 'LoadAnnotations']
+        load = Compose(steps[:1] or [{'type': 'LoadAnnotations'}])
+        fields = {'label_map': self._dataset.label_map, 'reduce_zero_label': self._dataset.reduce_zero_label}
+        labels = load({'seg_map_path': str(path), 'seg_fields': [], **fields})['gt_seg_map']
+        if labels.ndim != 2:
+            raise DataError(f'{path} is read as {labels.shape}; expected one channel of class ids')
+        return labels
+
+
+def load_predictor(config, checkpoint, device='cpu', cfg_options=None):
+    """The Predictor of a config file, with `cfg_options` merged in. Errors as those of Predictor."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    if str(device).startswith('cuda') and not torch.cuda.is_available():
+        raise UserError(f'device is {device}, but torch sees no CUDA device; use cpu')
+    return Predictor(cfg, checkpoint, device)
+
+
+def load_whole(model, checkpoint):
+    """Loads a checkpoint file that must hold every tensor of `model`, published layouts included; returns its meta dict.
+
+    Raises CheckpointMismatchError, which lists the tensors that are missing or of another shape.
+    """
+    loaded = read_checkpoint(checkpoint)
+    fit = load_and_compare(model, adapt_checkpoint(tensors_of(loaded), model))
+    if fit.unfilled:
+        kinds = (('missing', fit.missing), ('of another shape', fit.misshapen))
+        listed = '; '.join(f'{kind}: {", ".join(names)}' for kind, names in kinds if names)
+        raise CheckpointMismatchError(
+            f'{checkpoint} fills {len(fit.filled)} of {len(fit.filled) + len(fit.unfilled)} tensors of the model; {listed}. '
+            'Give the checkpoint that was trained with this config'
+        )
+    meta = loaded.get('meta')
+    return meta if isinstance(meta, dict) else {}
+
+
+def _without_pretraining(cfg):
+    """The model's config without `pretrained`, which some constructors fetch; `init_cfg` only speaks where training starts."""
+    if isinstance(cfg, dict):
+        return ConfigDict({key: _without_pretraining(value) for key, value in cfg.items() if key != 'pretrained'})
+    return [_without_pretraining(item) for item in cfg] if isinstance(cfg, (list, tuple)) else cfg
+
+
+def _innermost(cfg):
+    """The config of the data set inside wrappers; of several, the first."""
+    while 'dataset' in cfg or 'datasets' in cfg:
+        cfg = cfg['dataset'] if 'dataset' in cfg else cfg['datasets'][0]
+    return cfg
+
+
+def _array_pipeline(steps, scope):
+    """The test pipeline for a picture in memory: it starts from an array and loads no annotations."""
+    kinds = [step['type'].split('.')[-1] for step in steps]
+    if kinds[:1] != ['LoadImageFromFile']:
+        raise UserError(f'the test pipeline is {kinds}; expected it to begin with LoadImageFromFile')
+    kept = [step for step, kind in zip(steps, kinds) if kind not in ('LoadImageFromFile', 'LoadAnnotations')]
+    return [{'type': f'{scope}.LoadImageFromNDArray'}, *kept]
+
+
+def _names_and_colours(metainfo, meta):
+    """Classes and colours the model was trained with, from its checkpoint, else from the config's data set."""
+    trained = {key.lower(): value for key, value in meta.get('dataset_meta', meta).items()}
+    classes = list(trained.get('classes') or metainfo.get('classes') or ())
+    if not classes:
+        raise UserError('neither the checkpoint nor the test data set names the classes; set metainfo=dict(classes=...)')
+    colours = trained.get('palette') or metainfo.get('palette') or []
+    if isinstance(colours, str) or len(colours) < len(classes):  # mmdet allows palettes by name: then fixed arbitrary colours
+        colours = np.random.default_rng(0).integers(40, 256, (len(classes), 3))
+    return classes, [tuple(int(value) for value in colour) for colour in colours]

@@ -1,0 +1,209 @@
+"""infer.py from pictures to files, with small models of random weights: what is written is what the model says."""
+
+import importlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
+from mmfreq.datasets import TOY_COCO_METAINFO, TOY_METAINFO, write_toy_ade20k
+
+SEGMENTOR = """
+default_scope = 'mmseg'
+norm_cfg = dict(type='BN')
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='LoadAnnotations'),
+                 dict(type='PackSegInputs')]
+model = dict(
+    type='EncoderDecoder',
+    pretrained='https://example.invalid/never_fetched_either.pth',
+    data_preprocessor=dict(type='SegDataPreProcessor', mean=[128.] * 3, std=[50.] * 3, bgr_to_rgb=True, size=(64, 64)),
+    backbone=dict(type='UNet', base_channels=8, num_stages=3, strides=(1, 1, 1), enc_num_convs=(1, 1, 1), dec_num_convs=(1, 1),
+                  downsamples=(True, True), enc_dilations=(1, 1, 1), dec_dilations=(1, 1), norm_cfg=norm_cfg,
+                  init_cfg=dict(type='Pretrained', checkpoint='https://example.invalid/never_fetched.pth')),
+    decode_head=dict(type='FCNHead', in_channels=8, in_index=2, channels=8, num_convs=1, num_classes=6, norm_cfg=norm_cfg),
+    train_cfg=dict(), test_cfg=dict(mode='whole'))
+test_dataloader = dict(dataset=dict(
+    type='mmfreq.ToyShapesDataset', data_root='nowhere', pipeline=test_pipeline,
+    data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation')))
+"""
+
+DETECTOR = """
+_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+default_scope = 'mmdet'
+pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 128), keep_ratio=True),
+            dict(type='LoadAnnotations', with_bbox=True, with_mask=True), dict(type='PackDetInputs')]
+model = dict(
+    backbone=dict(depth=18, base_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=8),
+    rpn_head=dict(in_channels=8, feat_channels=8),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=8), mask_roi_extractor=dict(out_channels=8),
+        bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=5),
+        mask_head=dict(in_channels=8, conv_out_channels=8, num_convs=1, num_classes=5)),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(score_thr=0.0, max_per_img=6)))
+test_dataloader = dict(dataset=dict(
+    type='CocoDataset', ann_file='none.json', data_prefix=dict(img=''), metainfo=METAINFO, pipeline=pipeline))
+"""
+
+
+@pytest.fixture
+def infer(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'tools'))
+    return importlib.import_module('infer').main
+
+
+def _make(folder, text, scope):
+    """Writes a config and a checkpoint of random weights for it; returns both paths."""
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    torch.manual_seed(0)
+    config, checkpoint = folder / 'config.py', folder / 'weights.pth'
+    config.write_text(text)
+    init_default_scope(scope)
+    cfg = Config.fromfile(config).model
+    cfg.pop('pretrained', None)
+    torch.save({'state_dict': MODELS.build(cfg).state_dict(), 'meta': {}}, checkpoint)
+    return config, checkpoint
+
+
+@pytest.fixture(scope='module')
+def segmentor(tmp_path_factory):
+    return _make(tmp_path_factory.mktemp('seg'), SEGMENTOR, 'mmseg')
+
+
+@pytest.fixture(scope='module')
+def toy(tmp_path_factory):
+    root = tmp_path_factory.mktemp('toy') / 'set'
+    write_toy_ade20k(root, train=1, val=2, size=(48, 64))
+    return root
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_masks_overlays_and_panels_hold_what_mmsegs_own_inference_says(infer, segmentor, toy, tmp_path, capsys):
+    from mmseg.apis import inference_model, init_model
+
+    from mmfreq.analysis.panels import overlay
+
+    config, checkpoint = segmentor
+    pictures, truth = toy / 'images/validation', toy / 'annotations/validation'
+    infer([str(config), str(checkpoint), str(pictures), '--truth', str(truth), '--out', str(tmp_path), '--device', 'cpu'])
+    stems = ['val_00000', 'val_00001']
+    assert _names(tmp_path) == sorted(stem + end for stem in stems for end in ('.png', '_overlay.png', '_panel.png'))
+    out = capsys.readouterr().out
+    assert str(tmp_path) in out and '_panel.png' in out
+    model = init_model(str(config), str(checkpoint), device='cpu')
+    for stem in stems:
+        expected = inference_model(model, str(pictures / f'{stem}.jpg')).pred_sem_seg.data[0].numpy()
+        mask = Image.open(tmp_path / f'{stem}.png')
+        assert mask.mode == 'P' and len(np.unique(expected)) > 1
+        np.testing.assert_array_equal(np.array(mask), expected)
+        palette = np.array(TOY_METAINFO['palette'])
+        np.testing.assert_array_equal(np.array(mask.convert('RGB')), palette[expected])
+        image = np.array(Image.open(pictures / f'{stem}.jpg'))
+        drawn = np.array(Image.open(tmp_path / f'{stem}_overlay.png'))
+        np.testing.assert_allclose(drawn.astype(int), overlay(image, expected, palette).astype(int), atol=3)  # JPEG decoders
+
+
+def test_truth_is_read_as_the_config_reads_it(segmentor, toy, tmp_path):
+    from mmfreq.engine.inference import load_predictor
+
+    folder = toy / 'annotations/validation'
+    written = np.array(Image.open(folder / 'val_00000.png')).astype(int)
+    labels = load_predictor(*segmentor).truth(folder, 'val_00000')
+    np.testing.assert_array_equal(labels, np.where(written == 0, 255, written - 1))
+    kept = load_predictor(*segmentor, cfg_options={'test_dataloader.dataset.reduce_zero_label': False})
+    np.testing.assert_array_equal(kept.truth(folder, 'val_00000'), written)
+
+
+def test_a_checkpoint_that_does_not_fill_the_model_is_an_error_that_lists_why(infer, segmentor, toy, tmp_path, capsys):
+    config, checkpoint = segmentor
+    loaded = torch.load(checkpoint)
+    name = 'decode_head.conv_seg.bias'
+    for broken, told in (({}, 'missing'), ({name: torch.zeros(7)}, 'of another shape')):
+        rest = {key: value for key, value in loaded['state_dict'].items() if key != name}
+        torch.save({'state_dict': rest | broken}, tmp_path / 'broken.pth')
+        with pytest.raises(SystemExit) as ended:
+            infer([str(config), str(tmp_path / 'broken.pth'), str(toy / 'images/validation'), '--out', str(tmp_path / 'out')])
+        assert ended.value.code == 2
+        assert f'{told}: {name}' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_every_kind_of_picture_is_read_and_a_broken_one_is_named_and_skipped(infer, segmentor, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    folder.mkdir()
+    colour = rng.integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    cv2.imwrite(str(folder / 'colour.png'), colour)
+    cv2.imwrite(str(folder / 'alpha.png'), np.dstack([colour, colour[..., 0]]))
+    cv2.imwrite(str(folder / 'deep.png'), colour.astype(np.uint16) * 256)
+    cv2.imwrite(str(folder / 'grey.png'), colour[..., 0])
+    (folder / 'broken.jpg').write_bytes(b'no picture')
+    (folder / 'empty.jpg').write_bytes(b'')
+    config, checkpoint = segmentor
+    with pytest.raises(SystemExit) as ended:
+        infer([str(config), str(checkpoint), str(folder), '--out', str(out), '--device', 'cpu'])
+    assert 'broken.jpg' in ended.value.code and 'empty.jpg' in ended.value.code and '2 of 6' in ended.value.code
+    assert len(_names(out)) == 8 and '4 of 6 pictures done' in capsys.readouterr().out
+    masks = {name: np.array(Image.open(out / f'{name}.png')) for name in ('colour', 'alpha', 'deep', 'grey')}
+    assert all(mask.shape == (40, 56) for mask in masks.values())
+    assert (masks['alpha'] == masks['colour']).all() and (masks['deep'] == masks['colour']).all()
+    assert np.array(Image.open(out / 'grey_overlay.png')).shape == (40, 56, 3)
+
+
+def test_a_picture_without_truth_is_a_problem_and_its_mask_is_written_all_the_same(infer, segmentor, toy, tmp_path):
+    config, checkpoint = segmentor
+    (tmp_path / 'truth').mkdir()
+    picture, out = toy / 'images/validation/val_00000.jpg', tmp_path / 'out'
+    with pytest.raises(SystemExit, match='no truth for val_00000'):
+        infer([str(config), str(checkpoint), str(picture), '--truth', str(tmp_path / 'truth'), '--out', str(out)])
+    assert _names(out) == ['val_00000.png', 'val_00000_overlay.png']
+
+
+def test_detections_are_drawn_and_listed_best_first(infer, tmp_path):
+    from pycocotools import mask as coco_mask
+
+    config, checkpoint = _make(tmp_path, DETECTOR.replace('METAINFO', repr(TOY_COCO_METAINFO)), 'mmdet')
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / 'photo.png'), rng.integers(0, 256, (90, 120, 3)).astype(np.uint8))
+    args = [str(config), str(checkpoint), str(tmp_path / 'photo.png'), '--out', str(tmp_path / 'out'), '--device', 'cpu']
+    infer([*args, '--score-thr', '0'])
+    assert _names(tmp_path / 'out') == ['photo.json', 'photo_overlay.png']
+    report = json.loads((tmp_path / 'out/photo.json').read_text())
+    count = len(report['boxes'])
+    assert count == 6 and report['size'] == [90, 120]
+    assert all(len(report[key]) == count for key in ('labels', 'names', 'scores', 'masks'))
+    assert report['scores'] == sorted(report['scores'], reverse=True)
+    assert report['names'] == [TOY_COCO_METAINFO['classes'][label] for label in report['labels']]
+    assert np.array(report['boxes'])[:, 2].max() <= 120 and np.array(report['boxes'])[:, 3].max() <= 90
+    assert all(coco_mask.decode(code).shape == (90, 120) for code in report['masks'])
+    drawn = np.array(Image.open(tmp_path / 'out/photo_overlay.png'))
+    assert drawn.shape == (90, 120, 3) and (drawn != cv2.imread(str(tmp_path / 'photo.png'))[..., ::-1]).any()
+    infer([*args, '--score-thr', '1'])
+    bare = np.array(Image.open(tmp_path / 'out/photo_overlay.png'))
+    np.testing.assert_array_equal(bare, cv2.imread(str(tmp_path / 'photo.png'))[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ('more', 'told'),
+    [
+        (['--cfg-options', 'default_scope=mmpretrain'], "default_scope of the config is 'mmpretrain'"),
+        (['--opacity', '50'], 'opacity is 50'),
+        (['--truth', 'no_such_folder'], 'no_such_folder does not exist'),
+        (['no_such_picture.jpg'], 'no picture found for no_such_picture.jpg'),
+    ],
+)
+def test_wrong_arguments_end_with_a_short_message(infer, segmentor, toy, tmp_path, capsys, more, told):
+    with pytest.raises(SystemExit) as ended:
+        infer([*map(str, segmentor), str(toy / 'images/validation'), *more, '--out', str(tmp_path)])
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and told in err and 'Traceback' not in err
