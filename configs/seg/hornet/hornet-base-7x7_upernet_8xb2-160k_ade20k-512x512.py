@@ -1,0 +1,13 @@
+# UPerNet + HorNet-Base (7x7) on ADE20K, as published: 50.0 mIoU, 50.5 with multi-scale and flip.
+_base_ = [
+    '../../_base_/models/upernet_hornet.py',
+    'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py',
+    '../../_base_/schedules/hornet_160k.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/5c86cb3d655d4c17a959/?dl=1'
+model = dict(
+    backbone=dict(arch='hornet-base-7x7', drop_path_rate=0.4),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512))
+train_dataloader = dict(batch_size=2)
