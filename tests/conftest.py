@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+import mmfreq  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext)
+
 torch.set_num_threads(2)
 
 

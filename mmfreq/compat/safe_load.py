@@ -1,0 +1,108 @@
+"""Reading checkpoints with torch's safe unpickler, mmengine's own included.
+
+torch >= 2.6 loads with `weights_only=True` and refuses mmengine's checkpoints: beside tensors they hold `HistoryBuffer`s,
+numpy arrays and numpy scalars. Exactly these are allowed here. One name on the list looks dangerous, `builtins.getattr`: a
+pickled `HistoryBuffer` refers to its methods `min`, `max`, `current` and `mean` by it. What stands behind the name here is
+not `getattr` but a function that hands out public methods of `HistoryBuffer` and nothing else.
+"""
+
+import pickle
+import re
+import urllib.error
+from pathlib import Path
+from types import FunctionType
+
+_NUMBERS = '?bhilqBHILQefd'  # numpy's bools, integers and floats; no objects
+
+
+class CheckpointError(ValueError):
+    """A checkpoint could not be read; the message says why and what to do."""
+
+
+def _history_buffer_method(owner, name):
+    """The one use of `getattr` in mmengine's checkpoints."""
+    from mmengine.logging import HistoryBuffer
+
+    method = vars(HistoryBuffer).get(name) if isinstance(name, str) and not name.startswith('_') else None
+    if owner is not HistoryBuffer or not isinstance(method, FunctionType):
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr was refused: it asks for {name!r} of {owner!r}')
+    return method
+
+
+# torch knows a function by these names; torch 2.4 and 2.5 take no other way of naming it
+_history_buffer_method.__module__ = 'builtins'
+_history_buffer_method.__name__ = _history_buffer_method.__qualname__ = 'getattr'
+
+
+def _mmengine_globals():
+    """The list: types and functions, or (function, name under which a checkpoint knows it)."""
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    rebuild = np.ndarray(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [HistoryBuffer, _history_buffer_method, np.ndarray, np.dtype, rebuild, scalar]
+    allowed += {type(np.dtype(code)) for code in _NUMBERS}
+    if torch.__version__ >= (2, 6):  # the module was `numpy.core` before numpy 2 and is `numpy._core` since
+        for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+            allowed += [(rebuild, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    return allowed
+
+
+def allow_mmengine_checkpoints():
+    """Let `torch.load(..., weights_only=True)` read mmengine's checkpoints, everywhere in this process. Idempotent.
+
+    Does nothing where torch is older than 2.4 and has no such list. Not allowed: arrays of Python objects or strings,
+    statistics methods that a user has registered with `HistoryBuffer.register_statistics`, and whatever else a project puts
+    into its checkpoints.
+    """
+    import torch
+
+    if hasattr(torch.serialization, 'add_safe_globals'):
+        torch.serialization.add_safe_globals(_mmengine_globals())
+
+
+def read_checkpoint(path):
+    """The object in the file `path`, or behind an http(s) address, on the CPU; never runs code out of it.
+
+    Raises `CheckpointError` where there is no such file, where it is truncated or no checkpoint, and where it holds other types
+    than tensors, plain containers and what mmengine writes.
+    """
+    import torch
+
+    allow_mmengine_checkpoints()
+    if re.match('https?://', str(path)):
+        what = f'the checkpoint at {path}'
+        load = torch.hub.load_state_dict_from_url
+    else:
+        path = _existing_file(path)
+        what = f'the checkpoint {path} ({path.stat().st_size} bytes)'
+        load = torch.load
+    try:
+        return load(path, map_location='cpu', weights_only=True)
+    except (PermissionError, urllib.error.URLError, TimeoutError) as error:
+        raise CheckpointError(f'{what} could not be read: {error}. Check the address, the network and the permissions') from error
+    except Exception as error:
+        raise CheckpointError(f'{what} was not loaded: {_reason(error)}') from error
+
+
+def _existing_file(path):
+    path = Path(path).expanduser().absolute()
+    if not path.is_file():
+        found = 'a folder' if path.is_dir() else 'no such file'
+        raise CheckpointError(f'no checkpoint at {path}: {found}. Expected a file written by torch.save; check the path')
+    return path
+
+
+def _reason(error):
+    """What the unpickler's error means: something refused, or a file that is no checkpoint."""
+    text = str(error).rpartition('WeightsUnpickler error:')[2].strip() or type(error).__name__
+    refused = re.search(r'GLOBAL\s+(\w[\w.]*\w)', text)
+    if refused or re.search('reduce for|Can only (create|build)', text):
+        what = f'{refused[1]}, which is not on the list of allowed types' if refused else f'what is not allowed ({text})'
+        return (
+            f'it asks for {what}. It was not executed. If you trust the origin of the file, save its tensors alone '
+            "where it was made: torch.save({'state_dict': model.state_dict()}, FILE)"
+        )
+    return f'it is truncated or not a checkpoint ({text.splitlines()[0]}). Download it again'

@@ -1,0 +1,113 @@
+"""Laws of the import finder: it stands last, answers for one name, loads nothing and gives way to a compiled module."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmfreq
+from mmfreq.compat import finder
+
+ROOT = Path(mmfreq.__file__).parents[1]
+
+
+def run(code, *arguments):
+    """What `code` prints as JSON in a fresh interpreter that can import mmfreq."""
+    code = f'import json, sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}'
+    done = subprocess.run([sys.executable, '-c', code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def compiled(tmp_path):
+    """A folder holding a module `_ext` that is not ours."""
+    (tmp_path / '_ext.py').write_text("nms = 'compiled'\n")
+    return str(tmp_path)
+
+
+def test_importing_mmfreq_loads_nothing_heavy():
+    loaded = run('import mmfreq; print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))')
+    assert 'mmfreq' in loaded
+    assert not {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'rich'} & set(loaded)
+
+
+def test_finder_stands_last_and_once():
+    finder.install_finder()
+    finder.install_finder()
+    assert sys.meta_path.count(finder.MmcvOpsFinder) == 1
+    code = 'import mmfreq; print(json.dumps([getattr(f, "__name__", "") for f in sys.meta_path]))'
+    assert run(code)[-1] == 'MmcvOpsFinder'
+
+
+def test_finder_answers_for_one_name_only():
+    assert finder.MmcvOpsFinder.find_spec('mmcv._ext').origin == str(finder.SOURCE)
+    for name in ('mmcv', 'mmcv.ops', 'mmcv._extra', '_ext', 'mmdet._ext'):
+        assert finder.MmcvOpsFinder.find_spec(name) is None
+
+
+@pytest.mark.parametrize('missing', ['torch', 'torchvision'])
+def test_finder_is_silent_without_torch_and_torchvision(monkeypatch, missing):
+    monkeypatch.setattr(finder, 'find_spec', lambda name: None if name == missing else object())
+    assert finder.MmcvOpsFinder.find_spec('mmcv._ext') is None
+
+
+def test_a_compiled_module_wins(compiled):
+    code = """
+import mmcv  # before mmfreq, or after it: the order of sys.meta_path decides
+import mmfreq
+from mmfreq.compat.finder import using_fallback
+mmcv.__path__.append(sys.argv[1])
+before = using_fallback()
+import mmcv._ext
+print(json.dumps([before, using_fallback(), mmcv._ext.nms, mmcv._ext.__file__, hasattr(mmcv._ext, 'roi_pool_forward')]))
+"""
+    assert run(code, compiled) == [False, False, 'compiled', str(Path(compiled) / '_ext.py'), False]
+
+
+def test_mmcv_on_another_path_is_seen_without_importing_it(tmp_path):
+    package = tmp_path / 'mmcv'
+    package.mkdir()
+    (package / '__init__.py').write_text('raise RuntimeError("imported")\n')
+    code = """
+sys.path.insert(0, sys.argv[1])
+import mmfreq
+from mmfreq.compat.finder import using_fallback
+print(json.dumps(using_fallback()))
+"""
+    assert run(code, str(tmp_path)) is True
+    (package / '_ext.py').write_text('')
+    assert run(code, str(tmp_path)) is False
+
+
+def test_spec_can_be_found_and_executed():
+    code = """
+import mmfreq, inspect, pkgutil
+from mmfreq.compat.finder import using_fallback
+early = using_fallback()
+found = pkgutil.find_loader('mmcv._ext') is not None
+unloaded = 'mmfreq.compat.mmcv_ops' in sys.modules or 'mmcv._ext' in sys.modules
+import mmcv._ext as ext
+from mmcv.utils import collect_env
+from mmcv.utils.ext_loader import check_ops_exist
+print(json.dumps([early, found, unloaded, using_fallback(), check_ops_exist(), ext.__name__, ext.__spec__.name,
+                  inspect.getsource(ext)[:3], ext.get_compiler_version(), ext.get_compiling_cuda_version()]))
+"""
+    early, found, unloaded, late, exist, name, spec_name, source, compiler, cuda = run(code)
+    assert early and found and late and exist and not unloaded
+    assert name == spec_name == 'mmcv._ext' and source == '"""'
+    assert 'supplied by mmfreq' in compiler and 'supplied by mmfreq' in cuda
+
+
+@pytest.mark.slow
+def test_openmmlab_imports_in_a_fresh_interpreter():
+    code = """
+import mmfreq
+import mmcv.ops, mmdet.models, mmseg.models, mmpretrain.models
+from mmcv.utils import collect_env
+print(json.dumps([mmfreq.compat.finder.using_fallback(), mmcv.ops.get_compiler_version()]))
+"""
+    fallback, compiler = run(code)
+    assert fallback == ('supplied by mmfreq' in compiler)

@@ -1,0 +1,50 @@
+"""Laws of the stubs: an op without a stand-in can be imported, pickled and asked for; only its call fails, with a remedy."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+
+from mmfreq.compat import mmcv_ops
+from mmfreq.compat.facts import ops_asked_for
+from mmfreq.compat.mmcv_missing import MissingOp, MissingOpError
+
+
+def test_every_op_that_mmcv_asks_for_is_there():
+    asked = ops_asked_for()
+    assert len(asked) > 80
+    assert all(callable(getattr(mmcv_ops, op)) for op in asked)
+
+
+def test_every_supplied_op_is_one_that_mmcv_asks_for():
+    assert set(mmcv_ops.__all__) <= set(ops_asked_for())
+    assert not any(isinstance(getattr(mmcv_ops, op), MissingOp) for op in mmcv_ops.__all__)
+
+
+def test_a_missing_op_fails_when_called_and_names_itself_and_the_remedy():
+    op = mmcv_ops.carafe_forward
+    with pytest.raises(MissingOpError, match=r"'carafe_forward'.*compiled mmcv.*python -m mmfreq\.doctor"):
+        op(torch.zeros(1), up=2)
+    assert issubclass(MissingOpError, RuntimeError)
+
+
+def test_stubs_are_one_per_name_and_survive_copies():
+    op = mmcv_ops.carafe_forward
+    assert op is mmcv_ops.carafe_forward
+    assert pickle.loads(pickle.dumps(op)) is op and copy.deepcopy(op) is op
+    assert 'carafe_forward' in repr(op)
+
+
+@pytest.mark.parametrize('name', ['__path__', '__wrapped__', '__getstate__x', '_private'])
+def test_private_names_are_absent_as_in_any_module(name):
+    with pytest.raises(AttributeError, match=name):
+        getattr(mmcv_ops, name)
+
+
+def test_tools_that_look_at_modules_still_work():
+    assert inspect.getmodule(mmcv_ops.nms).__name__ == 'mmfreq.compat.mmcv_nms'
+    assert pickle.loads(pickle.dumps(mmcv_ops.nms)) is mmcv_ops.nms
+    assert dict(inspect.getmembers(mmcv_ops))['nms'] is mmcv_ops.nms
+    assert inspect.unwrap(mmcv_ops.carafe_forward) is mmcv_ops.carafe_forward
