@@ -1,0 +1,126 @@
+"""A hook that stops a run whose checkpoint does not fit the model, before the first iteration.
+
+mmengine loads with `strict=False` and only warns, so that a file of another model leaves the network as it was initialised.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+
+from mmfreq.checkpoint.load import adapt_checkpoint
+from mmfreq.checkpoint.rules import describe
+from mmfreq.compat.safe_load import CheckpointError
+from mmfreq.engine.errors import CheckpointMismatchError
+from mmfreq.engine.input_guard import bare_model
+from mmfreq.registry import HOOKS
+
+
+@dataclass
+class Fit:
+    """How a state dict fits a model: names of the model's tensors by their fate."""
+
+    filled: list
+    missing: list
+    misshapen: list
+    unexpected: list
+
+    @property
+    def unfilled(self):
+        return [*self.missing, *self.misshapen]
+
+
+def tensors_of(checkpoint):
+    """The state dict inside a checkpoint: under 'state_dict' or 'model', or the file itself; 'module.' prefixes are dropped."""
+    inner = next((checkpoint[key] for key in ('state_dict', 'model') if isinstance(checkpoint.get(key), dict)), checkpoint)
+    return {name.removeprefix('module.'): value for name, value in inner.items() if torch.is_tensor(value)}
+
+
+def load_and_compare(model, state_dict):
+    """Load what fits, through the model's own load hooks, and tell the fate of every tensor of the model.
+
+    The comparison is the loading itself because a hook may rename or resize what it is given; names alone would not tell.
+    """
+    missing, unexpected, errors = [], [], []
+
+    def load(module, tensors, prefix):
+        module._load_from_state_dict(tensors, prefix, {}, True, missing, unexpected, errors)
+        for name, child in module._modules.items():
+            if child is not None:
+                start = f'{prefix}{name}.'
+                load(child, {key: value for key, value in tensors.items() if key.startswith(start)}, start)
+
+    load(model, dict(state_dict), '')
+    names = [name for name in model.state_dict() if not name.endswith('num_batches_tracked')]
+    missing = [name for name in names if name in set(missing)]
+    misshapen = [name for name in names if any(f' {name}:' in error or f'"{name}"' in error for error in errors)]
+    unfilled = {*missing, *misshapen}
+    return Fit([name for name in names if name not in unfilled], missing, misshapen, unexpected)
+
+
+@HOOKS.register_module()
+class CheckpointGuardHook(Hook):
+    """Compare a checkpoint with the model after mmengine read it.
+
+    An error where nothing matches or a tensor of the backbone stays unfilled; where any tensor stays unfilled, an error in
+    testing and resuming, and a warning before training (a head for other classes is usual then). Tensors of the file that the
+    model has no place for are left to mmengine's warning.
+    """
+
+    priority = 'VERY_HIGH'  # before EMAHook copies the weights
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        model = bare_model(runner.model)
+        held = tensors_of(checkpoint)
+        try:
+            adapted = adapt_checkpoint(held, model)
+        except CheckpointError as error:
+            raise CheckpointMismatchError(f'{runner._load_from}: {error}. Nothing was trained.') from error
+        fit = load_and_compare(model, adapted)
+        training = runner._train_loop is not None and not isinstance(runner._train_loop, dict)
+        strict = runner._resume or not training
+        _judge(fit, held, source=runner._load_from, strict=strict)
+        if runner._resume and 'meta' not in checkpoint:
+            raise CheckpointMismatchError(
+                f'{runner._load_from} holds weights and no iteration or optimizer, so it cannot be resumed: leave --resume out '
+                f'and start from its weights with --cfg-options load_from={runner._load_from}'
+            )
+        checkpoint['state_dict'] = adapted
+
+
+def _judge(fit, held, source, strict):
+    backbone = [name for name in fit.unfilled if name.startswith('backbone.')]
+    if not fit.filled or backbone or (strict and fit.unfilled):
+        raise CheckpointMismatchError(misfit_message(fit, held, source))
+    if fit.unfilled:
+        print_log(
+            f'{source}: {len(fit.unfilled)} tensors outside the backbone are not in it or of another shape there, and start '
+            f'from their initialisation: {_some(fit.unfilled)}.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def misfit_message(fit, held, source):
+    """The message of a misfit: counts, some names of each kind, and what the file seems to hold."""
+    total = len(fit.filled) + len(fit.unfilled)
+    lines = [f'the checkpoint {source} does not fit the model: it fills {len(fit.filled)} of the {total} tensors.']
+    for title, names in (
+        ('The model has no values for', fit.missing),
+        ('Of another shape in the file', fit.misshapen),
+        ('The model has no place for', fit.unexpected),
+    ):
+        if names:
+            lines.append(f'  {title} ({len(names)}): {_some(names)}')
+    parts = Counter(name.split('.')[0] for name in held)
+    content = ', '.join(f'{part} ({count})' for part, count in parts.most_common(5))
+    lines.append(f'  The file holds {len(held)} tensors: {content}; they look like {describe(held)}.')
+    lines.append('Give a checkpoint of this model, or the config that the checkpoint was made from. Nothing was trained.')
+    return '\n'.join(lines)
+
+
+def _some(names, count=4):
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')

@@ -1,0 +1,40 @@
+"""Errors that are the caller's to mend, and how the command-line tools end on one."""
+
+import sys
+import traceback
+from contextlib import contextmanager
+
+
+class UserError(RuntimeError):
+    """Something in the command, the config or the data is wrong; the message says what was got, expected and to do."""
+
+
+class DataError(UserError, ValueError):
+    """The data are missing or are not what the model was built for."""
+
+
+class CheckpointMismatchError(UserError, ValueError):
+    """A checkpoint was read, and its tensors are not this model's."""
+
+
+def is_users(error):
+    """Whether an error is the caller's to mend: a `UserError`, or a ValueError that mmfreq raised (an unknown arch, say)."""
+    if isinstance(error, UserError):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and bool(frames) and frames[-1].f_globals.get('__name__', '').startswith('mmfreq.')
+
+
+@contextmanager
+def short_user_errors():
+    """End the process with a short message and exit status 2 on an error that is the caller's to mend (`is_users`).
+
+    Every other exception keeps its traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_users(error):
+            raise
+        print(f'error: {error}', file=sys.stderr)
+        raise SystemExit(2) from None

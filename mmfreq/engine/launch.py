@@ -1,0 +1,131 @@
+"""Train or test a config: everything that `tools/train.py` and `tools/test.py` do, from Python.
+
+`prepare_*` only read and return a Config; nothing is written before the Runner is built, so that a refused run loses nothing.
+"""
+
+import copy
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from mmfreq.engine.cpu_group import init_cpu_group
+from mmfreq.engine.errors import UserError
+from mmfreq.engine.evaluation_options import draw_predictions, use_tta, write_predictions
+from mmfreq.engine.machine import fit_loaders, fit_norms, fit_precision, fit_processes
+from mmfreq.engine.paths import absolute
+from mmfreq.engine.preflight import check_data
+from mmfreq.engine.resume import check_file, check_pretrained, set_start
+from mmfreq.engine.work_dir import check_work_dir, warn_of_overwriting
+
+GUARDS = ('mmfreq.InputGuardHook', 'mmfreq.CheckpointGuardHook')
+
+
+def train(config, **options):
+    """Train a segmentation, detection or classification config; options and errors as in `prepare_train`.
+
+    Returns:
+        The Runner, after training.
+    """
+    runner = build_runner(prepare_train(config, **options))
+    runner.train()
+    return runner
+
+
+def evaluate(config, checkpoint, **options):
+    """Evaluate a checkpoint, and return mmengine's metrics; options and errors as in `prepare_test`."""
+    return build_runner(prepare_test(config, checkpoint, **options)).test()
+
+
+def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none', seed=None, cfg_options=None):
+    """The Config to train, fitted to this machine and checked.
+
+    Args:
+        config: path of a config file.
+        work_dir: default: the config's own, else `work_dirs/<name of the config>`.
+        resume: None, 'latest' (of the work directory), or the path of a checkpoint.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        cfg_options: overriding values by dotted key.
+
+    Raises:
+        UserError: something named here, or the data, or the work directory, is not as it must be.
+        CheckpointError: a checkpoint to start from cannot be read.
+    """
+    cfg = _prepare(config, 'work_dirs/{stem}', work_dir, launcher, cfg_options)
+    if seed is not None:
+        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
+    fit_precision(cfg, amp)
+    check_work_dir(cfg)
+    set_start(cfg, resume)
+    check_pretrained(cfg.model)
+    check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    if not cfg.get('resume'):
+        warn_of_overwriting(cfg)
+    return cfg
+
+
+def prepare_test(config, checkpoint, work_dir=None, tta=False, out=None, show_dir=None, launcher='none', cfg_options=None):
+    """The Config to test, fitted to this machine and checked. Arguments and errors as in `prepare_train`, and:
+
+    Args:
+        work_dir: where logs go; default `work_dirs/<name of the config>/test`, so that the training's folder stays as it is.
+        tta: use `tta_model` and `tta_pipeline` of the config.
+        out: folder for the predictions.
+        show_dir: folder for pictures of them.
+    """
+    cfg = _prepare(config, 'work_dirs/{stem}/test', work_dir, launcher, cfg_options)
+    cfg.resume, cfg.load_from = False, str(checkpoint)
+    fit_precision(cfg, amp=False)
+    check_work_dir(cfg)
+    check_file(checkpoint)
+    check_data(cfg, ('test_dataloader',))
+    if tta:
+        use_tta(cfg)
+    if out:
+        write_predictions(cfg, out)
+    if show_dir:
+        draw_predictions(cfg, show_dir)
+    return cfg
+
+
+def build_runner(cfg):
+    """A Runner for a prepared Config; makes the work directory, and the process group of a distributed run."""
+    if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
+        init_cpu_group(cfg.launcher, cfg.env_cfg.dist_cfg)
+    # mmengine finds a visualizer again by its name, so that a second run of this process would draw into the first one's folder
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def load_config(path, cfg_options=None):
+    """Read a config file and put the options in.
+
+    Raises:
+        UserError: there is no such file, or it defines no model.
+    """
+    if not absolute(path).is_file():
+        raise UserError(f'the config {str(path)!r} is not there: looked at {absolute(path)}. Give the path of a config file.')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(copy.deepcopy(cfg_options or {}))
+    if not cfg.get('model'):
+        raise UserError(f'the config {path} defines no `model`: expected a whole config, not one of the parts in _base_.')
+    return cfg
+
+
+def _prepare(config, default_dir, work_dir, launcher, cfg_options):
+    cfg = load_config(config, cfg_options)
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or default_dir.format(stem=Path(config).stem))
+    if launcher != 'none':
+        os.environ.setdefault('LOCAL_RANK', '0')
+    fit_processes(cfg, launcher)
+    fit_norms(cfg, distributed=launcher != 'none')
+    fit_loaders(cfg)
+    hooks = list(cfg.get('custom_hooks') or [])
+    present = [hook.get('type') if isinstance(hook, dict) else type(hook).__name__ for hook in hooks]
+    cfg.custom_hooks = hooks + [{'type': guard} for guard in GUARDS if guard not in present]
+    return cfg

@@ -1,0 +1,51 @@
+"""Toy data, a toy config on it, and a trained work directory, each made once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmfreq  # noqa: F401
+from mmfreq.datasets.toy import write_toy_ade20k
+from mmfreq.engine.launch import train
+from mmfreq.testing.toy_segmentation import write_toy_config
+
+
+@pytest.fixture(scope='package', autouse=True)
+def one_thread():
+    """Models this small are slower on two, the more so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='session')
+def toy_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp('toy')
+    write_toy_ade20k(root, train=8, val=2, size=(64, 64), seed=0)
+    return root
+
+
+@pytest.fixture
+def toy_config(toy_root, tmp_path):
+    return write_toy_config(tmp_path / 'toy.py', toy_root)
+
+
+@pytest.fixture(scope='session')
+def trained(toy_root, tmp_path_factory):
+    """A work directory after two iterations; its config lies beside it. Tests only read it, or copy it."""
+    folder = tmp_path_factory.mktemp('trained')
+    config = write_toy_config(folder / 'toy.py', toy_root)
+    train(config, work_dir=folder / 'work')
+    return folder / 'work'
+
+
+@pytest.fixture
+def snapshot():
+    """A function that gives the content of every file under a folder, to show that nothing was changed."""
+
+    def take(folder):
+        return {path: path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+
+    return take

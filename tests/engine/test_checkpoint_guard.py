@@ -1,0 +1,151 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import BaseModule, ModuleList
+
+from mmfreq.engine.checkpoint_guard import load_and_compare, tensors_of
+from mmfreq.engine.errors import CheckpointMismatchError
+from mmfreq.engine.launch import build_runner, evaluate, prepare_test, prepare_train, train
+from mmfreq.testing.toy_segmentation import write_toy_config
+
+
+@pytest.fixture
+def weights(trained):
+    return torch.load(trained / 'iter_2.pth', weights_only=True)['state_dict']
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(content):
+        torch.save(content, tmp_path / 'changed.pth')
+        return str(tmp_path / 'changed.pth')
+
+    return save
+
+
+def loaded_runner(config, checkpoint, work_dir, **changes):
+    runner = build_runner(prepare_train(config, work_dir=work_dir, cfg_options={'load_from': checkpoint, **changes}))
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.load_or_resume()
+    return runner
+
+
+class Block(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.parts = ModuleList([torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)])
+
+
+def test_every_tensor_of_a_model_has_one_fate():
+    state = {
+        'parts.0.weight': torch.ones(3, 2),
+        'parts.0.bias': torch.ones(4),
+        'parts.1.weight': torch.ones(3),
+        'x': torch.ones(1),
+    }
+    fit = load_and_compare(Block(), state)
+    assert fit.filled == ['parts.0.weight', 'parts.1.weight']
+    assert fit.misshapen == ['parts.0.bias']
+    assert fit.missing == ['parts.1.bias', 'parts.1.running_mean', 'parts.1.running_var']
+    assert fit.unexpected == ['x']
+
+
+def test_names_that_a_load_hook_changes_count_as_filled():
+    block = Block()
+
+    def rename(state, prefix, *_):
+        for name in [name for name in state if name.startswith(f'{prefix}old.')]:
+            state[name.replace('old.', 'parts.', 1)] = state.pop(name)
+
+    block._register_load_state_dict_pre_hook(rename)
+    fit = load_and_compare(block, {f'old.{name.partition(".")[2]}': value for name, value in block.state_dict().items()})
+    assert (fit.unfilled, fit.unexpected) == ([], [])
+
+
+def test_a_state_dict_is_found_in_every_wrapping():
+    state = {'a': torch.ones(1)}
+    for content in (
+        state,
+        {'state_dict': state, 'meta': {}},
+        {'model': state, 'epoch': 3},
+        {'state_dict': {'module.a': state['a']}},
+    ):
+        assert list(tensors_of(content)) == ['a']
+
+
+def test_what_was_trained_is_what_is_tested(weights, trained, toy_config, tmp_path):
+    runner = build_runner(prepare_test(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', tta=True))
+    runner.load_or_resume()
+    assert all(torch.equal(value, weights[name]) for name, value in runner.model.module.state_dict().items())
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_a_file_of_another_family_is_refused_before_training(toy_config, tmp_path, saved, snapshot, resume):
+    foreign = {f'layer1.0.conv1.{name}': torch.ones(2) for name in ('weight', 'bias')}
+    path = saved({'state_dict': foreign, 'meta': {'epoch': 0, 'iter': 1}, 'message_hub': {}, 'optimizer': {}})
+    before = Path(path).read_bytes()
+    with pytest.raises(CheckpointMismatchError) as error:
+        if resume:
+            train(toy_config, work_dir=tmp_path / 'w', resume=path)
+        else:
+            train(toy_config, work_dir=tmp_path / 'w', cfg_options={'load_from': path})
+    assert path in str(error.value) and 'ResNet' in str(error.value) and 'layer1.0.conv1.weight' in str(error.value)
+    assert Path(path).read_bytes() == before and not list((tmp_path / 'w').glob('*.pth'))
+
+
+def test_a_stock_backbone_is_held_to_the_same_rule(toy_root, tmp_path, saved):
+    config = write_toy_config(tmp_path / 'stock.py', toy_root)
+    unet = {'_delete_': True, 'type': 'UNet', 'base_channels': 4, 'num_stages': 2, 'strides': (1, 1), 'enc_num_convs': (1, 1)}
+    unet |= {'dec_num_convs': (1,), 'downsamples': (True,), 'enc_dilations': (1, 1), 'dec_dilations': (1,)}
+    head = {'in_channels': [8, 4], 'in_index': [0, 1]}
+    changes = {'model.backbone': unet, **{f'model.decode_head.{key}': value for key, value in head.items()}}
+    with pytest.raises(CheckpointMismatchError) as error:
+        loaded_runner(config, saved({'blocks.0.attn.qkv.weight': torch.ones(3)}), tmp_path / 'w', **changes)
+    message = str(error.value)
+    assert 'it fills 0 of the' in message and 'backbone.encoder.0' in message
+    assert 'no place for (1): blocks.0.attn.qkv.weight' in message and 'a vision transformer' in message
+
+
+def test_one_unfilled_tensor_of_the_backbone_is_an_error(weights, toy_config, tmp_path, saved):
+    name = next(name for name in weights if name.startswith('backbone.stages') and name.endswith('weight'))
+    del weights[name]
+    with pytest.raises(CheckpointMismatchError, match=rf'no values for \(1\): {name}'):
+        loaded_runner(toy_config, saved({'state_dict': weights}), tmp_path / 'w')
+
+
+def test_a_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testing(
+    weights, toy_config, tmp_path, saved, caplog, monkeypatch
+):
+    name = 'decode_head.conv_seg.weight'
+    weights[name] = torch.zeros(7, *weights[name].shape[1:])
+    path = saved({'state_dict': weights})
+    said = []
+    monkeypatch.setattr('mmfreq.engine.checkpoint_guard.print_log', lambda text, logger, level: said.append((level, text)))
+    loaded_runner(toy_config, path, tmp_path / 'w')
+    assert [level for level, _ in said] == [logging.WARNING] and name in said[0][1]
+    with pytest.raises(CheckpointMismatchError, match=rf'Of another shape in the file \(1\): {name}'):
+        evaluate(toy_config, path, work_dir=tmp_path / 'v')
+
+
+def test_a_bare_file_of_the_backbone_starts_training(weights, toy_config, tmp_path, saved):
+    bare = {name.removeprefix('backbone.'): value + 1 for name, value in weights.items() if name.startswith('backbone.')}
+    runner = loaded_runner(toy_config, saved({'model': bare}), tmp_path / 'w')
+    held = runner.model.backbone.state_dict()
+    assert bare and all(torch.equal(held[name], value) for name, value in bare.items())
+    for_later_hooks = runner.load_checkpoint(runner._load_from)['state_dict']  # EMAHook copies from it, by the model's names
+    assert all(torch.equal(for_later_hooks[f'backbone.{name}'], value) for name, value in bare.items())
+
+
+def test_a_resumed_run_needs_every_tensor(trained, toy_config, tmp_path, saved):
+    whole = torch.load(trained / 'iter_2.pth', weights_only=True)
+    del whole['state_dict']['decode_head.conv_seg.weight']
+    with pytest.raises(CheckpointMismatchError, match=r'no values for \(1\): decode_head\.conv_seg\.weight'):
+        train(toy_config, work_dir=tmp_path / 'w', resume=saved(whole))
+
+
+def test_weights_without_an_iteration_cannot_be_resumed(weights, toy_config, tmp_path, saved):
+    path = saved({'state_dict': weights})
+    with pytest.raises(CheckpointMismatchError, match='cannot be resumed'):
+        train(toy_config, work_dir=tmp_path / 'w', resume=path)

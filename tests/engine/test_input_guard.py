@@ -1,0 +1,99 @@
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmfreq.datasets.toy import write_toy_ade20k
+from mmfreq.engine.input_guard import InputError, InputGuardHook, check_channels, check_labels
+from mmfreq.engine.launch import evaluate, train
+
+
+def test_classes_and_the_ignored_label_pass():
+    labels = torch.tensor([[[0, 5, 255, 3]]])
+    check_labels(labels, 6, 255, 'a.png')
+    check_labels(labels[..., :0], 6, 255, 'a.png')
+
+
+@pytest.mark.parametrize(('value', 'ignore'), [(6, 255), (-1, 255), (255, 0), (7, 6)])
+def test_any_other_label_is_told_with_file_value_and_remedy(value, ignore):
+    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+    labels[0, 0, :3] = value
+    with pytest.raises(InputError) as error:
+        check_labels(labels, 6, ignore, 'dir/a.png')
+    message = str(error.value)
+    assert f'dir/a.png holds the labels {value} in 3 pixels' in message
+    assert 'num_classes=6' in message and 'reduce_zero_label' in message
+
+
+def test_channels():
+    check_channels(torch.zeros(3, 8, 8), 3, 'a.jpg')
+    check_channels(torch.zeros(5, 8, 8), None, 'a.jpg')
+    with pytest.raises(InputError, match=r'a\.jpg has 4 channels and the model takes in_channels=3'):
+        check_channels(torch.zeros(4, 8, 8), 3, 'a.jpg')
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    root = tmp_path / 'data'
+    write_toy_ade20k(root, train=2, val=2, size=(64, 64), seed=0)
+    return root
+
+
+def options(root):
+    return {f'{name}_dataloader.dataset.data_root': str(root) for name in ('train', 'val', 'test')}
+
+
+def test_training_stops_at_labels_out_of_range_and_names_the_file(own_data, toy_config, tmp_path, snapshot):
+    for path in (own_data / 'annotations' / 'training').iterdir():
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        labels[:2] = 9  # 8 after reduce_zero_label
+        cv2.imwrite(str(path), labels)
+    before = snapshot(own_data)
+    with pytest.raises(InputError, match=r'annotations/training/train_0000\d\.png holds the labels 8 in 128 pixels'):
+        train(toy_config, work_dir=tmp_path / 'w', cfg_options=options(own_data))
+    assert snapshot(own_data) == before
+    assert not list((tmp_path / 'w').glob('*.pth'))
+
+
+def test_testing_stops_at_four_channels_and_names_the_file(own_data, toy_config, trained, tmp_path):
+    folder = own_data / 'images' / 'validation'
+    for path in folder.iterdir():
+        cv2.imwrite(str(path.with_suffix('.png')), np.zeros((64, 64, 4), np.uint8))
+    changes = options(own_data) | {
+        'test_dataloader.dataset.img_suffix': '.png',
+        'test_dataloader.dataset.pipeline.0.color_type': 'unchanged',
+    }
+    with pytest.raises(InputError, match=r'images/validation/val_0000\d\.png has 4 channels'):
+        evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', cfg_options=changes)
+
+
+def test_the_batch_of_test_time_augmentation_is_looked_at(trained):
+    class Runner:
+        model = torch.nn.Module()
+
+    Runner.model.backbone = torch.nn.Module()
+    Runner.model.backbone.in_channels = 3
+    hook = InputGuardHook()
+    hook.before_run(Runner)
+    good, bad = torch.zeros(3, 32, 32), torch.zeros(4, 32, 32)
+    hook.before_test_iter(Runner, 0, {'inputs': [[good, good]]})
+    for inputs in ([[good, bad]], [bad], torch.zeros(2, 4, 32, 32)):
+        with pytest.raises(InputError):
+            hook.before_test_iter(Runner, 0, {'inputs': inputs})
+
+
+def test_the_guard_is_on_and_two_crops_cost_milliseconds(trained):
+    """Measured: 1.3 ms for two 512x512 label maps with ignored pixels, on one core."""
+    cfg = Config.fromfile(trained / 'toy.py')
+    assert 'mmfreq.InputGuardHook' in [hook['type'] for hook in cfg.custom_hooks]
+    labels = torch.randint(0, 150, (2, 512, 512))
+    labels[:, :4] = 255
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        check_labels(labels, 150, 255, 'a.png')
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.01, times
