@@ -1,0 +1,165 @@
+"""Imports never point upwards: the layout's table, read from the syntax trees, and two checks in fresh interpreters."""
+
+import ast
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+OPENMMLAB = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain'}
+PICTURES = {'PIL', 'cv2', 'pycocotools'}
+# Pattern of a module's path -> (third-party packages, parts of mmfreq) it may import. The first pattern that matches holds.
+# The standard library and numpy are open to all; a part stands for everything below it.
+RULES = {
+    'mmfreq/__init__.py': (set(), {'compat.finder', 'version'}),
+    'mmfreq/version.py': (set(), set()),
+    'mmfreq/registry.py': ({'mmengine'}, {'compat'}),
+    'mmfreq/doctor.py': ({'torch', 'torchvision', 'mmengine', 'rich'}, {'compat', 'version'}),
+    'mmfreq/compat/*': ({'torch', 'torchvision', 'mmengine', 'mmcv'}, {'compat', 'version'}),
+    'mmfreq/ops/*': ({'torch'}, {'ops'}),
+    'mmfreq/layers/*': ({'torch', 'torchvision'}, {'ops', 'layers'}),
+    'mmfreq/checkpoint/*': ({'torch'}, {'ops', 'checkpoint', 'compat'}),
+    'mmfreq/models/backbones/*': (
+        {'torch', 'torchvision', 'mmengine'},
+        {'ops', 'layers', 'checkpoint', 'registry', 'models.backbones'},
+    ),
+    'mmfreq/models/classifiers/*': (
+        {'torch', 'mmengine'},
+        {'ops', 'layers', 'checkpoint', 'registry', 'models.backbones', 'models.classifiers'},
+    ),
+    'mmfreq/models/factory.py': ({'torch', 'mmengine'}, {'checkpoint', 'models.backbones', 'models.classifiers'}),
+    'mmfreq/models/gnconv_module.py': ({'torch', 'mmengine', 'mmcv'}, {'ops', 'layers', 'registry'}),
+    'mmfreq/models/decode_heads/*': (
+        {'torch', 'mmengine', 'mmcv', 'mmseg'},
+        {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.decode_heads'},
+    ),
+    'mmfreq/models/necks/*': (
+        {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'},
+        {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.necks'},
+    ),
+    'mmfreq/models/__init__.py': (set(), set()),
+    'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *PICTURES}, {'registry', 'datasets'}),
+    'mmfreq/engine/*': (
+        {'torch', 'mmengine', 'rich', *PICTURES, *OPENMMLAB},
+        {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine'},
+    ),
+    'mmfreq/export/*': (
+        {'torch', 'mmengine', 'onnx', 'onnxruntime', *OPENMMLAB},
+        {'ops', 'layers', 'models', 'registry', 'export'},
+    ),
+    'mmfreq/analysis/*': (
+        {'torch', 'mmengine', 'matplotlib', *PICTURES, *OPENMMLAB},
+        {'ops', 'layers', 'models', 'registry', 'datasets', 'analysis'},
+    ),
+    'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'checkpoint', 'integrations'}),
+    'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'checkpoint', 'registry', 'testing'}),
+}
+
+
+def source_files():
+    return sorted(path for path in (ROOT / 'mmfreq').rglob('*.py') if '.mim' not in path.parts)
+
+
+def rule_for(relative):
+    return next((rule for pattern, rule in RULES.items() if fnmatch(relative, pattern)), None)
+
+
+def imported_names(tree, relative):
+    """Absolute dotted names of everything imported, also inside functions and by `import_module('a.literal')`."""
+    package = list(Path(relative).parent.parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = '.'.join(package[: len(package) - node.level + 1]) if node.level else ''
+            module = '.'.join(filter(None, [base, node.module]))
+            # `from mmfreq import ops` imports mmfreq.ops; a plain name below a module is harmlessly one step deeper
+            yield from ((f'{module}.{alias.name}', node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, 'id', getattr(node.func, 'attr', '')) == 'import_module':
+            yield from ((name.value, node.lineno) for name in node.args[:1] if isinstance(name, ast.Constant))
+
+
+def violations(source, relative):
+    """Lines that break the rule for the module at `relative`, as readable strings."""
+    third_party, parts = rule_for(relative)
+    found = []
+    for name, line in imported_names(ast.parse(source), relative):
+        top, _, rest = name.partition('.')
+        if top == 'mmfreq':
+            if not any(rest == part or rest.startswith(part + '.') for part in parts):
+                found.append(f'{relative}:{line} imports {name}; of mmfreq it may import {sorted(parts) or "nothing"}')
+        elif top not in sys.stdlib_module_names and top != 'numpy' and top not in third_party:
+            found.append(f'{relative}:{line} imports {name}; of other packages it may import {sorted(third_party) or "none"}')
+    return found
+
+
+def test_every_file_has_a_rule():
+    files = source_files()
+    assert len(files) > 20
+    uncovered = [path.relative_to(ROOT).as_posix() for path in files if rule_for(path.relative_to(ROOT).as_posix()) is None]
+    assert not uncovered, f'add these to RULES in {Path(__file__).name}: {uncovered}'
+
+
+def test_imports_never_point_upwards():
+    found = []
+    for path in source_files():
+        relative = path.relative_to(ROOT).as_posix()
+        if rule_for(relative) is not None:
+            found += violations(path.read_text(encoding='utf-8'), relative)
+    assert not found, '\n'.join(found)
+
+
+@pytest.mark.parametrize(
+    ('relative', 'source', 'broken'),
+    [
+        ('mmfreq/ops/x.py', 'import torch\nimport math\nimport numpy as np\nfrom mmfreq.ops.fft import f', 0),
+        ('mmfreq/ops/x.py', 'from .fft import f', 0),
+        ('mmfreq/ops/x.py', 'import mmengine', 1),
+        ('mmfreq/ops/x.py', 'from mmfreq.layers.gnconv import GnConv', 1),
+        ('mmfreq/ops/x.py', 'from ..layers import gnconv', 1),
+        ('mmfreq/ops/x.py', 'from mmfreq import layers', 1),
+        ('mmfreq/ops/x.py', 'def f():\n    import mmcv', 1),
+        ('mmfreq/layers/x.py', 'from timm.layers import DropPath', 1),
+        ('mmfreq/models/backbones/x.py', 'import torch, mmengine\nfrom mmseg.registry import MODELS', 1),
+        ('mmfreq/models/backbones/x.py', 'from importlib import import_module\nimport_module("mmdet.models")', 1),
+        ('mmfreq/__init__.py', 'import torch', 1),
+        ('mmfreq/version.py', 'from mmfreq.opsx import y', 1),
+    ],
+)
+def test_the_checker_sees_a_forbidden_import(relative, source, broken):
+    assert len(violations(source, relative)) == broken
+
+
+def test_only_integrations_may_import_timm():
+    assert [pattern for pattern, (third_party, _) in RULES.items() if 'timm' in third_party] == ['mmfreq/integrations/*']
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_import_mmfreq_is_light():
+    result = run_python(
+        'import mmfreq, sys\n'
+        "heavy = {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'timm'}\n"
+        'heavy &= set(sys.modules)\n'
+        'assert not heavy, heavy\n'
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_backbone_needs_no_openmmlab_library_but_mmengine():
+    result = run_python(
+        'import sys\n'
+        "for name in ('mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'timm'):\n"
+        '    sys.modules[name] = None\n'
+        'import mmfreq, torch\n'
+        "outputs = mmfreq.build_backbone('hornet-micro').eval()(torch.zeros(1, 3, 64, 64))\n"
+        'print([tuple(x.shape[2:]) for x in outputs])\n'
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith('[(16, 16), (8, 8), (4, 4), (2, 2)]')

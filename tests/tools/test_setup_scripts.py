@@ -1,0 +1,537 @@
+"""The shell scripts of tools/: syntax, arguments, and which Python tools/env.sh chooses. Nothing is downloaded.
+
+A temporary PATH holds the few commands that the scripts need and stub interpreters. A stub is this Python without its
+site-packages and with a folder of fake modules in front; it answers `-m venv` and `-m pip` by itself.
+"""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / 'tools').glob('*.sh'))
+COMMANDS = ('basename', 'bash', 'cat', 'chmod', 'cp', 'date', 'dirname', 'env', 'ln', 'mkdir', 'rm', 'sleep', 'tail')
+STACK = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain')
+NEEDED_FILES = ('mmfreq/compat/lite.txt', 'tools/requirements-test.txt', 'tools/env.sh')
+
+# `$state/fail-pip` makes the installation fail; `$state/calls` records what was asked of the interpreter
+STUB = """\
+#!{bash}
+printf '%s\\n' "$*" >>"{state}/calls"
+case "$1 $2" in
+    '-m venv')
+        mkdir -p "$3/bin" && cp "{venv_python}" "$3/bin/python"
+        exit ;;
+    '-m pip')
+        echo 'Downloading torch-9.9-py3-none-any.whl (900.1 MB)'
+        [ ! -e "{state}/fail-pip" ] || {{ echo 'No matching distribution found for torch'; exit 1; }}
+        sleep {pip_seconds}
+        while [ "$#" -gt 0 ]; do [ "$1" != --target ] || {{ mkdir -p "$2" && echo >"$2/pytest.py"; }}; shift; done
+        exit ;;
+esac
+exec env PYTHONPATH="{modules}${{PYTHONPATH:+:$PYTHONPATH}}" "{python}" -S "$@"
+"""
+
+
+class Machine:
+    """A checkout, a home folder and a PATH, all with a space in their names."""
+
+    def __init__(self, folder):
+        self.root = folder / 'a check out'
+        self.bin = folder / 'the bin'
+        self.home = folder / 'my home'
+        self.state = folder / 'state'
+        for path in (self.root / 'mmfreq' / 'compat', self.root / 'tools', self.bin, self.home, self.state):
+            path.mkdir(parents=True)
+        for name in NEEDED_FILES:
+            shutil.copy2(ROOT / name, self.root / name)
+        for script in SCRIPTS:
+            shutil.copy2(script, self.root / 'tools' / script.name)
+        (self.root / 'mmfreq' / '__init__.py').write_text('')
+        (self.root / 'configs').mkdir()
+        for command in COMMANDS:
+            (self.bin / command).symlink_to(shutil.which(command))
+        self.working = self.modules('working')
+        # what an installed environment gets: a Python in which the stack works
+        self.venv_python = self.stub(self.state / 'venv-python', self.working)
+
+    def modules(self, name, broken=(), absent=()):
+        folder = self.state / name
+        for package in STACK:
+            if package not in absent:
+                (folder / package).mkdir(parents=True)
+                (folder / package / '__init__.py').write_text('raise ImportError("libfft.so")' if package in broken else '')
+        for module in ('mmcv/ops', 'mmseg/models', 'mmdet/models', 'mmpretrain/models'):
+            if (folder / module).parent.exists():
+                (folder / f'{module}.py').write_text('')
+        return folder
+
+    def stub(self, path, modules, pip_seconds=0):
+        path.write_text(
+            STUB.format(
+                bash=shutil.which('bash'),
+                state=self.state,
+                venv_python=self.state / 'venv-python',
+                modules=modules,
+                python=sys.executable,
+                pip_seconds=pip_seconds,
+            )
+        )
+        path.chmod(0o755)
+        return path
+
+    def add_python(self, name='python', modules=None, **kwargs):
+        return self.stub(self.bin / name, modules or self.state / 'nothing', **kwargs)
+
+    def add_script(self, name, text):
+        path = self.bin / name
+        path.write_text(f'#!{shutil.which("bash")}\n{text}\n')
+        path.chmod(0o755)
+
+    def environment(self, **more):
+        return {'PATH': str(self.bin), 'HOME': str(self.home), **more}
+
+    def start(self, code, **more):
+        """Runs bash code after `source tools/env.sh`, from a folder that is not the checkout."""
+        script = f'set -euo pipefail\nsource "$CHECKOUT/tools/env.sh"\n{code}\n'
+        return subprocess.Popen(
+            [shutil.which('bash'), '-c', script],
+            cwd=self.home,
+            env=self.environment(CHECKOUT=str(self.root), **more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def source(self, code, **more):
+        return finish(self.start(code, **more))
+
+    def run(self, script, *arguments, **more):
+        command = [shutil.which('bash'), str(self.root / 'tools' / script), *map(str, arguments)]
+        return subprocess.run(command, cwd=self.home, env=self.environment(**more), capture_output=True, text=True, timeout=60)
+
+    @property
+    def calls(self):
+        path = self.state / 'calls'
+        return path.read_text() if path.exists() else ''
+
+    @property
+    def cache(self):
+        return self.home / '.cache' / 'mmfreq'
+
+
+def finish(process):
+    stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+CHOOSE = 'mmfreq_ensure_environment; echo "$MMFREQ_PYTHON"; echo "$PYTHONPATH"'
+
+
+# The scripts themselves.
+
+
+def test_the_scripts_are_the_documented_ones():
+    names = {script.name for script in SCRIPTS}
+    assert names == {'env.sh', 'quickstart.sh', 'run_tests.sh', 'dist_train.sh', 'dist_test.sh', 'slurm_train.sh'}
+
+
+@pytest.mark.parametrize('script', [*SCRIPTS, ROOT / '.ci' / 'run'], ids=lambda path: path.name)
+def test_bash_reads_the_script(script):
+    result = subprocess.run(['bash', '-n', str(script)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize('script', [*SCRIPTS, ROOT / '.ci' / 'run'], ids=lambda path: path.name)
+def test_what_is_called_is_executable_and_strict(script):
+    if script.name == 'env.sh':
+        return
+    assert script.stat().st_mode & stat.S_IXUSR
+    text = script.read_text()
+    assert text.startswith('#!/usr/bin/env bash\n')
+    assert '\nset -euo pipefail\n' in text
+
+
+# Which Python runs.
+
+
+def test_a_working_active_python_is_used_untouched(machine):
+    python = machine.add_python(modules=machine.working)
+    result = machine.source(CHOOSE)
+    assert result.returncode == 0, result.stderr
+    chosen, path = result.stdout.splitlines()
+    assert chosen == str(python)
+    assert path.split(':')[0] == str(machine.root)
+    assert '-m pip' not in machine.calls
+    assert '-m venv' not in machine.calls
+    assert not machine.cache.exists()
+
+
+def test_python3_is_tried_where_python_has_no_stack(machine):
+    machine.add_python('python')
+    python = machine.add_python('python3', modules=machine.working)
+    assert machine.source(CHOOSE).stdout.splitlines()[0] == str(python)
+
+
+def test_packages_of_the_folder_one_stands_in_are_not_an_installed_stack(machine):
+    machine.add_python()
+    shutil.copytree(machine.working, machine.home, dirs_exist_ok=True)
+    result = machine.source(CHOOSE)
+    assert result.stdout.startswith(str(machine.cache / 'venv-')), result.stderr
+
+
+def test_users_pythonpath_stays_behind_the_checkout(machine):
+    machine.add_python(modules=machine.working)
+    result = machine.source(CHOOSE, PYTHONPATH='/theirs')
+    assert result.stdout.splitlines()[1] == f'{machine.root}:/theirs'
+
+
+@pytest.mark.parametrize(
+    ('modules', 'said'),
+    [
+        ({'broken': ['torchvision']}, 'do not import: ImportError: libfft.so'),
+        ({'absent': ['mmdet', 'mmpretrain']}, 'lacks: mmdet mmpretrain'),
+    ],
+)
+def test_a_broken_active_stack_is_named_and_replaced_by_the_own_environment(machine, modules, said):
+    machine.add_python(modules=machine.modules('theirs', **modules))
+    result = machine.source(CHOOSE)
+    assert result.returncode == 0, result.stderr
+    assert said in result.stderr
+    assert result.stdout.startswith(str(machine.cache / 'venv-'))
+
+
+def test_a_bare_python_gets_an_environment_once(machine):
+    machine.add_python('python3')
+    first = machine.source(CHOOSE)
+    assert first.returncode == 0, first.stderr
+    assert 'lacks' not in first.stderr  # a Python that never heard of OpenMMLab is no news
+    assert '900.1 MB' in first.stderr
+    chosen = Path(first.stdout.splitlines()[0])
+    assert re.fullmatch(r'venv-3\.\d+-[0-9a-f]{10}', chosen.parents[1].name)
+    assert (chosen.parents[1] / 'mmfreq-complete').exists()
+    assert f'-r {machine.root}/mmfreq/compat/lite.txt -r {machine.root}/tools/requirements-test.txt' in machine.calls
+
+    started = time.monotonic()
+    second = machine.source(CHOOSE)
+    assert second.stdout == first.stdout
+    assert machine.calls.count('-m pip') == 1
+    assert time.monotonic() - started < 5
+
+
+def test_other_requirements_mean_another_environment(machine):
+    machine.add_python('python3')
+    first = machine.source(CHOOSE).stdout
+    with (machine.root / 'mmfreq' / 'compat' / 'lite.txt').open('a') as file:
+        file.write('another\n')
+    assert machine.source(CHOOSE).stdout != first
+    assert machine.calls.count('-m pip') == 2
+
+
+def test_an_interrupted_installation_is_made_anew(machine):
+    machine.add_python('python3')
+    venv = Path(machine.source(CHOOSE).stdout.splitlines()[0]).parents[1]
+    (venv / 'mmfreq-complete').unlink()
+    (venv / 'half-written').touch()
+    result = machine.source(CHOOSE)
+    assert result.returncode == 0, result.stderr
+    assert 'making it anew' in result.stderr
+    assert not (venv / 'half-written').exists()
+    assert (venv / 'mmfreq-complete').exists()
+    assert machine.calls.count('-m pip') == 2
+
+
+def test_a_failed_installation_shows_the_log_and_leaves_no_stamp(machine):
+    machine.add_python('python3')
+    (machine.state / 'fail-pip').touch()
+    result = machine.source(CHOOSE)
+    assert result.returncode == 1
+    assert 'No matching distribution found for torch' in result.stderr
+    log = Path(re.search(r'The whole log: (.+)', result.stderr).group(1))
+    assert 'No matching distribution' in log.read_text()
+    assert not list(machine.cache.glob('venv-*/mmfreq-complete'))
+    (machine.state / 'fail-pip').unlink()
+    assert machine.source(CHOOSE).returncode == 0
+
+
+def test_an_environment_that_does_not_import_is_not_stamped(machine):
+    machine.add_python('python3')
+    machine.stub(machine.state / 'venv-python', machine.modules('wrong-build', broken=['torchvision']))
+    result = machine.source(CHOOSE)
+    assert result.returncode == 1
+    assert 'libfft.so' in result.stderr
+    assert not list(machine.cache.glob('venv-*/mmfreq-complete'))
+
+
+def test_two_at_once_install_once(machine):
+    machine.add_python('python3')
+    machine.stub(machine.state / 'venv-python', machine.working, pip_seconds=1.5)
+    results = [finish(process) for process in [machine.start(CHOOSE), machine.start(CHOOSE)]]
+    assert [result.returncode for result in results] == [0, 0]
+    assert results[0].stdout == results[1].stdout
+    assert machine.calls.count('-m pip') == 1
+    assert sum('waiting for it' in result.stderr for result in results) == 1
+
+
+@pytest.mark.parametrize('home', ['/dev/null', ''])
+def test_without_a_writable_home_the_environment_is_in_the_checkout(machine, home):
+    machine.add_python('python3')
+    result = machine.source(CHOOSE, HOME=home)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(str(machine.root / '.venv-mmfreq' / 'venv-'))
+    assert (machine.root / '.venv-mmfreq' / '.gitignore').read_text() == '*\n'
+
+
+def test_xdg_cache_home_is_respected(machine, tmp_path):
+    machine.add_python('python3')
+    result = machine.source(CHOOSE, XDG_CACHE_HOME=str(tmp_path / 'big disk'))
+    assert result.stdout.startswith(str(tmp_path / 'big disk' / 'mmfreq' / 'venv-'))
+
+
+def test_no_python_at_all(machine):
+    result = machine.source(CHOOSE)
+    assert result.returncode == 1
+    assert 'a Python from 3.10 to 3.13 is needed' in result.stderr
+    assert 'no python, python3 or python3.x on PATH' in result.stderr
+
+
+def test_pythons_that_do_not_fit_are_named(machine):
+    machine.add_script('python3', 'echo 3.9; exit 1')
+    machine.add_script('python3.12', 'echo not configured >&2; exit 127')
+    result = machine.source(CHOOSE)
+    assert result.returncode == 1
+    assert f'python3 ({machine.bin}/python3): 3.9' in result.stderr
+    assert f'python3.12 ({machine.bin}/python3.12): does not start' in result.stderr
+
+
+def test_a_python_without_ensurepip_names_the_package(machine):
+    machine.add_script('python3', 'case "$*" in *ensurepip*|*find_spec*) exit 1 ;; esac; echo 3.11')
+    result = machine.source(CHOOSE)
+    assert result.returncode == 1
+    assert 'sudo apt install python3.11-venv' in result.stderr
+
+
+def test_a_missing_pytest_does_not_change_the_active_environment(machine):
+    machine.add_python(modules=machine.working)
+    for _ in range(2):
+        result = machine.source('mmfreq_ensure_pytest; echo "$PYTHONPATH"; "$MMFREQ_PYTHON" -c "import pytest"')
+        assert result.returncode == 0, result.stderr
+    installs = re.findall(r'^-m pip install .*', machine.calls, re.MULTILINE)
+    assert len(installs) == 1
+    folder = re.search(r'--target (.+) pytest$', installs[0]).group(1)
+    assert Path(folder).parent == machine.cache
+    assert result.stdout.strip().split(':') == [str(machine.root), folder]
+
+
+def test_configs_are_linked_for_inheritance_by_name(machine):
+    machine.add_python(modules=machine.working)
+    machine.source(CHOOSE)
+    assert (machine.root / 'mmfreq' / '.mim' / 'configs').resolve() == machine.root / 'configs'
+    linked = re.search(r'for entry in (.+); do', (ROOT / 'tools' / 'env.sh').read_text()).group(1).split()
+    shipped = re.search(r'^MIM_ENTRIES = \((.+)\)', (ROOT / 'setup.py').read_text(), re.MULTILINE).group(1)
+    assert linked == re.findall(r"'(.+?)'", shipped)
+
+
+# Starting several processes.
+
+
+@pytest.fixture
+def cluster(machine):
+    """A working stack whose torch has no GPU and whose launcher prints what it is asked to start."""
+    machine.add_python(modules=machine.working)
+    gpus = machine.state / 'gpus'
+    gpus.write_text('0')
+    torch = machine.working / 'torch'
+    (torch / '__init__.py').write_text('')
+    (torch / 'cuda.py').write_text(f'def device_count(): return int(open({str(gpus)!r}).read())')
+    (torch / '__init__.py').write_text('from . import cuda')
+    (torch / 'distributed').mkdir()
+    (torch / 'distributed' / '__init__.py').write_text('')
+    (torch / 'distributed' / 'run.py').write_text(
+        textwrap.dedent("""\
+        import os, sys
+        print(*sys.argv[1:], sep='\\n')
+        print('OMP_NUM_THREADS', os.environ.get('OMP_NUM_THREADS'))
+        """)
+    )
+    (machine.root / 'configs' / 'a config.py').write_text('')
+    machine.gpus = gpus
+    return machine
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'said'),
+    [
+        ('dist_train.sh', [], 'expected at least 2 arguments, got 0'),
+        ('dist_train.sh', ['config.py'], 'Usage: tools/dist_train.sh CONFIG GPUS'),
+        ('dist_train.sh', ['config.py', 'eight'], "GPUS must be a positive integer, got 'eight'"),
+        ('dist_train.sh', ['config.py', '0'], "GPUS must be a positive integer, got '0'"),
+        ('dist_train.sh', ['config.py', '--amp'], "GPUS must be a positive integer, got '--amp'"),
+        ('dist_train.sh', ['config.py', '2'], 'there is no config config.py'),
+        ('dist_test.sh', ['config.py', '8'], 'expected at least 3 arguments, got 2'),
+        ('dist_test.sh', ['configs/a config.py', 'nowhere.pth', '8'], 'there is no checkpoint nowhere.pth'),
+        ('slurm_train.sh', ['gpu', 'job', 'config.py'], 'expected at least 4 arguments, got 3'),
+        ('slurm_train.sh', ['gpu', 'job', 'configs/a config.py', 'out'], 'there is no srun here'),
+    ],
+)
+def test_wrong_arguments_are_explained(cluster, script, arguments, said):
+    result = cluster.run(script, *arguments)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert result.stdout == ''
+
+
+def test_dist_train_starts_processes_on_a_cpu(cluster):
+    result = cluster.run('dist_train.sh', 'configs/a config.py', '2', '--cfg-options', 'x=a b')
+    assert result.returncode == 0, result.stderr
+    *command, threads = result.stdout.splitlines()
+    train, config = str(cluster.root / 'tools' / 'train.py'), str(cluster.root / 'configs' / 'a config.py')
+    assert command[-6:] == [train, config, '--launcher', 'pytorch', '--cfg-options', 'x=a b']
+    options = dict(zip(command[:-6:2], command[1:-6:2]))
+    port = int(options.pop('--master_port'))
+    assert 1024 < port < 65536
+    assert options == {'--nnodes': '1', '--node_rank': '0', '--master_addr': '127.0.0.1', '--nproc_per_node': '2'}
+    assert threads == f'OMP_NUM_THREADS {max(1, os.cpu_count() // 2)}'
+
+
+def test_dist_test_of_several_nodes(cluster):
+    (cluster.home / 'last one.pth').touch()
+    nodes = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': 'head'}
+    result = cluster.run('dist_test.sh', 'configs/a config.py', 'last one.pth', '4', '--tta', **nodes)
+    lines = result.stdout.splitlines()
+    assert lines[:10] == [
+        '--nnodes', '2', '--node_rank', '1', '--master_addr', 'head', '--master_port', '29500', '--nproc_per_node', '4'
+    ]  # fmt: skip
+    config = str(cluster.root / 'configs' / 'a config.py')
+    assert lines[11:16] == [config, 'last one.pth', '--launcher', 'pytorch', '--tta']
+
+
+def test_more_processes_than_gpus_are_refused(cluster):
+    cluster.gpus.write_text('2')
+    result = cluster.run('dist_train.sh', 'configs/a config.py', '3')
+    assert result.returncode == 1
+    assert '3 GPUs were asked for, but 2 can be seen' in result.stderr
+    assert cluster.run('dist_train.sh', 'configs/a config.py', '2').returncode == 0
+
+
+def test_the_own_environment_serves_after_quickstart(cluster):
+    (cluster.bin / 'python').unlink()
+    cluster.add_python('python3')
+    before = cluster.run('dist_train.sh', 'configs/a config.py', '1')
+    assert before.returncode == 1
+    assert 'bash tools/quickstart.sh' in before.stderr
+    assert '-m pip' not in cluster.calls
+    cluster.source('mmfreq_ensure_environment')
+    after = cluster.run('dist_train.sh', 'configs/a config.py', '1')
+    assert after.returncode == 0, after.stderr
+    assert str(cluster.cache) in after.stderr
+
+
+def test_slurm_train_asks_for_what_it_was_told(cluster):
+    cluster.add_script('srun', 'printf "%s\\n" "$@"')
+    result = cluster.run(
+        'slurm_train.sh', 'gpu', 'hornet', 'configs/a config.py', 'out', '--amp', GPUS='4', SRUN_ARGS='--time 10 --qos=low'
+    )
+    assert result.returncode == 0, result.stderr
+    asked = result.stdout.splitlines()
+    options = dict(zip(asked[:12:2], asked[1:12:2]))
+    assert options == {
+        '--partition': 'gpu',
+        '--job-name': 'hornet',
+        '--gres': 'gpu:4',
+        '--ntasks': '4',
+        '--ntasks-per-node': '4',
+        '--cpus-per-task': '5',
+    }
+    assert asked[12:17] == ['--kill-on-bad-exit=1', '--time', '10', '--qos=low', str(cluster.bin / 'python')]
+    config = str(cluster.root / 'configs' / 'a config.py')
+    assert asked[19:] == [config, '--work-dir', 'out', '--launcher', 'slurm', '--amp']
+
+
+# The two commands of a fresh machine.
+
+
+@pytest.mark.parametrize(
+    ('ruff', 'tests', 'status'), [('0', '0', 0), ('1', '0', 1), ('0', '1', 1), ('1', '2', 2), ('absent', '0', 0)]
+)
+def test_run_tests_reports_what_failed(machine, ruff, tests, status):
+    for name, code in (('ruff', ruff), ('pytest', tests)):
+        if code != 'absent':
+            (machine.working / name).mkdir()
+            (machine.working / name / '__init__.py').write_text('')
+            main = f"import sys; print('{name}', *sys.argv[1:]); sys.exit({code} if '--version' not in sys.argv else 0)"
+            (machine.working / name / '__main__.py').write_text(main)
+    machine.add_python(modules=machine.working)
+    result = machine.run('run_tests.sh', '--fast', '-k', 'a b')
+    assert result.returncode == status, result.stderr
+    assert 'pytest -m not slow -k a b' in result.stdout
+    assert ('ruff check .' in result.stdout) == (ruff != 'absent')
+    assert ('style is NOT checked' in result.stderr) == (ruff == 'absent')
+
+
+TOOLS = {
+    'make_toy_dataset.py': """
+        assert sys.argv[1] == 'ade20k', sys.argv
+        """,
+    'train.py': """
+        run = Path(value('--work-dir'))
+        assert not run.exists(), 'the second run must train anew'
+        run.mkdir(parents=True)
+        (run / 'last_checkpoint').write_text(str(run / 'iter_400.pth'))
+        """,
+    'test.py': """
+        assert '--baseline' in sys.argv and sys.argv[2].endswith('iter_400.pth'), sys.argv
+        print('log lines', 'IoU by class, %', 'sky 1.0', SUMMARY, sep='\\n')
+        """,
+    'infer.py': """
+        out = Path(value('--out'))
+        out.mkdir()
+        (out / '0001_panel.png').touch()
+        """,
+}
+
+
+@pytest.mark.parametrize(
+    ('summary', 'status', 'said'),
+    [
+        ('mIoU 45.12, constant predictor 9.33, ratio 4.8', 0, 'ratio is 4.8, at least 3 is expected'),
+        ('mIoU 27.98, constant predictor 9.33, ratio 3.0', 1, "mIoU 27.98 is below 3 times the constant predictor's 9.33"),
+        ('nothing', 1, 'printed no line'),
+    ],
+)
+def test_quickstart_ends_with_scores_and_a_picture(machine, summary, status, said):
+    start = 'import sys\nfrom pathlib import Path\nvalue = lambda name: sys.argv[sys.argv.index(name) + 1]\n'
+    for name, body in TOOLS.items():
+        (machine.root / 'tools' / name).write_text(f'{start}SUMMARY = {summary!r}\n{textwrap.dedent(body)}')
+    (machine.bin / 'tee').symlink_to(shutil.which('tee'))
+    machine.add_python(modules=machine.working)
+    for _ in range(2):
+        result = machine.run('quickstart.sh')
+        assert result.returncode == status, result.stderr
+        assert said in result.stdout + result.stderr
+    if summary != 'nothing':
+        closing = result.stdout.split('=' * 80)[1]
+        assert closing.strip().startswith('IoU by class, %\nsky 1.0')
+        assert 'log lines' not in closing
+        assert str(machine.root / 'work_dirs' / 'quickstart' / 'pictures' / '0001_panel.png') in closing
+
+
+def test_quickstart_fails_where_a_step_fails(machine):
+    machine.add_python(modules=machine.working)
+    (machine.root / 'tools' / 'make_toy_dataset.py').write_text('raise SystemExit(3)')
+    result = machine.run('quickstart.sh')
+    assert result.returncode == 3
+    assert 'quickstart did not finish (exit status 3)' in result.stderr
