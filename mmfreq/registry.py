@@ -4,6 +4,7 @@ mmengine imports `mmfreq.registry` when a config says `type='mmfreq.X'`, so no `
 its modules at the first lookup. Importing this module also lets torch's safe unpickler read mmengine's own checkpoints.
 """
 
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -13,6 +14,7 @@ from mmengine.registry import Registry
 from mmfreq.compat.safe_load import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
+MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq')  # so that `_base_ = 'mmfreq::seg/...'` is found
 
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope='mmfreq', locations=['mmfreq.models.backbones', 'mmfreq.models.decode_heads']

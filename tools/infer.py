@@ -37,11 +37,11 @@ def main(argv=None):
     from rich.progress import track
 
     from mmfreq.analysis.picture_files import find_pictures
-    from mmfreq.analysis.write_predictions import PredictionError, write_predictions
+    from mmfreq.analysis.write_predictions import write_predictions
     from mmfreq.engine.errors import short_user_errors
     from mmfreq.engine.inference import load_predictor
 
-    with short_user_errors(OSError, ValueError, PredictionError):
+    with short_user_errors():
         pictures = find_pictures(args.inputs)
         predictor = load_predictor(args.config, args.checkpoint, args.device, args.cfg_options)
         results = write_predictions(predictor, pictures, args.out, args.truth, args.opacity, args.score_thr)

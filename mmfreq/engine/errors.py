@@ -18,11 +18,12 @@ class CheckpointMismatchError(UserError, ValueError):
 
 
 def is_users(error):
-    """Whether an error is the caller's to mend: a `UserError`, or a ValueError that mmfreq raised (an unknown arch, say)."""
+    """Whether an error is the caller's to mend: a `UserError`, or a ValueError or OSError that mmfreq itself raised."""
     if isinstance(error, UserError):
         return True
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return isinstance(error, ValueError) and bool(frames) and frames[-1].f_globals.get('__name__', '').startswith('mmfreq.')
+    ours = bool(frames) and frames[-1].f_globals.get('__name__', '').startswith('mmfreq.')
+    return ours and isinstance(error, ValueError | OSError)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from mmfreq.engine.evaluation_options import draw_predictions, use_tta, write_pr
 from mmfreq.engine.machine import fit_loaders, fit_norms, fit_precision, fit_processes
 from mmfreq.engine.paths import absolute
 from mmfreq.engine.preflight import check_data
-from mmfreq.engine.resume import check_file, check_pretrained, set_start
+from mmfreq.engine.resume import check_file, check_pretrained, set_start, warn_of_random_backbone
 from mmfreq.engine.work_dir import check_work_dir, warn_of_overwriting
 
 GUARDS = ('mmfreq.InputGuardHook', 'mmfreq.CheckpointGuardHook')
@@ -65,6 +65,7 @@ def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none'
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     if not cfg.get('resume'):
         warn_of_overwriting(cfg)
+        warn_of_random_backbone(cfg)
     return cfg
 
 

@@ -1,8 +1,10 @@
 """Which checkpoint a run starts from: found, there, and readable, or a clear error before anything slow."""
 
+import logging
 from pathlib import Path
 
 from mmfreq.engine.errors import UserError
+from mmfreq.engine.notes import say
 from mmfreq.engine.paths import absolute, is_remote
 from mmfreq.engine.work_dir import checkpoints_in
 
@@ -28,6 +30,17 @@ def set_start(cfg, resume=None):
         cfg.resume, cfg.load_from = True, str(latest_checkpoint(cfg.work_dir))
     if cfg.get('load_from'):
         check_file(cfg.load_from, 'checkpoint to resume from' if cfg.get('resume') else 'checkpoint to load')
+
+
+def warn_of_random_backbone(cfg):
+    """Say so when a config that names the ImageNet weights of its published row starts without any."""
+    url = cfg.get('imagenet_checkpoint')
+    if url and not (cfg.get('load_from') or cfg.model.get('backbone', {}).get('init_cfg')):
+        say(
+            f'The backbone starts from random weights; the published row starts from {url}. To do so too, download it and add '
+            '--cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE',
+            level=logging.WARNING,
+        )
 
 
 def check_pretrained(node):

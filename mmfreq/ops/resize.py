@@ -5,10 +5,10 @@
 | `bilinear` | the half spectrum as a picture, corners on corners | HorNet's code, at load and in forward |
 | `bicubic` | the same with a cubic kernel | GFNet's and DFFormer's code |
 | `kernel` | the spatial kernel in pixels: zero-padded or cropped around its centre | ours |
-| `modes` | the response to each number of cycles per image; others are zero or dropped | ours |
+| `modes` | the response to each number of cycles per image; others zero or dropped | ours |
 
-The published two treat the spectrum as if it were an image, without centring the vertical frequencies; they are what the published
-weights were trained with. `kernel` and `modes` act on the operator that the filter *is* (see `ops/fft.py`): the part of the zero and
+The published two treat the spectrum as if it were an image, without centring the vertical frequencies; the published weights were
+trained with them. `kernel` and `modes` act on the operator that the filter *is* (see `ops/fft.py`): the part of the zero and
 Nyquist columns that the inverse ignores is not carried over.
 
 A filter is a real tensor with (real, imaginary) in its last axis. The width W of a stored grid cannot be read off its half width

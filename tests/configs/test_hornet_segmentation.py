@@ -16,7 +16,7 @@ CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
 FILES = sorted((CONFIGS / 'seg/hornet').glob('*.py'))
 HEADLINE = CONFIGS / 'upernet_hornet_ade20k.py'
 NAME = re.compile(
-    r'(?P<arch>hornet-[a-z]+(-7x7|-gf)?)_(?P<head>[a-z0-9-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<iters>\d+k?)_(?P<data>[a-z0-9]+)-'
+    r'(?P<arch>hornet-([a-z]+(-7x7|-gf)?|dim(?P<dim>\d+)))_(?P<head>[a-z0-9-]+)_(?P<gpus>\d+)xb(?P<batch>\d+)-(?P<iters>\d+k?)_(?P<data>[a-z0-9]+)-'
     r'(?P<height>\d+)x(?P<width>\d+)'
 )
 DATASETS = {'ade20k': ('ADE20KDataset', 150), 'camvid': ('mmfreq.CamVidDataset', 11), 'toy': ('mmfreq.ToyShapesDataset', 6)}
@@ -79,7 +79,8 @@ def test_name_tells_the_truth(file):
     assert said, f'{file.stem} is not <arch>_<head>_<gpus>xb<batch>-<schedule>_<dataset>-<height>x<width>'
     cfg = Config.fromfile(file)
     dataset, classes = DATASETS[said['data']]
-    assert cfg.model.backbone.arch == said['arch']
+    arch = cfg.model.backbone.arch
+    assert arch.base_dim == int(said['dim']) if said['dim'] else arch == said['arch']
     assert cfg.train_dataloader.batch_size == int(said['batch'])
     assert cfg.train_cfg.max_iters == int(said['iters'].replace('k', '000'))
     assert cfg.train_dataloader.dataset.type == cfg.test_dataloader.dataset.type == dataset

@@ -74,3 +74,16 @@ def test_pretrained_files_are_looked_for_wherever_the_model_names_them(trained, 
     check_pretrained({'type': 'X', 'init_cfg': None})
     with pytest.raises(UserError, match=r'pretrained checkpoint of HorNet \(its init_cfg\) .* is not there'):
         check_pretrained(model(tmp_path / 'none.pth'))
+
+
+def test_a_published_row_without_its_imagenet_weights_says_so(toy_config, tmp_path):
+    from mmfreq.engine import resume
+
+    told = []
+    options = dict(imagenet_checkpoint='https://example.org/weights.pth')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, 'say', lambda message, level: told.append(message))
+        prepare_train(toy_config, work_dir=tmp_path / 'a', cfg_options=options)
+        assert len(told) == 1 and 'random weights' in told[0] and 'https://example.org/weights.pth' in told[0]
+        prepare_train(toy_config, work_dir=tmp_path / 'b')
+        assert len(told) == 1

@@ -9,6 +9,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -126,7 +127,7 @@ class FrequencyBackbone(BaseModule):
     def init_weights(self) -> None:
         """Nothing but `init_cfg=dict(type='Pretrained', ...)`: the constructor has initialised as published."""
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            load_weights(self, self.init_cfg['checkpoint'])
+            print_log(f'{type(self).__name__}: {load_weights(self, self.init_cfg["checkpoint"])}', logger='current')
             self._is_init = True
         else:
             super().init_weights()
