@@ -112,9 +112,7 @@ def test_wheel_requires_no_openmmlab_distribution(wheel):
     required = re.findall(r'^Requires-Dist: (.+)$', header, re.MULTILINE)
     always = [line for line in required if 'extra ==' not in line]
     assert sorted(always) == ['numpy', 'torch', 'torchvision']
-    extras = {
-        extra: [line for line in required if f'extra == "{extra}"' in line] for extra in ('lite', 'onedl', 'export', 'dev')
-    }
+    extras = {extra: [line for line in required if f'extra == "{extra}"' in line] for extra in ('lite', 'onedl', 'export', 'dev')}
     assert all(extras.values())
     assert len(extras['lite']) == len((ROOT / 'mmfreq/compat/lite.txt').read_text().split())
     assert all(line.startswith('onedl-') for line in extras['onedl'] if PARTS_OF_OPENMMLAB.match(line))

@@ -2,7 +2,8 @@
 #
 #   mmfreq_ensure_environment   the active Python if the whole stack works there, else the project's own environment (made if absent)
 #   mmfreq_ensure_pytest        pytest too; an active environment is never changed, a missing pytest goes to a folder of the cache
-#   mmfreq_existing_environment the same choice, but nothing is installed: for scripts that start training
+#   mmfreq_existing_environment the active Python if what any training needs is installed there, else the project's own if it is
+#                               complete; nothing is installed or imported: for scripts that start training
 #
 # After each: $MMFREQ_PYTHON is the interpreter and PYTHONPATH starts with this checkout. mmfreq is not installed into the
 # environment, so several checkouts can share one.
@@ -26,6 +27,13 @@ from importlib.util import find_spec
 missing = [name for name in "torch torchvision mmengine mmcv mmseg mmdet mmpretrain".split() if find_spec(name) is None]
 print("" if "mmengine" in missing else " ".join(missing))  # a Python without OpenMMLab is nothing to report
 sys.exit(bool(missing))
+'
+# what training needs at least; which of the three libraries it is, the config decides
+MMFREQ_TRAINING_LOOKUP='
+import sys
+from importlib.util import find_spec
+needed = all(map(find_spec, ("torch", "mmengine", "mmcv")))
+sys.exit(not (needed and any(map(find_spec, ("mmseg", "mmdet", "mmpretrain")))))
 '
 MMFREQ_PYTHON_CHECK='
 import sys
@@ -69,13 +77,15 @@ mmfreq_has_stack() {
     fi
 }
 
-# mmfreq_active_stack: prints the active Python if the stack works there
-mmfreq_active_stack() {
+mmfreq_can_train() { mmfreq_with_checkout "$1" -c "$MMFREQ_TRAINING_LOOKUP" 2>/dev/null; }
+
+# mmfreq_active CHECK: prints the active Python if it passes the check, mmfreq_has_stack or mmfreq_can_train
+mmfreq_active() {
     local name path
     for name in python python3; do
         path="$(mmfreq_path_of "$name")"
         [ -n "$path" ] || continue
-        if mmfreq_has_stack "$path"; then
+        if "$1" "$path"; then
             printf '%s\n' "$path"
             return 0
         fi
@@ -230,7 +240,7 @@ mmfreq_use_own() {
 
 mmfreq_ensure_environment() {
     local python venv
-    if python="$(mmfreq_active_stack)"; then
+    if python="$(mmfreq_active mmfreq_has_stack)"; then
         mmfreq_use "$python"
         return 0
     fi
@@ -246,7 +256,7 @@ mmfreq_ensure_environment() {
 
 mmfreq_existing_environment() {
     local python venv
-    if python="$(mmfreq_active_stack)"; then
+    if python="$(mmfreq_active mmfreq_can_train)"; then
         mmfreq_use "$python"
         return 0
     fi

@@ -67,6 +67,7 @@ def fit_backbone(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Fitted:
     rules = RULES[backbone.family]
     layout = next((known for known in rules.layouts if known.recognises(parts.values())), None)
     target = backbone.state_dict()
+    left_out = (*rules.only_in_files, *backbone.unbuilt_parts())
     if layout is None and not target.keys() & set(parts.values()):
         raise CheckpointError(
             f'the checkpoint is not of the {backbone.family} family: of its {len(source)} names none belongs to '
@@ -77,7 +78,7 @@ def fit_backbone(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Fitted:
     out.dropped = {n: NOT_BACKBONE for n in source if n not in parts}
     for theirs, own in parts.items():
         name = layout.official(own) if layout else own
-        if name not in target and (why := reason(name, rules.only_in_files)):
+        if name not in target and (why := reason(name, left_out)):
             out.dropped[theirs] = why
             continue
         if name != theirs:

@@ -31,9 +31,7 @@ class Predictor:
         """
         scope = cfg.get('default_scope')
         if scope not in TASKS:
-            raise ValueError(
-                f'default_scope of the config is {scope!r}; inference is written for {" and ".join(TASKS)} configs'
-            )
+            raise ValueError(f'default_scope of the config is {scope!r}; inference is written for {" and ".join(TASKS)} configs')
         import_module(scope)
         init_default_scope(scope)
         self.scope, self.task, self.cfg = scope, TASKS[scope], cfg

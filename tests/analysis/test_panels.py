@@ -60,9 +60,7 @@ def test_panel_keeps_every_pixel_of_its_columns(size):
     height, width = size[0] * factor, size[1] * factor
     assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * width + 4 * GAP
     assert sheet.shape[0] < height + 120  # no wide margins
-    top = next(
-        y for y in range(sheet.shape[0]) if (sheet[y : y + height : factor, GAP : GAP + width : factor] == images[0]).all()
-    )
+    top = next(y for y in range(sheet.shape[0]) if (sheet[y : y + height : factor, GAP : GAP + width : factor] == images[0]).all())
     for number, image in enumerate(images):
         left = GAP + number * (width + GAP)
         np.testing.assert_array_equal(sheet[top : top + height, left : left + width], image.repeat(factor, 0).repeat(factor, 1))

@@ -107,6 +107,15 @@ def test_output_norms_of_other_stages_are_dropped(dense_state):
     assert {n.split('.')[0] for n in report.dropped} == {'norm0', 'norm2'} and not report.fresh
 
 
+def test_stages_that_are_not_built_are_dropped(dense_state):
+    model = mmfreq.build_backbone(ARCH, out_indices=(0, 1))
+    report = mmfreq.load_weights(model, dense_state)
+    assert {'.'.join(n.split('.')[:2]) for n in report.dropped if not n.startswith('norm')} == {
+        'stages.2', 'stages.3', 'downsample_layers.2', 'downsample_layers.3'
+    }  # fmt: skip
+    assert same(model, dense_state) == set(model.state_dict())
+
+
 def by_load_state_dict(model, state):
     model.load_state_dict(state)
 

@@ -183,3 +183,15 @@ def samples(count, size=(64, 64)):
 def test_headline_is_the_tiny_gf_row():
     row = CONFIGS / 'seg/hornet/hornet-tiny-gf_upernet_8xb2-160k_ade20k-512x512.py'
     assert Config.fromfile(HEADLINE).to_dict() == Config.fromfile(row).to_dict()
+
+
+def test_published_weights_enter_by_options(tmp_path):
+    """As README says: two options name the file of the ImageNet weights."""
+    classifier = mmfreq.build_classifier('hornet-micro')
+    torch.save({'model': classifier.state_dict()}, tmp_path / 'weights.pth')
+    cfg = Config.fromfile(HEADLINE)
+    options = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')}
+    cfg.merge_from_dict({'model.backbone.arch': 'hornet-micro', **{f'model.backbone.init_cfg.{k}': v for k, v in options.items()}})
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
+    assert torch.equal(backbone.stages[0][0].pwconv1.weight, classifier.stages[0][0].pwconv1.weight)

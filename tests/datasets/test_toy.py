@@ -80,9 +80,7 @@ def test_no_class_rules_and_none_is_rare(ade, folder):
 
 
 def test_reported_frequencies_are_those_of_the_files(ade):
-    counts = sum(
-        np.bincount(labels.ravel(), minlength=7) for f in ('training', 'validation') for _, labels in _pairs(ade.root, f)
-    )
+    counts = sum(np.bincount(labels.ravel(), minlength=7) for f in ('training', 'validation') for _, labels in _pairs(ade.root, f))
     shares = counts[1:] / counts[1:].sum()
     assert list(ade.frequencies) == [row.name for row in TOY_CLASSES]
     np.testing.assert_allclose(list(ade.frequencies.values()), shares, atol=1e-4)

@@ -407,6 +407,14 @@ def test_dist_train_starts_processes_on_a_cpu(cluster):
     assert threads == f'OMP_NUM_THREADS {max(1, os.cpu_count() // 2)}'
 
 
+def test_training_needs_only_the_library_of_its_config(cluster):
+    for package in ('mmdet', 'mmpretrain'):
+        shutil.rmtree(cluster.working / package)
+    assert cluster.run('dist_train.sh', 'configs/a config.py', '1').returncode == 0
+    shutil.rmtree(cluster.working / 'mmseg')
+    assert cluster.run('dist_train.sh', 'configs/a config.py', '1').returncode == 1
+
+
 def test_dist_test_of_several_nodes(cluster):
     (cluster.home / 'last one.pth').touch()
     nodes = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': 'head'}

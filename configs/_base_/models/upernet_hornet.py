@@ -7,4 +7,5 @@ model = dict(
     backbone=dict(_delete_=True, type='mmfreq.HorNet', arch='hornet-tiny-gf', img_size=384, drop_path_rate=0.4),
     decode_head=dict(in_channels=[64, 128, 256, 512], num_classes=150),
     auxiliary_head=dict(in_channels=256, num_classes=150),
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
+)

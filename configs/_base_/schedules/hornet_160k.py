@@ -7,7 +7,8 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='mmfreq.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(decay_rate=0.9, decay_type='stage_wise', num_layers=12))
+    paramwise_cfg=dict(decay_rate=0.9, decay_type='stage_wise', num_layers=12),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, begin=0, end=1501, by_epoch=False),
     dict(type='PolyLR', power=1.0, eta_min=0.0, begin=0, end=160001, by_epoch=False),

@@ -9,5 +9,6 @@ imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/5c86cb3d655d4c17a959/?dl=
 model = dict(
     backbone=dict(arch='hornet-base-7x7', drop_path_rate=0.4),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
-    auxiliary_head=dict(in_channels=512))
+    auxiliary_head=dict(in_channels=512),
+)
 train_dataloader = dict(batch_size=2)

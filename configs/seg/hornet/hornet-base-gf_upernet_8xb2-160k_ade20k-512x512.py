@@ -10,6 +10,7 @@ imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/6c84935e63b547f383fb/?dl=
 model = dict(
     backbone=dict(arch='hornet-base-gf', drop_path_rate=0.5),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
-    auxiliary_head=dict(in_channels=512))
+    auxiliary_head=dict(in_channels=512),
+)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0, norm_type=2))
 train_dataloader = dict(batch_size=2)

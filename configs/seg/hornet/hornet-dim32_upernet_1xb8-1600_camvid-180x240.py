@@ -9,9 +9,11 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, base_dim=32, depths=(2, 2, 6, 2), global_filter=(False, False, True, True)),
         img_size=224,
-        drop_path_rate=0.0),
+        drop_path_rate=0.0,
+    ),
     decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, norm_cfg=norm_cfg),
-    auxiliary_head=dict(in_channels=128, channels=64, norm_cfg=norm_cfg))
+    auxiliary_head=dict(in_channels=128, channels=64, norm_cfg=norm_cfg),
+)
 optim_wrapper = dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(decay_rate=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=100, by_epoch=False),

@@ -13,6 +13,7 @@ model = dict(
     backbone=dict(arch='hornet-large-gf', drop_path_rate=0.4, with_cp=True),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),
-    test_cfg=dict(crop_size=(640, 640), stride=(426, 426)))
+    test_cfg=dict(crop_size=(640, 640), stride=(426, 426)),
+)
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8), clip_grad=dict(max_norm=0.1, norm_type=2))
 train_dataloader = dict(batch_size=2)

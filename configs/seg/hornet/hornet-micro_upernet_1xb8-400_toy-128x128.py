@@ -13,7 +13,8 @@ model = dict(
     backbone=dict(arch='hornet-micro', img_size=128, drop_path_rate=0.0),
     decode_head=dict(in_channels=[16, 32, 64, 128], channels=32, num_classes=6, norm_cfg=norm_cfg),
     auxiliary_head=dict(in_channels=64, channels=32, num_classes=6, norm_cfg=norm_cfg),
-    test_cfg=dict(_delete_=True, mode='whole'))
+    test_cfg=dict(_delete_=True, mode='whole'),
+)
 optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(decay_rate=1.0), clip_grad=dict(max_norm=1.0, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=20, by_epoch=False),

@@ -9,5 +9,6 @@ imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/46422799db2941f7b684/?dl=
 model = dict(
     backbone=dict(arch='hornet-small-7x7', drop_path_rate=0.3),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384))
+    auxiliary_head=dict(in_channels=384),
+)
 train_dataloader = dict(batch_size=2)

@@ -9,6 +9,7 @@ imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8405c984bf084d2ba85a/?dl=
 model = dict(
     backbone=dict(arch='hornet-small-gf', drop_path_rate=0.3),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
-    auxiliary_head=dict(in_channels=384))
+    auxiliary_head=dict(in_channels=384),
+)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0, norm_type=2))
 train_dataloader = dict(batch_size=2)

@@ -9,6 +9,7 @@ imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/1ca970586c6043709a3f/?dl=
 model = dict(
     backbone=dict(arch='hornet-tiny-7x7', drop_path_rate=0.4),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
-    auxiliary_head=dict(in_channels=256))
+    auxiliary_head=dict(in_channels=256),
+)
 optim_wrapper = dict(paramwise_cfg=dict(num_layers=6))
 train_dataloader = dict(batch_size=2)

@@ -11,7 +11,8 @@ model = dict(
     data_preprocessor=data_preprocessor,
     decode_head=dict(channels=256, num_classes=11),
     auxiliary_head=dict(num_classes=11),
-    test_cfg=dict(_delete_=True, mode='whole'))
+    test_cfg=dict(_delete_=True, mode='whole'),
+)
 optim_wrapper = dict(optimizer=dict(lr=4e-4), paramwise_cfg=dict(num_layers=6), clip_grad=dict(max_norm=1.0, norm_type=2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, begin=0, end=500, by_epoch=False),

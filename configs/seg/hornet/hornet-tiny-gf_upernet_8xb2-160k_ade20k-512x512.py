@@ -9,6 +9,7 @@ imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/511faad0bde94dfcaa54/?dl=
 model = dict(
     backbone=dict(arch='hornet-tiny-gf', drop_path_rate=0.4),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
-    auxiliary_head=dict(in_channels=256))
+    auxiliary_head=dict(in_channels=256),
+)
 optim_wrapper = dict(paramwise_cfg=dict(num_layers=6), clip_grad=dict(max_norm=1.0, norm_type=2))
 train_dataloader = dict(batch_size=2)

@@ -28,7 +28,8 @@ class FrequencyBackbone(BaseModule):
     Args:
         arch: name in `ARCHS` (hyphens or underscores) or a dict with the fields of its records.
         in_channels: channels of the image.
-        out_indices: stages to return, in this order; negative ones count from the last.
+        out_indices: stages to return, in this order; negative ones count from the last. Stages after the last one returned are not
+            built, so that every parameter has a gradient, as DDP wants it. None of them returned (a classifier) builds all.
         filter_resize: policy of `mmfreq.ops.resize` from the stored grid to the map's; None is the published one.
         spectral: backend of `mmfreq.ops.fft`.
         frozen_stages: -1 freezes nothing; k freezes the stem, stages 0..k and their output norms (no gradient, eval mode).
@@ -70,6 +71,11 @@ class FrequencyBackbone(BaseModule):
         self.with_cp = with_cp
 
     @property
+    def built_stages(self) -> int:
+        """Number of stages that exist."""
+        return max(self.out_indices, default=self.num_stages - 1) + 1
+
+    @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of the returned maps."""
         return tuple(self.channels[i] for i in self.out_indices)
@@ -78,6 +84,10 @@ class FrequencyBackbone(BaseModule):
     def out_strides(self) -> tuple[int, ...]:
         """Strides of the returned maps, in pixels."""
         return tuple(self.strides[i] for i in self.out_indices)
+
+    def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
+        """(pattern, reason) of published names that `out_indices` leaves out of this model."""
+        return ()
 
     def frozen_modules(self) -> list[nn.Module]:
         """Modules that `frozen_stages` freezes."""

@@ -10,6 +10,7 @@ Legend: B batch, C channels, H W grid, n order of gnConv; `x_bhwc` is channels-l
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -149,9 +150,10 @@ class HorNet(FrequencyBackbone):
         self.channels = tuple(arch.base_dim * 2**i for i in range(self.num_stages))
         self.strides = STRIDES
         self.downsample_layers = nn.ModuleList([stem(in_channels, self.channels[0])])
-        self.downsample_layers.extend(Downsampling(a, b) for a, b in zip(self.channels[:-1], self.channels[1:]))
+        built = self.channels[: self.built_stages]
+        self.downsample_layers.extend(Downsampling(a, b) for a, b in pairwise(built))
         self.stages = nn.ModuleList()
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, arch.depths)):
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, arch.depths)[: self.built_stages]):
             grid = self.img_size // STRIDES[i] if arch.global_filter[i] else None
             shared = dict(order=arch.orders[i], grid=grid, filter_resize=self.filter_resize, spectral=self.spectral)
             blocks = (HorNetBlock(self.channels[i], drop_path=rate, **shared) for rate in rates)
@@ -162,7 +164,7 @@ class HorNet(FrequencyBackbone):
         self.freeze()
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the four stages before any output norm."""
+        """Outputs of the stages before any output norm."""
         self.check_input(x)
         outs = []
         for downsample, stage in zip(self.downsample_layers, self.stages):
@@ -176,8 +178,12 @@ class HorNet(FrequencyBackbone):
         outs = self.forward_stages(x)
         return tuple(getattr(self, f'norm{i}')(outs[i]) for i in self.out_indices)
 
+    def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
+        parts = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.built_stages, self.num_stages))
+        return tuple((part, 'a stage after the last one that this model returns') for part in parts)
+
     def frozen_modules(self) -> list[nn.Module]:
-        frozen = range(self.frozen_stages + 1)
+        frozen = range(min(self.frozen_stages + 1, self.built_stages))
         norms = [getattr(self, f'norm{i}') for i in self.out_indices if i in frozen and hasattr(self, f'norm{i}')]
         return [m for i in frozen for m in (self.downsample_layers[i], self.stages[i])] + norms
 

@@ -1,0 +1,71 @@
+"""What README.md says is so: its Python runs, its paths and commands exist, its table is what the models have."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmfreq
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+
+
+def blocks(language):
+    return re.findall(rf'^```{language}\n(.*?)^```', README, re.MULTILINE | re.DOTALL)
+
+
+def rows(header):
+    """Cells of the table whose header row starts with `header`."""
+    lines = README[README.index(f'\n| {header}') :].strip().split('\n\n')[0].splitlines()
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
+
+
+@pytest.mark.slow
+def test_python_blocks_run(tmp_path, monkeypatch):
+    from mmengine.config import Config
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({'model': mmfreq.build_classifier('hornet-tiny-gf').state_dict()}, 'hornet_tiny_gf.pth')
+    found = blocks('python')
+    assert len(found) >= 2
+    for block in found:
+        exec(compile(block, 'README.md', 'exec'), space := {})
+        if 'features' in space:
+            assert [f.shape[1] for f in space['features']] == [128, 256, 512]
+            assert space['report'].loaded == len(space['classifier'].state_dict())
+        else:
+            base = tmp_path / 'base.py'
+            base.write_text("_base_ = 'mmseg::_base_/models/upernet_r50.py'\n" + block)
+            assert Config.fromfile(base).model.backbone == dict(
+                type='mmfreq.HorNet', arch='hornet-tiny-gf', img_size=384, drop_path_rate=0.4
+            )
+
+
+def test_named_files_exist():
+    named = set(re.findall(r'(?:tools|configs|mmfreq|docs|tests)/[\w./-]*\w', README))
+    named |= set(re.findall(r'\]\(([\w./-]+)\)', README))
+    assert len(named) > 15
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_layout_table_names_every_package():
+    told = ' '.join(cell for row in rows('folder') for cell in row)
+    packages = [p.parent.name for p in (ROOT / 'mmfreq').glob('*/__init__.py')]
+    assert len(packages) >= 9
+    assert not [p for p in packages if f'mmfreq/{p}/' not in told]
+
+
+def test_arch_table_is_measured():
+    table = rows('arch')
+    assert {row[0].split('`')[1] for row in table} == {
+        a for a in mmfreq.list_archs('hornet') if not a.endswith(('micro', 'img384'))
+    }
+    for name, crop, params, *_ in table:
+        arch = name.split('`')[1]
+        with torch.device('meta'):
+            measured = sum(p.numel() for p in mmfreq.build_backbone(arch, img_size=384).parameters())
+        assert params == f'{measured / 1e6:.1f}M', arch
+        assert list((ROOT / 'configs/seg/hornet').glob(f'{arch}_upernet_8xb2-160k_ade20k-{crop}x{crop}.py')), arch
