@@ -14,7 +14,9 @@ from mmengine.registry import Registry
 from mmfreq.compat.safe_load import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
-MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq')  # so that `_base_ = 'mmfreq::seg/...'` is found
+# So that `_base_ = 'mmfreq::seg/...'` is found. mmengine looks for the package beside the metadata of the distribution of
+# this name, where an editable install does not have it; of a name that is no distribution it asks the import system, which knows.
+MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq.registry')
 
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope='mmfreq', locations=['mmfreq.models.backbones', 'mmfreq.models.decode_heads']

@@ -119,19 +119,23 @@ def test_wheel_requires_no_openmmlab_distribution(wheel):
     assert 'Requires-Python: >=3.10' in header
 
 
+def inherit_by_name(folder, setup='', **environment):
+    """(where mmfreq is, the config's own value, the inherited one) of a config in `folder` that inherits one of mmfreq's."""
+    config = sorted((ROOT / 'configs').glob('seg/hornet/*.py'))[0]
+    (folder / 'mine.py').write_text(f"_base_ = ['mmfreq::{config.relative_to(ROOT / 'configs').as_posix()}']\nmine = 1\n")
+    code = f"""
+{setup}
+import mmfreq.registry
+from mmengine import Config
+config = Config.fromfile('mine.py')
+print(mmfreq.__file__, config.mine, config.model.backbone.type, sep='\\n')
+"""
+    return run(sys.executable, '-c', code, cwd=folder, env=os.environ | environment).splitlines()[-3:]
+
+
 @pytest.mark.slow
 def test_installed_configs_can_be_inherited_by_name(installed, tmp_path):
-    config = sorted((installed / 'mmfreq' / '.mim' / 'configs').glob('seg/hornet/*.py'))[0]
-    name = config.relative_to(installed / 'mmfreq' / '.mim' / 'configs').as_posix()
-    (tmp_path / 'mine.py').write_text(f"_base_ = ['mmfreq::{name}']\nmine = 1\n")
-    code = (
-        'import mmfreq.registry\n'
-        'from mmengine import Config\n'
-        "config = Config.fromfile('mine.py')\n"
-        "print(mmfreq.__file__, config.mine, config.model.backbone.type, sep='\\n')\n"
-    )
-    env = {**os.environ, 'PYTHONPATH': str(installed)}
-    source, mine, backbone = run(sys.executable, '-c', code, cwd=tmp_path, env=env).splitlines()[-3:]
+    source, mine, backbone = inherit_by_name(tmp_path, PYTHONPATH=str(installed))
     assert source == str(installed / 'mmfreq' / '__init__.py')
     assert (mine, backbone) == ('1', 'mmfreq.HorNet')
 
@@ -157,3 +161,10 @@ def test_editable_build_links_the_configs(source_tree, tmp_path):
     assert link.is_symlink()
     assert link.resolve() == (tree / 'configs').resolve()
     assert not os.path.isabs(os.readlink(link))
+
+    site = tmp_path / 'site'
+    (wheel,) = tmp_path.glob('*.whl')
+    zipfile.ZipFile(wheel).extractall(site)
+    source, mine, backbone = inherit_by_name(tmp_path, f'import site; site.addsitedir({str(site)!r})', PYTHONPATH='')
+    assert source == str(tree / 'mmfreq' / '__init__.py')
+    assert (mine, backbone) == ('1', 'mmfreq.HorNet')

@@ -58,7 +58,10 @@ def load_weights(model: nn.Module, source: str | PathLike | Mapping[str, Tensor]
         content, where = source, 'a state dict'
     else:
         content, where = read_checkpoint(source), str(source)
-    fitted = fit_model(content, model)
+    try:
+        fitted = fit_model(content, model)
+    except CheckpointError as error:
+        raise CheckpointError(f'{where}: {error}') from error
     refuse_misfits(fitted, model, where)
     model.load_state_dict(fitted.state, strict=True)
     loaded = len(fitted.state) - len(fitted.fresh)

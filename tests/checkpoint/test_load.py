@@ -153,6 +153,12 @@ def test_another_family_is_refused_by_name():
             attempt(mmfreq.build_backbone(ARCH), resnet)
 
 
+def test_the_file_of_another_family_is_named(tmp_path):
+    torch.save({'fc.weight': torch.ones(1)}, tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match=r'other\.pth: the checkpoint is not of the hornet family'):
+        mmfreq.load_weights(mmfreq.build_backbone(ARCH), tmp_path / 'other.pth')
+
+
 def test_another_size_of_the_family_is_refused_and_nothing_is_loaded(dense_state):
     model = mmfreq.build_backbone('hornet-tiny-gf')
     before = {n: v.clone() for n, v in model.state_dict().items()}
