@@ -22,6 +22,18 @@ def rows(header):
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
 
 
+def segmentor_parameters(config):
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    from mmfreq.engine.machine import sync_to_batch_norm
+
+    cfg = Config.fromfile(config)
+    sync_to_batch_norm(cfg.model)
+    with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
+        return sum(p.numel() for p in MODELS.build(cfg.model).parameters())
+
+
 @pytest.mark.slow
 def test_python_blocks_run(tmp_path, monkeypatch):
     from mmengine.config import Config
@@ -63,9 +75,11 @@ def test_arch_table_is_measured():
     assert {row[0].split('`')[1] for row in table} == {
         a for a in mmfreq.list_archs('hornet') if not a.endswith(('micro', 'img384'))
     }
-    for name, crop, params, *_ in table:
+    for name, crop, params, whole, _, miou, augmented in table:
         arch = name.split('`')[1]
         with torch.device('meta'):
             measured = sum(p.numel() for p in mmfreq.build_backbone(arch, img_size=384).parameters())
         assert params == f'{measured / 1e6:.1f}M', arch
-        assert list((ROOT / 'configs/seg/hornet').glob(f'{arch}_upernet_8xb2-160k_ade20k-{crop}x{crop}.py')), arch
+        config = ROOT / f'configs/seg/hornet/{arch}_upernet_8xb2-160k_ade20k-{crop}x{crop}.py'
+        assert f'as published: {miou} mIoU, {augmented} with multi-scale and flip.' in config.read_text().splitlines()[0]
+        assert abs(segmentor_parameters(config) / 1e6 - int(whole.removesuffix('M'))) < 0.5, arch

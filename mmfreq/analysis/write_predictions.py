@@ -32,7 +32,8 @@ def write_predictions(predictor, pictures, out, truth=None, opacity=0.5, score_t
 
     Segmentation: `NAME.png` (ids, 8 bits, with the palette), `NAME_overlay.png`, and with `truth` (a folder of label maps)
     `NAME_panel.png`. Detection: `NAME_overlay.png` (scores from `score_thr`) and `NAME.json` (all of them). NAME is the stem.
-    A picture that cannot be read or has no truth is a problem in its Written; what the model raises comes as PredictionError.
+    A picture that cannot be read, that the model refuses (ValueError) or that has no truth is a problem in its Written; what else
+    the model raises comes as PredictionError.
     """
     out = Path(out)
     if truth is not None and predictor.task != 'segmentation':
@@ -53,10 +54,13 @@ def _one(predictor, path, target, truth, opacity, score_thr):
     image = read_picture(path)
     if image is None:
         return Written(path, problem=f'{path} cannot be read as a picture')
+    where = f'{path}, {image.shape[1]} x {image.shape[0]} pixels'
     try:
         prediction = predictor(image)
+    except ValueError as error:  # the model refuses this picture, as one that is too small
+        return Written(path, problem=f'{where}: {error}')
     except Exception as error:
-        raise PredictionError(f'{path}, {image.shape[1]} x {image.shape[0]} pixels: {error}') from error
+        raise PredictionError(f'{where}: {error}') from error
     image = np.ascontiguousarray(image[..., ::-1])
     if predictor.task == 'detection':
         return Written(path, _write_detections(predictor, image, prediction, path, target, opacity, score_thr))

@@ -40,7 +40,7 @@ class Fitted:
 
 
 def unwrap(checkpoint: Any) -> dict[str, Tensor]:
-    """The parameters of a checkpoint: `{'state_dict': ...}`, `{'model': ...}` or bare; a `module.` prefix is stripped.
+    """The tensors of a checkpoint: `{'state_dict': ...}`, `{'model': ...}` or bare; a `module.` prefix is stripped.
 
     Raises:
         CheckpointError: no parameters in it.
@@ -51,7 +51,7 @@ def unwrap(checkpoint: Any) -> dict[str, Tensor]:
     if not isinstance(checkpoint, Mapping) or not any(isinstance(v, Tensor) for v in checkpoint.values()):
         got = f'keys {list(checkpoint)[:5]}' if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
         raise CheckpointError(f'the checkpoint holds no parameters: got {got}, expected names with tensors')
-    return {name.removeprefix('module.'): value for name, value in checkpoint.items()}
+    return {name.removeprefix('module.'): value for name, value in checkpoint.items() if isinstance(value, Tensor)}
 
 
 def fit_backbone(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Fitted:

@@ -7,11 +7,11 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-from mmfreq.checkpoint.load import adapt_checkpoint
+from mmfreq.checkpoint.fit import unwrap
+from mmfreq.checkpoint.load import adapt_checkpoint, listed
 from mmfreq.checkpoint.rules import describe
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.engine.errors import CheckpointMismatchError
@@ -31,12 +31,6 @@ class Fit:
     @property
     def unfilled(self):
         return [*self.missing, *self.misshapen]
-
-
-def tensors_of(checkpoint):
-    """The state dict inside a checkpoint: under 'state_dict' or 'model', or the file itself; 'module.' prefixes are dropped."""
-    inner = next((checkpoint[key] for key in ('state_dict', 'model') if isinstance(checkpoint.get(key), dict)), checkpoint)
-    return {name.removeprefix('module.'): value for name, value in inner.items() if torch.is_tensor(value)}
 
 
 def load_and_compare(model, state_dict):
@@ -74,15 +68,8 @@ class CheckpointGuardHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint):
         model = bare_model(runner.model)
-        held = tensors_of(checkpoint)
-        try:
-            adapted = adapt_checkpoint(held, model)
-        except CheckpointError as error:
-            raise CheckpointMismatchError(f'{runner._load_from}: {error}. Nothing was trained.') from error
-        fit = load_and_compare(model, adapted)
         training = runner._train_loop is not None and not isinstance(runner._train_loop, dict)
-        strict = runner._resume or not training
-        _judge(fit, held, source=runner._load_from, strict=strict)
+        adapted = load_checked(model, checkpoint, runner._load_from, strict=runner._resume or not training)
         if runner._resume and 'meta' not in checkpoint:
             raise CheckpointMismatchError(
                 f'{runner._load_from} holds weights and no iteration or optimizer, so it cannot be resumed: leave --resume out '
@@ -91,17 +78,33 @@ class CheckpointGuardHook(Hook):
         checkpoint['state_dict'] = adapted
 
 
-def _judge(fit, held, source, strict):
+def load_checked(model, checkpoint, source, strict):
+    """Load a checkpoint, in any published layout, and return its tensors in the model's names.
+
+    Args:
+        source: what the messages call it.
+        strict: whether the heads must be filled too; otherwise a warning names what is not.
+
+    Raises:
+        CheckpointMismatchError: nothing fits, or a tensor that must be filled is not; lists which.
+    """
+    try:
+        held = unwrap(checkpoint)
+        adapted = adapt_checkpoint(held, model)
+    except CheckpointError as error:
+        raise CheckpointMismatchError(f'{source}: {error}') from error
+    fit = load_and_compare(model, adapted)
     backbone = [name for name in fit.unfilled if name.startswith('backbone.')]
     if not fit.filled or backbone or (strict and fit.unfilled):
         raise CheckpointMismatchError(misfit_message(fit, held, source))
     if fit.unfilled:
         print_log(
             f'{source}: {len(fit.unfilled)} tensors outside the backbone are not in it or of another shape there, and start '
-            f'from their initialisation: {_some(fit.unfilled)}.',
+            f'from their initialisation: {listed(fit.unfilled)}.',
             logger='current',
             level=logging.WARNING,
         )
+    return adapted
 
 
 def misfit_message(fit, held, source):
@@ -114,13 +117,9 @@ def misfit_message(fit, held, source):
         ('The model has no place for', fit.unexpected),
     ):
         if names:
-            lines.append(f'  {title} ({len(names)}): {_some(names)}')
+            lines.append(f'  {title} ({len(names)}): {listed(names)}')
     parts = Counter(name.split('.')[0] for name in held)
     content = ', '.join(f'{part} ({count})' for part, count in parts.most_common(5))
     lines.append(f'  The file holds {len(held)} tensors: {content}; they look like {describe(held)}.')
-    lines.append('Give a checkpoint of this model, or the config that the checkpoint was made from. Nothing was trained.')
+    lines.append('Give a checkpoint of this model, or the config that the checkpoint was made from.')
     return '\n'.join(lines)
-
-
-def _some(names, count=4):
-    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')

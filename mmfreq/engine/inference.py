@@ -12,10 +12,9 @@ from mmengine.dataset import Compose
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from mmfreq.checkpoint.load import adapt_checkpoint
 from mmfreq.compat.safe_load import read_checkpoint
-from mmfreq.engine.checkpoint_guard import load_and_compare, tensors_of
-from mmfreq.engine.errors import CheckpointMismatchError, DataError, UserError
+from mmfreq.engine.checkpoint_guard import load_checked
+from mmfreq.engine.errors import DataError, UserError
 
 TASKS = {'mmseg': 'segmentation', 'mmdet': 'detection'}
 
@@ -89,14 +88,7 @@ def load_whole(model, checkpoint):
     Raises CheckpointMismatchError, which lists the tensors that are missing or of another shape.
     """
     loaded = read_checkpoint(checkpoint)
-    fit = load_and_compare(model, adapt_checkpoint(tensors_of(loaded), model))
-    if fit.unfilled:
-        kinds = (('missing', fit.missing), ('of another shape', fit.misshapen))
-        listed = '; '.join(f'{kind}: {", ".join(names)}' for kind, names in kinds if names)
-        raise CheckpointMismatchError(
-            f'{checkpoint} fills {len(fit.filled)} of {len(fit.filled) + len(fit.unfilled)} tensors of the model; {listed}. '
-            'Give the checkpoint that was trained with this config'
-        )
+    load_checked(model, loaded, checkpoint, strict=True)
     meta = loaded.get('meta')
     return meta if isinstance(meta, dict) else {}
 

@@ -5,7 +5,7 @@ from importlib import import_module
 
 from torch import nn
 
-# family -> modules of its backbones and its classifier; the class names follow from the tables below
+# family -> (module, class) of its backbone and of its classifier
 FAMILIES = {
     'hornet': (('mmfreq.models.backbones.hornet', 'HorNet'), ('mmfreq.models.classifiers.hornet', 'HorNetClassifier')),
 }

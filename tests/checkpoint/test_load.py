@@ -46,6 +46,7 @@ def same(model, state):
 
 WRAPPINGS = {
     'bare': lambda s: s,
+    'bare beside an epoch': lambda s: {'epoch': 3, **s},
     'model': lambda s: {'model': s},
     'state_dict': lambda s: {'state_dict': s, 'meta': {}},
     'module prefix': lambda s: {'model': {'module.' + n: v for n, v in s.items()}},

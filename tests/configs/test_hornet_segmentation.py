@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 import mmfreq
+from mmfreq.engine.machine import sync_to_batch_norm
 from mmfreq.registry import MODELS
 
 CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
@@ -49,15 +50,11 @@ SEGMENTOR_PARAMS = {
 }
 
 
-def plain_norms(model):
-    """The model's config with batch norm instead of SyncBN, as every run on one process has it."""
-    text = Config(dict(model=model)).pretty_text.replace('SyncBN', 'BN')
-    return Config.fromstring(text, '.py').model
-
-
 def build(model):
+    """The segmentor with batch norm for SyncBN, as every run of one process has it."""
+    sync_to_batch_norm(model)
     with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(plain_norms(model))
+        return MODELS.build(model)
 
 
 def published():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.model import BaseModule, ModuleList
 
-from mmfreq.engine.checkpoint_guard import load_and_compare, tensors_of
+from mmfreq.engine.checkpoint_guard import load_and_compare
 from mmfreq.engine.errors import CheckpointMismatchError
 from mmfreq.engine.launch import build_runner, evaluate, prepare_test, prepare_train, train
 from mmfreq.testing.toy_segmentation import write_toy_config
@@ -62,17 +62,6 @@ def test_names_that_a_load_hook_changes_count_as_filled():
     block._register_load_state_dict_pre_hook(rename)
     fit = load_and_compare(block, {f'old.{name.partition(".")[2]}': value for name, value in block.state_dict().items()})
     assert (fit.unfilled, fit.unexpected) == ([], [])
-
-
-def test_a_state_dict_is_found_in_every_wrapping():
-    state = {'a': torch.ones(1)}
-    for content in (
-        state,
-        {'state_dict': state, 'meta': {}},
-        {'model': state, 'epoch': 3},
-        {'state_dict': {'module.a': state['a']}},
-    ):
-        assert list(tensors_of(content)) == ['a']
 
 
 def test_what_was_trained_is_what_is_tested(weights, trained, toy_config, tmp_path):

@@ -184,7 +184,7 @@ class HorNet(FrequencyBackbone):
 
     def frozen_modules(self) -> list[nn.Module]:
         frozen = range(min(self.frozen_stages + 1, self.built_stages))
-        norms = [getattr(self, f'norm{i}') for i in self.out_indices if i in frozen and hasattr(self, f'norm{i}')]
+        norms = [getattr(self, f'norm{i}') for i in self.out_indices if i in frozen]
         return [m for i in frozen for m in (self.downsample_layers[i], self.stages[i])] + norms
 
     def layer_decay_group(self, name: str, decay_type: str) -> int | None:
