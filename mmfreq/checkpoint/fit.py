@@ -26,7 +26,7 @@ class Fitted:
         layout: name of the recognised layout; '' if the file holds no part of a backbone of ours.
         state: the result.
         renamed: their name to ours, where they differ.
-        resized: our name to (stored shape, model's shape) of filters.
+        resized: our name to (stored shape, model's shape) of filters and position embeddings.
         dropped: their name to the reason.
         fresh: our name to the reason why it keeps the model's value.
     """
@@ -85,7 +85,7 @@ def fit_backbone(checkpoint: Mapping[str, Any], backbone: nn.Module) -> Fitted:
             out.renamed[theirs] = name
         out.state[name] = source[theirs]
     keep_fresh(out, target, rules)
-    resize_filters(out, backbone)
+    resize_stored(out, backbone)
     return out
 
 
@@ -98,13 +98,18 @@ def keep_fresh(out: Fitted, target: Mapping[str, Tensor], rules) -> None:
         out.state.update({name: target[name] for name in absent})
 
 
-def resize_filters(out: Fitted, model: nn.Module) -> None:
-    """Bring filters of other grids to the model's by the load-time rule of the layer that owns them."""
-    for path, layer in model.named_modules():
-        name = f'{path}.complex_weight' if path else 'complex_weight'
-        if hasattr(layer, 'fit_stored') and name in out.state:
+def resize_stored(out: Fitted, model: nn.Module) -> None:
+    """Bring filters and position embeddings of other grids to the model's by the load-time rule of the module that owns them.
+
+    Such a module names its parameters in `stored_parameters` and has `fit_stored(name, value)`.
+    """
+    for path, module in model.named_modules():
+        for own in getattr(module, 'stored_parameters', ()):
+            name = f'{path}.{own}' if path else own
+            if name not in out.state:
+                continue
             before = out.state[name]
-            after = layer.fit_stored(before)
+            after = module.fit_stored(own, before)
             if after.shape != before.shape:
                 out.state[name] = after
                 out.resized[name] = (tuple(before.shape), tuple(after.shape))
@@ -131,5 +136,5 @@ def fit_model(checkpoint: Mapping[str, Any], model: nn.Module) -> Fitted:
         dropped={n: why for n, why in inner.dropped.items() if n not in others},
         fresh={BACKBONE + n: why for n, why in inner.fresh.items()},
     )
-    resize_filters(out, model)  # the decoder's; the backbone's fit already
+    resize_stored(out, model)  # the decoder's; the backbone's fit already
     return out

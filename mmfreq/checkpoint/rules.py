@@ -72,12 +72,38 @@ HORNET = FamilyRules(
     ),
     only_in_models=((r'norm[0-3]\.', 'output norms are not in classification files; they start at 1 and 0, as published'),),
 )
-RULES = {'hornet': HORNET}
+GFNET = FamilyRules(
+    layouts=(
+        Layout('official isotropic', signs=(r'^blocks\.\d+\.filter\.complex_weight$',)),
+        Layout('official pyramid', signs=(r'^blocks\.\d+\.\d+\.filter\.complex_weight$',)),
+    ),
+    only_in_files=((r'norm\.', "the classifier's norm; the dense backbone returns raw maps"), (r'head\.', "the classifier's head")),
+    only_in_models=(),
+)
+DFFORMER = FamilyRules(
+    layouts=(Layout('official', signs=(r'^stages\.\d+\.\d+\.token_mixer\.pwconv1\.weight$',)),),
+    only_in_files=(
+        (r'norm\.', "the classifier's norm; a dense backbone has its own per stage"),
+        (r'head\.', "the classifier's head"),
+        (r'norm[0-3]\.', 'output norm of a stage that this model does not return'),
+    ),
+    only_in_models=((r'norm[0-3]\.', 'output norms are not in classification files; they start at 1 and 0, as published'),),
+)
+AFFNET = FamilyRules(
+    layouts=(Layout('official', signs=(r'^layer_3\.1\.global_rep\.0\.filter\.w1$',)),),
+    only_in_files=(
+        (r'conv_1x1_exp\.', "the classifier's last convolution"),
+        (r'classifier\.', "the classifier's head"),
+    ),
+    only_in_models=(),
+)
+RULES = {'hornet': HORNET, 'gfnet': GFNET, 'dfformer': DFFORMER, 'affnet': AFFNET}
 
 # what a foreign file is, told by a name in it; for messages only
 FAMILY_SIGNS = {
     'HorNet': r'gnconv\.',
-    'GFNet': r'blocks\.[\d.]+filter\.complex_weight',
+    'GFNet (isotropic)': r'blocks\.\d+\.filter\.complex_weight',
+    'GFNet-H (pyramid)': r'blocks\.\d+\.\d+\.filter\.complex_weight',
     'DFFormer or CDFFormer': r'token_mixer\.(complex_weights|reweight|pwconv1)',
     'AFFNet (CVNets names)': r'layer_\d\.\d+\.(block\.exp_1x1|global_rep)',
     'ConvNeXt': r'stages\.\d+\.\d+\.(dwconv|depthwise_conv)\.',

@@ -1,7 +1,21 @@
 """Modules that keep parameters and call `mmfreq.ops`; torch and torchvision only, so that they can be used in any code base."""
 
+from mmfreq.layers.activation import SquaredReLU, StarReLU
 from mmfreq.layers.gnconv import GlobalLocalFilter, GnConv
+from mmfreq.layers.mlp import Mlp
 from mmfreq.layers.norm import LayerNorm2d
-from mmfreq.layers.spectral import GlobalFilter
+from mmfreq.layers.spectral import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter
+from mmfreq.layers.stored_filter import StoredFilter
 
-__all__ = ['GlobalFilter', 'GlobalLocalFilter', 'GnConv', 'LayerNorm2d']
+__all__ = [
+    'AdaptiveFrequencyFilter',
+    'DynamicFilter',
+    'GlobalFilter',
+    'GlobalLocalFilter',
+    'GnConv',
+    'LayerNorm2d',
+    'Mlp',
+    'SquaredReLU',
+    'StarReLU',
+    'StoredFilter',
+]

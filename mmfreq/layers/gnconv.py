@@ -52,9 +52,10 @@ class GnConv(nn.Module):
         proj_out: a final 1x1 convolution from dim to out_channels; without it dim_ratio must be 1.
         scale: factor after the spatial operator (HorNet's backbone: 1/3).
         filter_resize, spectral: as in `GlobalFilter`.
+        channels_last: maps are BHWC, else BCHW; the parameters are the same.
 
     Shape:
-        `(B, in_channels, H, W)` to `(B, out_channels, H, W)`.
+        `(B, in_channels, H, W)` to `(B, out_channels, H, W)`, or `(B, H, W, in_channels)` to `(B, H, W, out_channels)`.
 
     Raises:
         ValueError: dim not divisible by 2^(order-1), an even kernel, or dim_ratio other than 1 without `proj_out`.
@@ -73,8 +74,10 @@ class GnConv(nn.Module):
         scale: float = 1.0,
         filter_resize: str = 'bilinear',
         spectral: str = 'auto',
+        channels_last: bool = False,
     ):
         super().__init__()
+        self.channels_last = channels_last
         out_channels = in_channels if out_channels is None else out_channels
         dim = out_channels * dim_ratio
         self.dims = gate_dims(dim, order)
@@ -93,12 +96,14 @@ class GnConv(nn.Module):
         self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims[:-1], self.dims[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, rest = self.proj_in(x).split((self.dims[0], sum(self.dims)), dim=1)
+        x_bchw = x.permute(0, 3, 1, 2) if self.channels_last else x
+        gate, rest = self.proj_in(x_bchw).split((self.dims[0], sum(self.dims)), dim=1)
         first, *others = (self.dwconv(rest) * self.scale).split(self.dims, dim=1)
         y = gate * first
         for pw, other in zip(self.pws, others):
             y = pw(y) * other
-        return self.proj_out(y)
+        y = self.proj_out(y)
+        return y.permute(0, 2, 3, 1) if self.channels_last else y
 
 
 def gate_dims(dim: int, order: int) -> list[int]:

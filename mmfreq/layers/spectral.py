@@ -1,45 +1,26 @@
-"""Filters that are learned in the frequency domain.
+"""Token mixers that work in the frequency domain.
 
-Legend: B batch, C channels, H W grid of the map, h w stored grid, F = w // 2 + 1 half width of the stored grid.
+Legend: B batch, C channels, H W grid of the map, h w stored grid, F = w // 2 + 1 half width, N filters, M mixed channels, K blocks.
 """
 
-from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
-from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS, apply_filter, half_width, resize_filter
-
-CACHED_SIZES = 8  # resized filters kept in eval mode; the oldest goes first
-
-
-def as_grid(grid: int | tuple[int, int]) -> tuple[int, int]:
-    """(h, w) from the side of a square grid or from the pair itself."""
-    h, w = (grid, grid) if isinstance(grid, int) else grid
-    if h < 1 or w < 1:
-        raise ValueError(f'the stored grid of a filter must be at least 1x1, got {h}x{w}')
-    return h, w
+from mmfreq.layers.activation import StarReLU
+from mmfreq.layers.mlp import Mlp
+from mmfreq.layers.stored_filter import StoredFilter, choose
+from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, block_mlp, map_spectrum
 
 
-def choose(name: str, value: str, known: tuple[str, ...]) -> str:
-    """`value`, if it is one of `known`."""
-    if value not in known:
-        raise ValueError(f"{name} '{value}' is unknown; choose one of {', '.join(known)}")
-    return value
-
-
-class GlobalFilter(nn.Module):
+class GlobalFilter(StoredFilter):
     """One learned transfer function per channel: a circular convolution as large as the map (GFNet, section 3.2).
-
-    The filter is stored for one grid and resized to the map's in forward. In eval mode without gradients the resized filter is
-    kept for the last few sizes; the cache is dropped when the parameter changes, when it moves, and by `.train()` or `.eval()`.
-    Not noticed: writing to `complex_weight.data` between two calls in eval mode.
 
     Args:
         channels: C.
-        grid: stored grid, (h, w) or the side of a square one.
-        filter_resize: policy of `mmfreq.ops.resize`.
-        spectral: backend of `mmfreq.ops.fft`.
+        grid, filter_resize, spectral: as in `StoredFilter`.
         channels_last: the map is BHWC and the parameter `(h, F, C, 2)`, as GFNet has it; else BCHW and `(C, h, F, 2)`, as HorNet.
 
     Shape:
@@ -54,60 +35,116 @@ class GlobalFilter(nn.Module):
         spectral: str = 'auto',
         channels_last: bool = False,
     ):
-        super().__init__()
-        self.grid = as_grid(grid)
-        self.filter_resize = choose('filter_resize', filter_resize, RESIZE_POLICIES)
-        self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
+        super().__init__(channels, grid, filter_resize, spectral, grid_first=channels_last)
         self.map_dims = (1, 2) if channels_last else (2, 3)
-        self.weight_dims = (0, 1) if channels_last else (1, 2)
-        half = (self.grid[0], half_width(self.grid[1]))
-        shape = (*half, channels, 2) if channels_last else (channels, *half, 2)
-        self.complex_weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
-        self._resized: OrderedDict[tuple, Tensor] = OrderedDict()
 
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[self.map_dims[0]], x.shape[self.map_dims[1]])
         return apply_filter(x, self.filter_for(size), self.map_dims, self.spectral)
 
-    def filter_for(self, size: tuple[int, int]) -> Tensor:
-        """The filter for maps of `size`, resized by the policy; from the cache where nothing can have changed."""
-        weight = self.complex_weight
-        reusable = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
-        if not reusable or weight.is_inference():
-            return self._resize(weight, size)
-        key = (size, weight.dtype, weight.device)
-        state = (weight._version, weight.data_ptr())
-        kept_state, kept = self._resized.get(key, (None, None))
-        if kept_state != state:
-            kept = self._resize(weight, size)
-            self._resized[key] = (state, kept)
-            while len(self._resized) > CACHED_SIZES:
-                self._resized.popitem(last=False)
-        return kept
 
-    def fit_stored(self, weight: Tensor) -> Tensor:
-        """A filter of another grid, resized to the stored one by the load-time rule (the same policy)."""
-        want = self.complex_weight.shape
-        at = self.weight_dims
-        if weight.ndim != 4 or any(weight.shape[d] != want[d] for d in range(4) if d not in at):
-            return weight  # not a matter of the grid: the loader reports it
-        return resize_filter(weight, self.grid, self.filter_resize, at) if weight.shape != want else weight
+class DynamicFilter(StoredFilter):
+    """Filters mixed for each sample and channel from a few learned ones (DFFormer, arXiv 2303.03932, section 3).
 
-    def train(self, mode: bool = True) -> 'GlobalFilter':
-        self._resized.clear()
-        return super().train(mode)
+    A linear layer to M = expansion * C channels and an activation; each channel is filtered by a mixture of the N stored filters,
+    whose coefficients are a softmax over the filters of an MLP of the input's spatial mean; a linear layer back to C.
+
+    Args:
+        channels: C.
+        grid, filter_resize, spectral: as in `StoredFilter`.
+        num_filters: N.
+        routing_ratio: width of the routing MLP's hidden layer over C.
+        expansion: M / C.
+        act: makes the activation before the filter; the routing MLP has StarReLU in any case.
+        channels_last: the map is BHWC, as DFFormer has it, else BCHW; the parameters are the same.
+
+    Shape:
+        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W; the filters are `(h, F, N, 2)`.
+    """
+
+    stored_name = 'complex_weights'
+
+    def __init__(
+        self,
+        channels: int,
+        grid: int | tuple[int, int],
+        filter_resize: str = 'bicubic',
+        spectral: str = 'auto',
+        num_filters: int = 4,
+        routing_ratio: float = 0.25,
+        expansion: int = 2,
+        act: Callable[[], nn.Module] = StarReLU,
+        channels_last: bool = False,
+    ):
+        super().__init__(num_filters, grid, filter_resize, spectral, grid_first=True)
+        mixed = expansion * channels
+        self.channels_last = channels_last
+        self.num_filters = num_filters
+        self.pwconv1 = nn.Linear(channels, mixed, bias=False)
+        self.act1 = act()
+        self.reweight = Mlp(channels, int(routing_ratio * channels), num_filters * mixed, act=StarReLU, bias=False)
+        self.pwconv2 = nn.Linear(mixed, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_bhwc = x if self.channels_last else x.permute(0, 2, 3, 1)
+        routing = self.reweight(x_bhwc.mean((1, 2))).unflatten(1, (self.num_filters, -1)).softmax(1)  # (B, N, M)
+        filters = self.filter_for(tuple(x_bhwc.shape[1:3]))
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            mixed = torch.einsum('bnm,hwnp->bhwmp', routing.to(filters.dtype), filters)
+        y = apply_filter(self.act1(self.pwconv1(x_bhwc)), mixed, (1, 2), self.spectral)
+        y = self.pwconv2(y)
+        return y if self.channels_last else y.permute(0, 3, 1, 2)
+
+
+class AdaptiveFrequencyFilter(nn.Module):
+    """A mask computed from the spectrum itself, times the spectrum, plus the input (AFFNet, arXiv 2307.14008, section 3).
+
+    The mask of each frequency is a two-layer block-diagonal complex network of the channels there, SiLU on real and imaginary part
+    between the layers, soft-shrink on both at the end. Nothing depends on the grid. The products are of complex numbers written out
+    (see `mmfreq.ops.complex`).
+
+    Args:
+        channels: C, divisible by `blocks`.
+        blocks: K; blocks are contiguous groups of channels.
+        threshold: lambda of the soft-shrink.
+        spectral: backend of `mmfreq.ops.fft`.
+        channels_last: the map is BHWC, else BCHW; the parameters are the same.
+
+    Shape:
+        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W; float32 inside.
+
+    Raises:
+        ValueError: channels not divisible by blocks.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        blocks: int = 8,
+        threshold: float = 0.01,
+        spectral: str = 'auto',
+        channels_last: bool = False,
+    ):
+        super().__init__()
+        if channels % blocks:
+            raise ValueError(f'channels must be divisible by the {blocks} blocks of an adaptive frequency filter, got {channels}')
+        self.threshold = threshold
+        self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
+        self.channels_last = channels_last
+        size = channels // blocks
+        for name, shape in (('w1', (size, size)), ('b1', (size,)), ('w2', (size, size)), ('b2', (size,))):
+            self.register_parameter(name, nn.Parameter(nn.init.normal_(torch.empty(2, blocks, *shape), std=0.02)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_bchw = x.permute(0, 3, 1, 2) if self.channels_last else x
+        y = x_bchw + map_spectrum(x_bchw, self.masked, backend=self.spectral)
+        return y.permute(0, 2, 3, 1) if self.channels_last else y
+
+    def masked(self, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
+        """The spectrum times its mask; two of `(B, C, H, F)`."""
+        first, second = ((w.to(re.dtype), b.to(re.dtype)) for w, b in ((self.w1, self.b1), (self.w2, self.b2)))
+        mask_re, mask_im = block_mlp(re, im, first, second, silu, self.threshold)
+        return mask_re * re - mask_im * im, mask_re * im + mask_im * re
 
     def extra_repr(self) -> str:
-        return f'grid={self.grid}, filter_resize={self.filter_resize}, spectral={self.spectral}'
-
-    def _resize(self, weight: Tensor, size: tuple[int, int]) -> Tensor:
-        return resize_filter(weight, size, self.filter_resize, self.weight_dims, width=self.grid[1])
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        name = prefix + 'complex_weight'
-        if name in state_dict:
-            state_dict[name] = self.fit_stored(state_dict[name])
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def __getstate__(self):
-        return {**self.__dict__, '_resized': OrderedDict()}
+        return f'blocks={self.w1.shape[1]}, threshold={self.threshold}, spectral={self.spectral}'

@@ -5,9 +5,9 @@ from importlib import import_module
 
 from torch import nn
 
-# family -> (module, class) of its backbone and of its classifier
+# family -> (module, class) of each of its backbones and of that backbone's classifier
 FAMILIES = {
-    'hornet': (('mmfreq.models.backbones.hornet', 'HorNet'), ('mmfreq.models.classifiers.hornet', 'HorNetClassifier')),
+    'hornet': ((('backbones.hornet', 'HorNet'), ('classifiers.hornet', 'HorNetClassifier')),),
 }
 
 
@@ -19,7 +19,25 @@ def list_archs(family: str | None = None) -> list[str]:
     """
     if family is not None and family not in FAMILIES:
         raise ValueError(f"family '{family}' is unknown; choose one of {', '.join(FAMILIES)}")
-    return [arch for name in FAMILIES if family in (None, name) for arch in _load(FAMILIES[name][0]).ARCHS]
+    return [arch for name in FAMILIES if family in (None, name) for backbone, _ in FAMILIES[name] for arch in _load(backbone).ARCHS]
+
+
+def backbone_class(arch: str) -> type:
+    """The backbone class of an arch.
+
+    Raises:
+        ValueError: unknown arch; the nearest names are listed.
+    """
+    return _load(_homes(arch)[0])
+
+
+def classifier_class(arch: str) -> type:
+    """The classifier class of an arch.
+
+    Raises:
+        ValueError: unknown arch; the nearest names are listed.
+    """
+    return _load(_homes(arch)[1])
 
 
 def build_backbone(arch: str, **kwargs) -> nn.Module:
@@ -31,7 +49,7 @@ def build_backbone(arch: str, **kwargs) -> nn.Module:
     Raises:
         ValueError: unknown arch; the nearest names are listed.
     """
-    return _load(FAMILIES[_family(arch)][0])(arch=arch, **kwargs)
+    return backbone_class(arch)(arch=arch, **kwargs)
 
 
 def build_classifier(arch: str, num_classes: int = 1000, **kwargs) -> nn.Module:
@@ -43,18 +61,19 @@ def build_classifier(arch: str, num_classes: int = 1000, **kwargs) -> nn.Module:
     Raises:
         ValueError: unknown arch; the nearest names are listed.
     """
-    return _load(FAMILIES[_family(arch)][1])(arch=arch, num_classes=num_classes, **kwargs)
+    return classifier_class(arch)(arch=arch, num_classes=num_classes, **kwargs)
 
 
-def _family(arch: str) -> str:
+def _homes(arch: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Where the backbone and the classifier of an arch are defined."""
     name = arch.replace('_', '-')
-    for family in FAMILIES:
-        if name in list_archs(family):
-            return family
+    for backbone, classifier in (pair for pairs in FAMILIES.values() for pair in pairs):
+        if name in _load(backbone).ARCHS:
+            return backbone, classifier
     near = get_close_matches(name, list_archs(), n=3, cutoff=0.3) or list_archs()
     raise ValueError(f"arch '{arch}' is unknown; nearest: {', '.join(near)} (all: mmfreq.list_archs())")
 
 
 def _load(home: tuple[str, str]) -> type:
     module, name = home
-    return getattr(import_module(module), name)
+    return getattr(import_module(f'mmfreq.models.{module}'), name)

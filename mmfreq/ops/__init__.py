@@ -1,16 +1,21 @@
 """Functions on tensors; torch only."""
 
+from mmfreq.ops.complex import block_mlp, soft_shrink
 from mmfreq.ops.dft import filter_by_matmul
-from mmfreq.ops.fft import SPECTRAL_BACKENDS, apply_filter, half_width, irfft2, rfft2
-from mmfreq.ops.resize import RESIZE_POLICIES, resize_filter
+from mmfreq.ops.fft import SPECTRAL_BACKENDS, apply_filter, half_width, irfft2, map_spectrum, rfft2
+from mmfreq.ops.resize import RESIZE_POLICIES, resize_filter, resize_tokens
 
 __all__ = [
     'RESIZE_POLICIES',
     'SPECTRAL_BACKENDS',
     'apply_filter',
+    'block_mlp',
     'filter_by_matmul',
     'half_width',
     'irfft2',
+    'map_spectrum',
     'resize_filter',
+    'resize_tokens',
     'rfft2',
+    'soft_shrink',
 ]

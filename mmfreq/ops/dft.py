@@ -7,6 +7,7 @@ the sines of the former are zero: the imaginary part of these columns drops out 
 Bases are cached by size, dtype and device; they are never buffers, so that a checkpoint knows nothing of image sizes.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import pi, sqrt
 
@@ -40,12 +41,22 @@ def filter_by_matmul(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1)
     Shape:
         `x` real with H, W at `dims`; `weight` broadcasts as in `apply_filter`: H, F at the same places and (re, im) last.
     """
+    weight_re, weight_im = weight.unbind(-1)
+    return map_by_matmul(x, lambda re, im: (re * weight_re - im * weight_im, re * weight_im + im * weight_re), dims)
+
+
+def map_by_matmul(
+    x: Tensor, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], dims: tuple[int, int] = (-2, -1)
+) -> Tensor:
+    """Inverse transform of a function of the spectrum of `x`, orthonormal, by real matrix products.
+
+    Shape:
+        `x` real with H, W at `dims`; `function` takes and returns real and imaginary part with H, F at the same places.
+    """
     dims = (dims[0] % x.ndim, dims[1] % x.ndim)
-    map_to_end = (dims, (-2, -1))
-    re, im = spectrum(x.movedim(*map_to_end))
-    weight_re, weight_im = (_like_map(w, x.ndim).movedim(*map_to_end) for w in weight.unbind(-1))
-    out = grid(re * weight_re - im * weight_im, re * weight_im + im * weight_re, x.shape[dims[1]])
-    return out.movedim((-2, -1), dims)
+    in_place = (part.movedim((-2, -1), dims) for part in spectrum(x.movedim(dims, (-2, -1))))
+    re, im = (part.movedim(dims, (-2, -1)) for part in function(*in_place))
+    return grid(re, im, x.shape[dims[1]]).movedim((-2, -1), dims)
 
 
 def spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,8 +76,3 @@ def grid(re: Tensor, im: Tensor, width: int) -> Tensor:
     times = multiplicity(width, re.dtype, re.device).unsqueeze(-1)
     back_re, back_im = cos_h @ re - sin_h @ im, cos_h @ im + sin_h @ re
     return back_re @ (times * cos_w) - back_im @ (times * sin_w)
-
-
-def _like_map(weight: Tensor, ndim: int) -> Tensor:
-    """Leading axes of size 1, so that the positions `dims` of a map are those of its filter too."""
-    return weight.reshape((1,) * (ndim - weight.ndim) + tuple(weight.shape))

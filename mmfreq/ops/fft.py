@@ -1,4 +1,4 @@
-"""The spectral operator: to the spectrum, multiply, back to the same grid.
+"""The spectral operator: to the spectrum, multiply or map, back to the same grid.
 
 One operator serves every family (GFNet section 3.2, HorNet section 3.2). It computes in float32 (float64 for float64 input) with
 autocast off, uses `norm='ortho'` both ways, always gives the size of the inverse, and returns the input's dtype.
@@ -10,10 +10,12 @@ is what `torch.fft.irfft2` computes on a CPU; on other devices the same steps ar
 Legend: H W grid, F = W // 2 + 1 half width. `dims` are the positions of H and W in the tensor.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from mmfreq.ops.dft import filter_by_matmul
+from mmfreq.ops.dft import filter_by_matmul, map_by_matmul
 
 SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
 
@@ -63,7 +65,8 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
     Args:
         x: real map.
         weight: real view of the filter's half spectrum; the last axis holds (real, imaginary) and the others broadcast against
-            the spectrum of `x`. For an NCHW map `(C, H, F, 2)`, for a channels-last map with `dims=(1, 2)` `(H, F, C, 2)`.
+            the spectrum of `x`. For an NCHW map `(C, H, F, 2)`, for a channels-last map with `dims=(1, 2)` `(H, F, C, 2)`; with
+            a leading batch axis, one filter for each sample.
         dims: positions of H and W in `x`.
         backend: 'fft', 'matmul' (real matrix products, no complex numbers), or 'auto': 'fft', but 'matmul' while a model is
             being exported to ONNX.
@@ -73,16 +76,11 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
 
     Raises:
         ValueError: unknown backend, or a filter for another grid (resize it first with `resize_filter`).
+        TypeError: an integer or complex map.
     """
-    if backend not in SPECTRAL_BACKENDS:
-        raise ValueError(f"spectral backend '{backend}' is unknown; choose one of {', '.join(SPECTRAL_BACKENDS)}")
-    if not x.is_floating_point():
-        raise TypeError(f'the map to filter must be a real floating-point tensor, got {x.dtype}')
+    backend, work_dtype = plan(x, backend)
     dims = (dims[0] % x.ndim, dims[1] % x.ndim)
     check_grid(x, weight, dims)
-    work_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if backend == 'auto':
-        backend = 'matmul' if torch.onnx.is_in_onnx_export() else 'fft'
     with torch.autocast(device_type=x.device.type, enabled=False):
         work, weight = x.to(work_dtype), weight.to(work_dtype)
         if backend == 'matmul':
@@ -91,6 +89,49 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
             spec = rfft2(work, dims) * torch.view_as_complex(weight.contiguous())
             out = irfft2(spec, (x.shape[dims[0]], x.shape[dims[1]]), dims)
     return out.to(x.dtype)
+
+
+def map_spectrum(
+    x: Tensor,
+    function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    dims: tuple[int, int] = (-2, -1),
+    backend: str = 'auto',
+) -> Tensor:
+    """Inverse transform of any function of the spectrum of `x`.
+
+    Args:
+        x: real map.
+        function: from the real and imaginary part of the half spectrum to those of the new one, with autocast off.
+        dims, backend: as in `apply_filter`.
+
+    Shape:
+        `(..., H, W)` at `dims` to the same; `function` sees `x` with F = W // 2 + 1 in place of W, and keeps it.
+
+    Raises:
+        ValueError: unknown backend.
+        TypeError: an integer or complex map.
+    """
+    backend, work_dtype = plan(x, backend)
+    dims = (dims[0] % x.ndim, dims[1] % x.ndim)
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        work = x.to(work_dtype)
+        if backend == 'matmul':
+            out = map_by_matmul(work, function, dims)
+        else:
+            spec = rfft2(work, dims)
+            out = irfft2(torch.complex(*function(spec.real, spec.imag)), (x.shape[dims[0]], x.shape[dims[1]]), dims)
+    return out.to(x.dtype)
+
+
+def plan(x: Tensor, backend: str) -> tuple[str, torch.dtype]:
+    """The backend that 'auto' means here, and the dtype to compute in."""
+    if backend not in SPECTRAL_BACKENDS:
+        raise ValueError(f"spectral backend '{backend}' is unknown; choose one of {', '.join(SPECTRAL_BACKENDS)}")
+    if not x.is_floating_point():
+        raise TypeError(f'the map to filter must be a real floating-point tensor, got {x.dtype}')
+    if backend == 'auto':
+        backend = 'matmul' if torch.onnx.is_in_onnx_export() else 'fft'
+    return backend, torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def check_grid(x: Tensor, weight: Tensor, dims: tuple[int, int]) -> None:

@@ -15,6 +15,8 @@ A filter is a real tensor with (real, imaginary) in its last axis. The width W o
 F = W // 2 + 1 (W = 2F - 2 or 2F - 1); square grids are the published case, so W = H where that fits.
 """
 
+from math import isqrt
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -96,3 +98,22 @@ def _same_modes(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) ->
     top = torch.cat((spec[..., :ahead, :columns], out[..., : size[0] - keep, :columns]), -2)
     rows = torch.cat((top, spec[..., stored[0] - behind :, :columns]), -2)
     return torch.cat((rows, out[..., : size[1] // 2 + 1 - columns]), -1)
+
+
+def resize_tokens(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """Position embeddings of a square grid, for a grid of `size` (H, W): bicubic, align_corners=False (GFNet's fine-tuning code).
+
+    Shape:
+        `(1, side * side, C)`, row by row, to `(1, H * W, C)`; the same tensor where nothing changes.
+
+    Raises:
+        ValueError: the number of tokens is not a square.
+    """
+    side = isqrt(tokens.shape[1])
+    if side * side != tokens.shape[1]:
+        raise ValueError(f'position embeddings must be of a square grid, got {tokens.shape[1]} tokens')
+    if (side, side) == tuple(size):
+        return tokens
+    picture = tokens.transpose(1, 2).unflatten(2, (side, side))
+    with torch.autocast(device_type=tokens.device.type, enabled=False):
+        return interpolate(picture, size=size, mode='bicubic', align_corners=False, antialias=False).flatten(2).transpose(1, 2)

@@ -6,7 +6,7 @@ import pickle
 import torch
 from torch import nn
 
-SMALL_SIZES = ((96, 160), (33, 57), (101, 67))
+SIZES = ((203, 331), (96, 160), (33, 57))  # odd, non-square, and hardly above the smallest
 
 
 def image(*shape: int) -> torch.Tensor:
@@ -15,7 +15,7 @@ def image(*shape: int) -> torch.Tensor:
 
 
 def awaken(model: nn.Module) -> nn.Module:
-    """Layer scales of published size instead of 1e-6, so that every parameter matters; returns the model."""
+    """Layer scales and filters of published size instead of their initial values, so that every parameter matters."""
     with torch.no_grad():
         for name, param in model.named_parameters():
             if 'gamma' in name:
@@ -25,15 +25,23 @@ def awaken(model: nn.Module) -> nn.Module:
     return model
 
 
-def check_declared_shapes(model: nn.Module) -> None:
-    """Channels and strides are as declared, at square, odd and non-square sizes."""
-    for height, width in SMALL_SIZES:
+def check_declared_shapes(model: nn.Module, batch: int = 2) -> None:
+    """Channels and strides are as declared, at square, odd and non-square sizes, and every value is finite."""
+    for height, width in SIZES:
         with torch.no_grad():
-            outs = model(image(2, model.in_channels, height, width))
+            outs = model(image(batch, model.in_channels, height, width))
         assert isinstance(outs, tuple) and len(outs) == len(model.out_indices)
-        got = [tuple(o.shape) for o in outs]
-        want = [(2, c, height // s, width // s) for c, s in zip(model.out_channels, model.out_strides)]
-        assert got == want, (got, want)
+        sides = list(zip(model.stage_sides(height), model.stage_sides(width)))
+        want = [(batch, model.channels[i], *sides[i]) for i in model.out_indices]
+        assert [tuple(o.shape) for o in outs] == want
+        assert all(o.isfinite().all() for o in outs)
+
+
+def check_declared_strides(model: nn.Module) -> None:
+    """At a multiple of all strides, a map's side is the image's over the stride."""
+    side = 2 * max(model.strides)
+    assert model.stage_sides(side) == tuple(side // stride for stride in model.strides)
+    assert model.out_strides == tuple(model.strides[i] for i in model.out_indices)
 
 
 def check_gradient_for_every_parameter(model: nn.Module) -> None:

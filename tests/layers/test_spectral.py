@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmfreq.layers import GlobalFilter
-from mmfreq.layers.spectral import CACHED_SIZES
+from mmfreq.layers.stored_filter import CACHED_SIZES
 from mmfreq.ops import apply_filter, resize_filter
 
 

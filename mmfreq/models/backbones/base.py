@@ -1,11 +1,11 @@
 """What every backbone shares: its arguments, freezing, loading of published files, and what it states about itself.
 
-A family gives a table `ARCHS` of frozen records, sets `channels` and `strides`, and implements `frozen_modules` and
-`layer_decay_group`.
+A family gives a table `ARCHS` of frozen records, sets `channels` and `strides`, and implements `forward_stages`, `forward`,
+`stage_sides`, `frozen_parts` and `block_position`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -16,10 +16,29 @@ from torch.utils.checkpoint import checkpoint
 
 from mmfreq.checkpoint.fit import fit_backbone
 from mmfreq.checkpoint.load import load_weights
-from mmfreq.layers.spectral import choose
+from mmfreq.layers.stored_filter import choose
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS
 
 MIN_SIDE = 32  # pixels; the last stage of every family then has a map of at least 1x1
+LAYER_GROUPS = 12  # of layer-wise learning-rate decay, between the stem's and the head's
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images become inputs in the published ImageNet evaluation.
+
+    Attributes:
+        size: side of the square input, in pixels.
+        mean, std: of RGB in 0..1, taken off and divided by.
+        resize: the shorter side before a centre crop of `size`; None warps the image to the square.
+        interpolation: of that resize.
+    """
+
+    size: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: int | None = 256
+    interpolation: str = 'bicubic'
 
 
 class FrequencyBackbone(BaseModule):
@@ -45,8 +64,10 @@ class FrequencyBackbone(BaseModule):
     published_resize: ClassVar[str]  # the policy of `ops/resize.py` that the published weights were trained with
     num_stages: ClassVar[int] = 4
     ARCHS: ClassVar[Mapping[str, Any]]
+    preprocessing: ClassVar[Preprocessing] = Preprocessing()
     channels: tuple[int, ...]  # of each stage
     strides: tuple[int, ...]  # of each stage, in pixels
+    arch_depths: tuple[int, ...]  # blocks of each stage, built or not
 
     def __init__(
         self,
@@ -89,20 +110,53 @@ class FrequencyBackbone(BaseModule):
         """(pattern, reason) of published names that `out_indices` leaves out of this model."""
         return ()
 
-    def frozen_modules(self) -> list[nn.Module]:
-        """Modules that `frozen_stages` freezes."""
+    @classmethod
+    def published_preprocessing(cls, arch: str) -> Preprocessing:
+        """That of arch `arch`; the family's, unless the class says otherwise."""
+        find_arch(arch, cls.ARCHS)
+        return cls.preprocessing
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Raw outputs `(N, C, h, w)` of the built stages, before any output norm."""
+        raise NotImplementedError
+
+    def stage_sides(self, side: int) -> tuple[int, ...]:
+        """Height (or width) of each stage's map for an image of height (or width) `side`, as the convolutions round it."""
+        raise NotImplementedError
+
+    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+        """Modules and parameters that `frozen_stages` freezes."""
+        raise NotImplementedError
+
+    def block_position(self, name: str) -> tuple[int, int] | None:
+        """(stage, block) of parameter `name`, relative to the backbone: (-1, 0) for the stem, None for norms and heads."""
         raise NotImplementedError
 
     def layer_decay_group(self, name: str, decay_type: str) -> int | None:
         """Layer group of parameter `name` (relative to the backbone) for layer-wise learning-rate decay.
 
+        Published for HorNet alone. For other families this is our choice: stage-wise the stem is 0 and stage i is i + 1;
+        layer-wise the blocks are spread evenly over 12 groups, in order.
+
         Args:
             decay_type: 'stage_wise' or 'layer_wise'.
 
         Returns:
-            The published group id, counted from the stem at 0; None for what trains at the full rate, as heads do.
+            The group id, counted from the stem at 0; None for what trains at the full rate, as heads do.
         """
-        raise NotImplementedError
+        position = self.block_position(name)
+        if position is None:
+            return None
+        stage, block = position
+        if decay_type == 'stage_wise' or stage < 0:
+            return stage + 1
+        before = sum(self.arch_depths[:stage]) + block
+        return 1 + before * LAYER_GROUPS // sum(self.arch_depths)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """mmpretrain's protocol for its own layer-decay constructor: (layer-wise group, number of groups)."""
+        group = self.layer_decay_group(param_name.removeprefix(prefix), 'layer_wise')
+        return (LAYER_GROUPS + 1 if group is None else group), LAYER_GROUPS + 2
 
     def check_input(self, x: Tensor) -> None:
         """Refuse what is not a batch of images of the right channels and at least 32x32."""
@@ -125,9 +179,10 @@ class FrequencyBackbone(BaseModule):
 
     def freeze(self) -> None:
         """Apply `frozen_stages`; called at the end of the constructor and by every `.train()`."""
-        for module in self.frozen_modules():
-            module.eval()
-            module.requires_grad_(False)
+        for part in self.frozen_parts():
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
 
     def train(self, mode: bool = True) -> 'FrequencyBackbone':
         super().train(mode)

@@ -9,7 +9,7 @@ Legend: B batch, C channels, H W grid, n order of gnConv; `x_bhwc` is channels-l
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn.functional import gelu
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GnConv, LayerNorm2d
-from mmfreq.models.backbones.base import FrequencyBackbone, drop_path_rates
+from mmfreq.models.backbones.base import FrequencyBackbone, Preprocessing, drop_path_rates, find_arch
 from mmfreq.registry import MODELS
 
 
@@ -149,6 +149,7 @@ class HorNet(FrequencyBackbone):
         self.img_size = arch.img_size if img_size is None else img_size
         self.channels = tuple(arch.base_dim * 2**i for i in range(self.num_stages))
         self.strides = STRIDES
+        self.arch_depths = arch.depths
         self.downsample_layers = nn.ModuleList([stem(in_channels, self.channels[0])])
         built = self.channels[: self.built_stages]
         self.downsample_layers.extend(Downsampling(a, b) for a, b in pairwise(built))
@@ -164,7 +165,6 @@ class HorNet(FrequencyBackbone):
         self.freeze()
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the stages before any output norm."""
         self.check_input(x)
         outs = []
         for downsample, stage in zip(self.downsample_layers, self.stages):
@@ -182,7 +182,7 @@ class HorNet(FrequencyBackbone):
         parts = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.built_stages, self.num_stages))
         return tuple((part, 'a stage after the last one that this model returns') for part in parts)
 
-    def frozen_modules(self) -> list[nn.Module]:
+    def frozen_parts(self) -> list[nn.Module]:
         frozen = range(min(self.frozen_stages + 1, self.built_stages))
         norms = [getattr(self, f'norm{i}') for i in self.out_indices if i in frozen]
         return [m for i in frozen for m in (self.downsample_layers[i], self.stages[i])] + norms
@@ -199,10 +199,20 @@ class HorNet(FrequencyBackbone):
             return stage + 1
         return (1, 2, min(3 + block // 2, 11), 12)[stage]
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """mmpretrain's protocol for its own layer-decay constructor: (layer-wise group, number of groups)."""
-        group = self.layer_decay_group(param_name.removeprefix(prefix), 'layer_wise')
-        return (13 if group is None else group), 14
+    def block_position(self, name: str) -> tuple[int, int] | None:
+        part, *index = name.split('.')
+        if part == 'downsample_layers':
+            return (int(index[0]), 0) if int(index[0]) else (-1, 0)
+        return (int(index[0]), int(index[1])) if part == 'stages' else None
+
+    def stage_sides(self, side: int) -> tuple[int, ...]:
+        return tuple(side // stride for stride in STRIDES)
+
+    @classmethod
+    def published_preprocessing(cls, arch: str) -> Preprocessing:
+        """At 384 the published evaluation warps the image to the square."""
+        size = find_arch(arch, cls.ARCHS)[1].img_size
+        return replace(cls.preprocessing, size=size, resize=256 if size == 224 else None)
 
 
 def stem(in_channels: int, dim: int) -> nn.Sequential:

@@ -3,14 +3,15 @@
 from torch import Tensor, nn
 
 from mmfreq.models.backbones.hornet import HorNet
+from mmfreq.models.classifiers.base import FrequencyClassifier, final_linear
 
 
-class HorNetClassifier(HorNet):
+class HorNetClassifier(FrequencyClassifier, HorNet):
     """Published classifier of arXiv 2207.14284, names `norm` and `head` included.
 
     Args:
         arch: as in `HorNet`.
-        num_classes: width of the head.
+        num_classes: width of the head; 0 for none.
         **kwargs: as in `HorNet`, but for `out_indices`: a classifier has no output norms.
 
     Shape:
@@ -20,21 +21,17 @@ class HorNetClassifier(HorNet):
     def __init__(self, arch: str | dict = 'hornet-tiny-gf', num_classes: int = 1000, **kwargs):
         super().__init__(arch, out_indices=(), **kwargs)
         self.num_classes = num_classes
+        self.head_features = self.channels[-1]
         self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
-        self.head = nn.Linear(self.channels[-1], num_classes)
+        self.head = final_linear(self.channels[-1], num_classes)
         self.apply(init_classifier)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's map, `(N, C, h, w)`, without a norm."""
         return self.forward_stages(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits of a last map, or with `pre_logits` the normed mean `(N, C)`."""
         pooled = self.norm(x.mean((-2, -1)))
         return pooled if pre_logits else self.head(pooled)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def init_classifier(module: nn.Module) -> None:
