@@ -63,6 +63,48 @@ def check_frozen(model: nn.Module, frozen: tuple[str, ...]) -> None:
         model.train()
 
 
+def check_frozen_stages(model: nn.Module) -> None:
+    """`frozen_stages=k` freezes the stem, stages 0..k and their norms, as the model itself states where a parameter belongs."""
+
+    def frozen(name: str) -> bool:
+        position = model.block_position(name)
+        if position is None:
+            return name.startswith(tuple(f'norm{i}.' for i in range(model.frozen_stages + 1)))
+        return position[0] <= model.frozen_stages and model.frozen_stages >= 0
+
+    for _ in range(2):  # as built, and again after .train()
+        wrong = [name for name, param in model.named_parameters() if param.requires_grad == frozen(name)]
+        assert not wrong, wrong
+        owners = {name.rpartition('.')[0] for name, _ in model.named_parameters() if frozen(name)} - {''}
+        assert not [name for name in owners if model.get_submodule(name).training]
+        model.train()
+
+
+def check_checkpointing(model: nn.Module) -> None:
+    """Recomputation in the backward pass changes no gradient."""
+    grads = []
+    for model.with_cp in (False, True):
+        model.zero_grad()
+        outs = model(image(1, model.in_channels, 64, 64).requires_grad_())
+        sum((o * image(*o.shape)).sum() for o in outs).backward()
+        grads.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    model.with_cp = False
+    model.zero_grad()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, rtol=0, atol=0, msg=name)
+
+
+def check_out_indices(model: nn.Module, some: nn.Module) -> None:
+    """A model of the same arch with fewer `out_indices` returns those maps of `model`, in its order, and has no part to spare."""
+    some.load_state_dict(model.state_dict())
+    x = image(1, model.in_channels, 64, 64)
+    with torch.no_grad():
+        every, got = model(x), some(x)
+    for index, out in zip(some.out_indices, got, strict=True):
+        torch.testing.assert_close(out, every[index], rtol=0, atol=0)
+    check_gradient_for_every_parameter(some)
+
+
 def check_copies(model: nn.Module) -> None:
     """Deep copies and pickles are the same function."""
     x = image(1, model.in_channels, 64, 64)

@@ -1,0 +1,164 @@
+"""The contract of section 'use' in README, over every arch of every family: what a decoder, DDP, a pickler and autocast rely on."""
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.models.factory import FAMILIES, backbone_class
+from mmfreq.testing import backbone_contract as contract
+
+ARCHS = mmfreq.list_archs()
+MICRO = [arch for arch in ARCHS if 'micro' in arch]
+each_arch = pytest.mark.parametrize('arch', ARCHS)
+by_size = [arch if arch in MICRO else pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS]
+
+
+@pytest.fixture(scope='module', params=by_size)
+def model(request):
+    torch.manual_seed(0)
+    return contract.awaken(mmfreq.build_backbone(request.param)).eval()
+
+
+def on_meta(arch, **kwargs):
+    with torch.device('meta'):
+        return mmfreq.build_backbone(arch, **kwargs)
+
+
+def test_every_family_has_archs_and_a_micro_one():
+    assert set(FAMILIES) == {'hornet', 'gfnet', 'dfformer', 'affnet'}
+    assert len(ARCHS) == len(set(ARCHS)) > 40
+    for family, pairs in FAMILIES.items():
+        archs = mmfreq.list_archs(family)
+        assert archs and sum('micro' in arch for arch in archs) >= len(pairs)
+
+
+def test_declared_shapes(model):
+    contract.check_declared_strides(model)
+    contract.check_declared_shapes(model, batch=1)
+
+
+def test_every_parameter_has_a_gradient_and_checkpointing_changes_none(model):
+    contract.check_gradient_for_every_parameter(model)
+    contract.check_checkpointing(model)
+
+
+def test_copies(model):
+    contract.check_copies(model)
+
+
+def test_batch_and_memory_format(model):
+    contract.check_batch_and_memory_format(model)
+
+
+def test_bfloat16_autocast(model):
+    contract.check_bfloat16_autocast(model)
+
+
+def test_out_indices_select(model):
+    contract.check_out_indices(model, mmfreq.build_backbone(model.arch_name, out_indices=(-2, 0)).eval())
+
+
+@each_arch
+def test_built_on_the_meta_device_and_quietly(arch, capsys):
+    backbone = on_meta(arch)
+    with torch.device('meta'):
+        classifier = mmfreq.build_classifier(arch, num_classes=7)
+    for built in (backbone, classifier):
+        assert all(p.is_meta for p in (*built.parameters(), *built.buffers()))
+    assert classifier.get_classifier().out_features == 7
+    assert capsys.readouterr() == ('', '')
+
+
+@each_arch
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 3])
+def test_freezing_reaches_stem_stages_and_norms(arch, frozen_stages):
+    contract.check_frozen_stages(on_meta(arch, frozen_stages=frozen_stages))
+
+
+@each_arch
+def test_layer_groups_cover_every_parameter_from_the_stem_on(arch):
+    model = on_meta(arch)
+    for decay_type, last in (('stage_wise', 4), ('layer_wise', 12)):
+        groups = {name: model.layer_decay_group(name, decay_type) for name, _ in model.named_parameters()}
+        assert {g for n, g in groups.items() if not n.startswith('norm')} <= set(range(last + 1))
+        assert max(g for g in groups.values() if g is not None) == last and 0 in groups.values()
+        assert all(g is None for n, g in groups.items() if n.startswith('norm'))
+
+
+@each_arch
+def test_drop_path_rates_are_python_floats_that_rise_to_the_rate(arch):
+    rates = [m.p for m in on_meta(arch, drop_path_rate=0.3).modules() if type(m).__name__ == 'StochasticDepth']
+    assert rates and all(type(rate) is float for rate in rates)
+    assert rates == sorted(rates) and rates[0] == 0 and rates[-1] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_frozen_stages_give_the_same_numbers_in_training_mode(arch):
+    model = contract.awaken(mmfreq.build_backbone(arch, drop_path_rate=0.9, frozen_stages=3)).train()
+    x = contract.image(4, 3, 64, 64)
+    for a, b in zip(model(x), model(x)):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_policy_and_backend_are_checked_and_the_backends_agree(arch):
+    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    twin = mmfreq.build_backbone(arch, spectral='matmul').eval()
+    twin.load_state_dict(model.state_dict())
+    x = contract.image(1, 3, 96, 160)
+    with torch.no_grad():
+        for a, b in zip(twin(x), model(x)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for wrong in (dict(spectral='fftw'), dict(filter_resize='nearest'), dict(frozen_stages=4), dict(out_indices=(4,))):
+        with pytest.raises(ValueError, match=str(next(iter(wrong.values()))).strip('(),')):
+            mmfreq.build_backbone(arch, **wrong)
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_other_channels_and_small_images_are_told(arch):
+    model = mmfreq.build_backbone(arch, in_channels=4)
+    assert len(model(contract.image(2, 4, 64, 64))) == 4
+    with pytest.raises(ValueError, match=r'takes \(N, 4, H, W\), got \(1, 3, 64, 64\)'):
+        model(contract.image(1, 3, 64, 64))
+    with pytest.raises(ValueError, match='32x32, got 31x64'):
+        model(contract.image(1, 4, 31, 64))
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_an_arch_is_also_given_as_a_dict_of_its_fields(arch):
+    from dataclasses import asdict
+
+    kind = backbone_class(arch)
+    with torch.device('meta'):
+        by_fields = kind(asdict(kind.ARCHS[arch]))
+        with pytest.raises(ValueError, match='unknown fields'):
+            kind({'no_such_field': 1})
+    shapes = {n: p.shape for n, p in by_fields.state_dict().items()}
+    assert shapes == {n: p.shape for n, p in on_meta(arch).state_dict().items()} and by_fields.arch_name is None
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_found_by_its_prefix_from_every_scope(arch):
+    from mmengine.registry import MODELS, DefaultScope
+
+    kind = backbone_class(arch)
+    for scope in ('mmseg', 'mmdet', 'mmpretrain'):
+        with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
+            assert type(MODELS.build(dict(type=f'mmfreq.{kind.__name__}', arch=arch))) is kind
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_classifier_features_head_and_reset(arch):
+    model = contract.awaken(mmfreq.build_classifier(arch, num_classes=5)).eval()
+    x = contract.image(2, 3, 64, 96)
+    with torch.no_grad():
+        features = model.forward_features(x)
+        assert features.ndim == 4 and model(x).shape == (2, 5)
+        torch.testing.assert_close(model.forward_head(features), model(x), rtol=0, atol=0)
+        pre = model.forward_head(features, pre_logits=True)
+        assert pre.shape == (2, model.head_features)
+        torch.testing.assert_close(model.get_classifier()(pre), model(x), rtol=0, atol=0)
+        model.reset_classifier(0)
+        torch.testing.assert_close(model(x), pre, rtol=0, atol=0)
+        model.reset_classifier(3)
+        assert model(x).shape == (2, 3) and model.num_classes == 3
