@@ -1,12 +1,14 @@
 """What README.md says is so: its Python runs, its paths and commands exist, its table is what the models have."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
 import mmfreq
+from mmfreq.models.factory import backbone_class
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -41,18 +43,40 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({'model': mmfreq.build_classifier('hornet-tiny-gf').state_dict()}, 'hornet_tiny_gf.pth')
     found = blocks('python')
-    assert len(found) >= 2
+    assert len(found) >= 4
+    spaces = []
     for block in found:
         exec(compile(block, 'README.md', 'exec'), space := {})
-        if 'features' in space:
-            assert [f.shape[1] for f in space['features']] == [128, 256, 512]
-            assert space['report'].loaded == len(space['classifier'].state_dict())
-        else:
+        spaces.append(space)
+        if space.get('model', {}) and isinstance(space['model'], dict):
             base = tmp_path / 'base.py'
             base.write_text("_base_ = 'mmseg::_base_/models/upernet_r50.py'\n" + block)
             assert Config.fromfile(base).model.backbone == dict(
                 type='mmfreq.HorNet', arch='hornet-tiny-gf', img_size=384, drop_path_rate=0.4
             )
+    got = {name: value for space in spaces for name, value in space.items()}
+    assert [f.shape[1] for f in got['features']] == [128, 256, 512]
+    assert got['report'].loaded == len(got['classifier'].state_dict())
+    assert got['channels'] == [128, 256, 512]
+    assert got['mixer'](torch.zeros(1, 64, 20, 30)).shape == (1, 128, 20, 30)
+
+
+def expand(pattern):
+    """'a-{b,c}' is a-b, a-c."""
+    parts = [part.split(',') for part in re.split(r'[{}]', pattern)]
+    return {''.join(choice) for choice in product(*parts)}
+
+
+def test_table_of_backbones_names_every_arch_and_its_size():
+    told = {}
+    for kind, archs, _, sizes in rows('type'):
+        names = {name for pattern in re.findall(r'`([^`]+)`', archs) for name in expand(pattern)}
+        told[kind.strip('`')] = names
+        with torch.device('meta'):
+            counts = [sum(p.numel() for p in mmfreq.build_classifier(name).parameters()) for name in names]
+        assert sizes == f'{min(counts) / 1e6:.1f}M to {max(counts) / 1e6:.1f}M', kind
+        assert {backbone_class(name).__name__ for name in names} == {kind.strip('`').removeprefix('mmfreq.')}
+    assert set().union(*told.values()) == {arch for arch in mmfreq.list_archs() if 'micro' not in arch}
 
 
 def test_named_files_exist():

@@ -47,6 +47,8 @@ class FamilyRules:
     only_in_models: tuple[tuple[str, str], ...]
 
 
+OTHER_OUTPUT_NORMS = (r'norm[0-3]\.', 'output norm of a stage that this model does not return')
+FRESH_OUTPUT_NORMS = (r'norm[0-3]\.', 'output norms are not in classification files; they start at 1 and 0, as published')
 MMPRETRAIN_HORNET = (
     (r'(stages\.\d+\.\d+\.gnconv)\.projs\.', r'\1.pws.'),
     (r'(stages\.\d+\.\d+\.gamma[12])\.weight$', r'\1'),
@@ -68,26 +70,31 @@ HORNET = FamilyRules(
     only_in_files=(
         (r'norm\.', "the classifier's norm; a dense backbone has its own per stage"),
         (r'head\.', "the classifier's head"),
-        (r'norm[0-3]\.', 'output norm of a stage that this model does not return'),
+        OTHER_OUTPUT_NORMS,
     ),
-    only_in_models=((r'norm[0-3]\.', 'output norms are not in classification files; they start at 1 and 0, as published'),),
+    only_in_models=(FRESH_OUTPUT_NORMS,),
 )
 GFNET = FamilyRules(
     layouts=(
         Layout('official isotropic', signs=(r'^blocks\.\d+\.filter\.complex_weight$',)),
         Layout('official pyramid', signs=(r'^blocks\.\d+\.\d+\.filter\.complex_weight$',)),
+        Layout('our reconstruction', signs=(r'^stages\.\d+\.\d+\.filter\.complex_weight$',)),
     ),
-    only_in_files=((r'norm\.', "the classifier's norm; the dense backbone returns raw maps"), (r'head\.', "the classifier's head")),
-    only_in_models=(),
+    only_in_files=(
+        (r'norm\.', "the classifier's norm, which no dense backbone of the family has"),
+        (r'head\.', "the classifier's head"),
+        OTHER_OUTPUT_NORMS,
+    ),
+    only_in_models=(FRESH_OUTPUT_NORMS,),  # of the reconstruction alone
 )
 DFFORMER = FamilyRules(
     layouts=(Layout('official', signs=(r'^stages\.\d+\.\d+\.token_mixer\.pwconv1\.weight$',)),),
     only_in_files=(
         (r'norm\.', "the classifier's norm; a dense backbone has its own per stage"),
         (r'head\.', "the classifier's head"),
-        (r'norm[0-3]\.', 'output norm of a stage that this model does not return'),
+        OTHER_OUTPUT_NORMS,
     ),
-    only_in_models=((r'norm[0-3]\.', 'output norms are not in classification files; they start at 1 and 0, as published'),),
+    only_in_models=(FRESH_OUTPUT_NORMS,),
 )
 AFFNET = FamilyRules(
     layouts=(Layout('official', signs=(r'^layer_3\.1\.global_rep\.0\.filter\.w1$',)),),
@@ -103,6 +110,7 @@ RULES = {'hornet': HORNET, 'gfnet': GFNET, 'dfformer': DFFORMER, 'affnet': AFFNE
 FAMILY_SIGNS = {
     'HorNet': r'gnconv\.',
     'GFNet (isotropic)': r'blocks\.\d+\.filter\.complex_weight',
+    'GFNet-CNN (our reconstruction)': r'stages\.\d+\.\d+\.filter\.complex_weight',
     'GFNet-H (pyramid)': r'blocks\.\d+\.\d+\.filter\.complex_weight',
     'DFFormer or CDFFormer': r'token_mixer\.(complex_weights|reweight|pwconv1)',
     'AFFNet (CVNets names)': r'layer_\d\.\d+\.(block\.exp_1x1|global_rep)',

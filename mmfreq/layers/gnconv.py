@@ -6,6 +6,7 @@ Legend: B batch, C channels, H W grid, n order; dims = C / 2^(n-1), ..., C / 2, 
 import torch
 from torch import Tensor, nn
 
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.norm import LayerNorm2d
 from mmfreq.layers.spectral import GlobalFilter
 
@@ -96,14 +97,14 @@ class GnConv(nn.Module):
         self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims[:-1], self.dims[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
-        x_bchw = x.permute(0, 3, 1, 2) if self.channels_last else x
+        x_bchw = to_bchw(x) if self.channels_last else x
         gate, rest = self.proj_in(x_bchw).split((self.dims[0], sum(self.dims)), dim=1)
         first, *others = (self.dwconv(rest) * self.scale).split(self.dims, dim=1)
         y = gate * first
         for pw, other in zip(self.pws, others):
             y = pw(y) * other
         y = self.proj_out(y)
-        return y.permute(0, 2, 3, 1) if self.channels_last else y
+        return to_bhwc(y) if self.channels_last else y
 
 
 def gate_dims(dim: int, order: int) -> list[int]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from mmfreq.layers.activation import StarReLU
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.mlp import Mlp
 from mmfreq.layers.stored_filter import StoredFilter, choose
 from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, block_mlp, map_spectrum
@@ -86,14 +87,14 @@ class DynamicFilter(StoredFilter):
         self.pwconv2 = nn.Linear(mixed, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x_bhwc = x if self.channels_last else x.permute(0, 2, 3, 1)
+        x_bhwc = x if self.channels_last else to_bhwc(x)
         routing = self.reweight(x_bhwc.mean((1, 2))).unflatten(1, (self.num_filters, -1)).softmax(1)  # (B, N, M)
         filters = self.filter_for(tuple(x_bhwc.shape[1:3]))
         with torch.autocast(device_type=x.device.type, enabled=False):
             mixed = torch.einsum('bnm,hwnp->bhwmp', routing.to(filters.dtype), filters)
         y = apply_filter(self.act1(self.pwconv1(x_bhwc)), mixed, (1, 2), self.spectral)
         y = self.pwconv2(y)
-        return y if self.channels_last else y.permute(0, 3, 1, 2)
+        return y if self.channels_last else to_bchw(y)
 
 
 class AdaptiveFrequencyFilter(nn.Module):
@@ -136,9 +137,9 @@ class AdaptiveFrequencyFilter(nn.Module):
             self.register_parameter(name, nn.Parameter(nn.init.normal_(torch.empty(2, blocks, *shape), std=0.02)))
 
     def forward(self, x: Tensor) -> Tensor:
-        x_bchw = x.permute(0, 3, 1, 2) if self.channels_last else x
+        x_bchw = to_bchw(x) if self.channels_last else x
         y = x_bchw + map_spectrum(x_bchw, self.masked, backend=self.spectral)
-        return y.permute(0, 2, 3, 1) if self.channels_last else y
+        return to_bhwc(y) if self.channels_last else y
 
     def masked(self, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
         """The spectrum times its mask; two of `(B, C, H, F)`."""

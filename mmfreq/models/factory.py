@@ -8,6 +8,13 @@ from torch import nn
 # family -> (module, class) of each of its backbones and of that backbone's classifier
 FAMILIES = {
     'hornet': ((('backbones.hornet', 'HorNet'), ('classifiers.hornet', 'HorNetClassifier')),),
+    'gfnet': (
+        (('backbones.gfnet', 'GFNet'), ('classifiers.gfnet', 'GFNetClassifier')),
+        (('backbones.gfnet_pyramid', 'GFNetPyramid'), ('classifiers.gfnet', 'GFNetPyramidClassifier')),
+        (('backbones.gfnet_cnn', 'GFNetCNN'), ('classifiers.gfnet', 'GFNetCNNClassifier')),
+    ),
+    'dfformer': ((('backbones.dfformer', 'DFFormer'), ('classifiers.dfformer', 'DFFormerClassifier')),),
+    'affnet': ((('backbones.affnet', 'AFFNet'), ('classifiers.affnet', 'AFFNetClassifier')),),
 }
 
 

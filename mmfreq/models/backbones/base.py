@@ -4,7 +4,8 @@ A family gives a table `ARCHS` of frozen records, sets `channels` and `strides`,
 `stage_sides`, `frozen_parts` and `block_position`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmfreq.checkpoint.fit import fit_backbone
@@ -136,7 +138,7 @@ class FrequencyBackbone(BaseModule):
         """Layer group of parameter `name` (relative to the backbone) for layer-wise learning-rate decay.
 
         Published for HorNet alone. For other families this is our choice: stage-wise the stem is 0 and stage i is i + 1;
-        layer-wise the blocks are spread evenly over 12 groups, in order.
+        layer-wise the blocks are spread evenly over 12 groups, the last block in the last.
 
         Args:
             decay_type: 'stage_wise' or 'layer_wise'.
@@ -150,8 +152,8 @@ class FrequencyBackbone(BaseModule):
         stage, block = position
         if decay_type == 'stage_wise' or stage < 0:
             return stage + 1
-        before = sum(self.arch_depths[:stage]) + block
-        return 1 + before * LAYER_GROUPS // sum(self.arch_depths)
+        after = sum(self.arch_depths[stage:]) - block - 1
+        return LAYER_GROUPS - after * LAYER_GROUPS // sum(self.arch_depths)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """mmpretrain's protocol for its own layer-decay constructor: (layer-wise group, number of groups)."""
@@ -174,7 +176,7 @@ class FrequencyBackbone(BaseModule):
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """A block, recomputed in the backward pass if `with_cp` asks for it."""
         if self.with_cp and x.requires_grad:
-            return checkpoint(block, x, use_reentrant=False)
+            return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_kept(block)))
         return block(x)
 
     def freeze(self) -> None:
@@ -203,6 +205,19 @@ class FrequencyBackbone(BaseModule):
             own = fit_backbone(own, self).state
         state_dict.update({prefix + name: value for name, value in own.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norms in training mode leave their running statistics alone: the forward pass has counted this batch already."""
+    counting = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    for norm in counting:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in counting:
+            norm.track_running_stats = True
 
 
 def find_arch(arch: str | dict, archs: Mapping[str, Any]) -> tuple[str | None, Any]:

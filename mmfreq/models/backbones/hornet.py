@@ -18,7 +18,8 @@ from torch.nn.functional import gelu
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GnConv, LayerNorm2d
-from mmfreq.models.backbones.base import FrequencyBackbone, Preprocessing, drop_path_rates, find_arch
+from mmfreq.models.backbones.base import Preprocessing, drop_path_rates, find_arch
+from mmfreq.models.backbones.staged import STRIDES, StagedBackbone
 from mmfreq.registry import MODELS
 
 
@@ -47,7 +48,6 @@ ARCHS = {
     'hornet-large-gf': HorNetArch(192, GF),
     'hornet-large-gf-img384': HorNetArch(192, GF, 384),
 }
-STRIDES = (4, 8, 16, 32)
 GNCONV_SCALE = 1 / 3
 LAYER_SCALE_INIT = 1e-6
 
@@ -113,7 +113,7 @@ class HorNetBlock(nn.Module):
 
 
 @MODELS.register_module()
-class HorNet(FrequencyBackbone):
+class HorNet(StagedBackbone):
     """HorNet backbone for dense prediction.
 
     Args:
@@ -164,49 +164,15 @@ class HorNet(FrequencyBackbone):
         self.apply(init_linear)
         self.freeze()
 
-    def forward_stages(self, x: Tensor) -> list[Tensor]:
-        self.check_input(x)
-        outs = []
-        for downsample, stage in zip(self.downsample_layers, self.stages):
-            x = downsample(x)
-            for block in stage:
-                x = self.run_block(block, x)
-            outs.append(x)
-        return outs
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outs = self.forward_stages(x)
-        return tuple(getattr(self, f'norm{i}')(outs[i]) for i in self.out_indices)
-
-    def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
-        parts = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.built_stages, self.num_stages))
-        return tuple((part, 'a stage after the last one that this model returns') for part in parts)
-
-    def frozen_parts(self) -> list[nn.Module]:
-        frozen = range(min(self.frozen_stages + 1, self.built_stages))
-        norms = [getattr(self, f'norm{i}') for i in self.out_indices if i in frozen]
-        return [m for i in frozen for m in (self.downsample_layers[i], self.stages[i])] + norms
-
     def layer_decay_group(self, name: str, decay_type: str) -> int | None:
         """As published (`LearningRateDecayOptimizerConstructorHorNet`); layer_wise ids run to 12 whatever `num_layers` says."""
-        part, *index = name.split('.')
-        if part == 'downsample_layers':
-            return 0 if decay_type == 'stage_wise' else (0, 2, 3, 12)[int(index[0])]
-        if part != 'stages':
+        position = self.block_position(name)
+        if position is None:
             return None
-        stage, block = int(index[0]), int(index[1])
-        if decay_type == 'stage_wise':
-            return stage + 1
-        return (1, 2, min(3 + block // 2, 11), 12)[stage]
-
-    def block_position(self, name: str) -> tuple[int, int] | None:
-        part, *index = name.split('.')
-        if part == 'downsample_layers':
-            return (int(index[0]), 0) if int(index[0]) else (-1, 0)
-        return (int(index[0]), int(index[1])) if part == 'stages' else None
-
-    def stage_sides(self, side: int) -> tuple[int, ...]:
-        return tuple(side // stride for stride in STRIDES)
+        stage, block = position
+        if name.startswith('downsample_layers.'):
+            return 0 if decay_type == 'stage_wise' else (0, 2, 3, 12)[max(stage, 0)]
+        return stage + 1 if decay_type == 'stage_wise' else (1, 2, min(3 + block // 2, 11), 12)[stage]
 
     @classmethod
     def published_preprocessing(cls, arch: str) -> Preprocessing:

@@ -1,0 +1,120 @@
+"""GFNet-CNN: OUR RECONSTRUCTION of the hierarchical models of the TPAMI version of GFNet, from its abstract alone.
+
+Paper: Rao et al., "GFNet: Global Filter Networks for Visual Recognition", IEEE TPAMI 45(9), 2023. Its code, sizes and weights were
+never released. The abstract speaks of models that inherit designs of CNNs; the authors' answer in issue 16 of raoyongming/GFNet
+shows a layer that filters half of the channels. What we make of that is a ConvNeXt-like pyramid (Liu et al., arXiv 2201.03545)
+whose token mixer is a global filter next to a local convolution, with ConvNeXt's sizes. It is not a model of the authors, loads no
+weights of theirs, and no published number belongs to it.
+
+Legend: B batch, C channels, H W grid; `x_bhwc` is channels-last.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from mmfreq.layers import GlobalLocalFilter, LayerNorm2d, Mlp
+from mmfreq.models.backbones.base import drop_path_rates
+from mmfreq.models.backbones.hornet import Downsampling, init_linear, stem
+from mmfreq.models.backbones.staged import STRIDES, StagedBackbone
+from mmfreq.registry import MODELS
+
+
+@dataclass(frozen=True)
+class GFNetCNNArch:
+    """One row of the table."""
+
+    dims: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+
+
+# sizes of ConvNeXt: our choice, the paper's are not known
+ARCHS = {
+    'gfnet-cnn-micro': GFNetCNNArch((16, 24, 32, 48), (1, 1, 2, 1)),
+    'gfnet-cnn-t': GFNetCNNArch((96, 192, 384, 768), (3, 3, 9, 3)),
+    'gfnet-cnn-s': GFNetCNNArch((96, 192, 384, 768), (3, 3, 27, 3)),
+    'gfnet-cnn-b': GFNetCNNArch((128, 256, 512, 1024), (3, 3, 27, 3)),
+    'gfnet-cnn-l': GFNetCNNArch((192, 384, 768, 1536), (3, 3, 27, 3)),
+}
+LAYER_SCALE_INIT = 1e-6
+MLP_RATIO = 4
+
+
+class GFNetCNNBlock(nn.Module):
+    """Global-local filter (which norms before and after), channels-last MLP, layer scale; one residual, as in ConvNeXt.
+
+    Args:
+        channels: C, even.
+        grid, filter_resize, spectral: as in `GlobalLocalFilter`.
+        drop_path: probability of dropping the branch, per sample.
+
+    Shape:
+        `(B, C, H, W)` to the same.
+    """
+
+    def __init__(self, channels: int, grid: int, drop_path: float = 0.0, filter_resize: str = 'bilinear', spectral: str = 'auto'):
+        super().__init__()
+        self.filter = GlobalLocalFilter(channels, grid, filter_resize, spectral)
+        self.mlp = Mlp(channels, MLP_RATIO * channels)
+        self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE_INIT))
+        self.drop_path = StochasticDepth(drop_path, 'row')
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_bhwc = self.gamma * self.mlp(self.filter(x).permute(0, 2, 3, 1))
+        return x + self.drop_path(x_bhwc.permute(0, 3, 1, 2))
+
+
+@MODELS.register_module()
+class GFNetCNN(StagedBackbone):
+    """Our reconstruction of the CNN-style GFNet (see the module docstring); no weights and no results of it exist.
+
+    Args:
+        arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`.
+        drop_path_rate: of the last block; rates rise linearly from 0.
+        img_size: square image size, in pixels, at whose grids the filters are stored; default 224. Maps of other sizes resize the
+            filter in forward: bilinear, as the authors' answer has it.
+
+    Shape:
+        `(N, in_channels, H, W)`, H and W >= 32, to one `(N, C, h, w)` for each of `out_indices`, normed per stage; h, w = H, W
+        over the stride, rounded down.
+    """
+
+    family = 'gfnet'
+    published_resize = 'bilinear'
+    ARCHS = ARCHS
+
+    def __init__(
+        self,
+        arch: str | dict = 'gfnet-cnn-t',
+        in_channels: int = 3,
+        out_indices: Iterable[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        img_size: int | None = None,
+        filter_resize: str | None = None,
+        spectral: str = 'auto',
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+        arch = self.arch
+        self.img_size = self.preprocessing.size if img_size is None else img_size
+        self.channels = arch.dims
+        self.strides = STRIDES
+        self.arch_depths = arch.depths
+        built = arch.dims[: self.built_stages]
+        self.downsample_layers = nn.ModuleList([stem(in_channels, built[0])])
+        self.downsample_layers.extend(Downsampling(a, b) for a, b in pairwise(built))
+        shared = dict(filter_resize=self.filter_resize, spectral=self.spectral)
+        self.stages = nn.ModuleList()
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, arch.depths)[: self.built_stages]):
+            grid = self.img_size // STRIDES[i]
+            self.stages.append(nn.Sequential(*(GFNetCNNBlock(arch.dims[i], grid, rate, **shared) for rate in rates)))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', LayerNorm2d(arch.dims[i]))
+        self.apply(init_linear)
+        self.freeze()

@@ -1,0 +1,93 @@
+"""The ImageNet classifiers of GFNet and GFNet-H (norm, mean over the map, linear) and that of our reconstruction."""
+
+from torch import Tensor, nn
+
+from mmfreq.models.backbones.gfnet import GFNet
+from mmfreq.models.backbones.gfnet_cnn import GFNetCNN
+from mmfreq.models.backbones.gfnet_pyramid import GFNetPyramid
+from mmfreq.models.classifiers.base import FrequencyClassifier, final_linear
+
+
+class GFNetHead(FrequencyClassifier):
+    """Names `norm` and `head`; every token is normed before the mean."""
+
+    def add_head(self, num_classes: int) -> None:
+        """The norm and the last layer."""
+        self.num_classes = num_classes
+        self.head_features = self.channels[-1]
+        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
+        self.head = final_linear(self.channels[-1], num_classes)
+        if num_classes > 0:
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.norm(self.forward_stages(x)[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = x.mean((-2, -1))
+        return pooled if pre_logits else self.head(pooled)
+
+
+class GFNetClassifier(GFNetHead, GFNet):
+    """Published classifier of arXiv 2107.00645, isotropic.
+
+    Args:
+        arch: as in `GFNet`.
+        num_classes: width of the head; 0 for none.
+        **kwargs: as in `GFNet`, but for `out_indices`.
+
+    Shape:
+        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
+    """
+
+    def __init__(self, arch: str | dict = 'gfnet-ti', num_classes: int = 1000, **kwargs):
+        super().__init__(arch, out_indices=(), **kwargs)
+        self.add_head(num_classes)
+
+
+class GFNetPyramidClassifier(GFNetHead, GFNetPyramid):
+    """Published classifier of arXiv 2107.00645, hierarchical.
+
+    Args:
+        arch: as in `GFNetPyramid`.
+        num_classes: width of the head; 0 for none.
+        **kwargs: as in `GFNetPyramid`, but for `out_indices`.
+
+    Shape:
+        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
+    """
+
+    def __init__(self, arch: str | dict = 'gfnet-h-ti', num_classes: int = 1000, **kwargs):
+        super().__init__(arch, out_indices=(), **kwargs)
+        self.add_head(num_classes)
+
+
+class GFNetCNNClassifier(FrequencyClassifier, GFNetCNN):
+    """Classifier of our reconstruction: mean over the map, norm, linear, as in ConvNeXt.
+
+    Args:
+        arch: as in `GFNetCNN`.
+        num_classes: width of the head; 0 for none.
+        **kwargs: as in `GFNetCNN`, but for `out_indices`.
+
+    Shape:
+        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
+    """
+
+    def __init__(self, arch: str | dict = 'gfnet-cnn-t', num_classes: int = 1000, **kwargs):
+        super().__init__(arch, out_indices=(), **kwargs)
+        self.num_classes = num_classes
+        self.head_features = self.channels[-1]
+        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
+        self.head = final_linear(self.channels[-1], num_classes)
+        if num_classes > 0:
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.forward_stages(x)[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = self.norm(x.mean((-2, -1)))
+        return pooled if pre_logits else self.head(pooled)
