@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +26,26 @@ def read_golden(folder: Path, name: str) -> dict:
     return json.loads(path.read_text())
 
 
-def golden_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """A checkpoint rebuilt from `{name: shape}`."""
-    return {name: torch.as_tensor(value) for name, value in reference_state(shapes).items()}
+def golden_state(shapes: Mapping[str, Sequence[int]], scale: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+    """A checkpoint rebuilt from `{name: shape}`; parameters whose name contains a key of `scale` are multiplied by its value."""
+    state = {name: torch.as_tensor(value) for name, value in reference_state(shapes).items()}
+    for part, factor in (scale or {}).items():
+        for name in state:
+            if part in name:
+                state[name] = state[name] * torch.tensor(factor, dtype=torch.float32)
+    return state
 
 
 def golden_inputs(case: Mapping) -> list[Tensor]:
     """The inputs of a case: one image or map, or one map for each level."""
     inputs = case.get('inputs') or [{'seed': case['input_seed'], 'shape': case['input_shape']}]
-    return [torch.from_numpy(reference_input(i['seed'], i['shape'])) for i in inputs]
+    scale = np.float32(case.get('input_scale', 1))
+    return [torch.from_numpy(scale * reference_input(i['seed'], i['shape'])) for i in inputs]
+
+
+def golden_loss(outputs: Iterable[Tensor]) -> Tensor:
+    """The loss of golden gradients: the sum of mean(output * reference_input(99, its shape))."""
+    return sum((out * torch.from_numpy(reference_input(99, out.shape))).mean() for out in outputs)
 
 
 def worst_error(outputs: Iterable[Tensor], golden: Sequence[Mapping]) -> tuple[float, str]:

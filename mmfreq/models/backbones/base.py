@@ -210,14 +210,16 @@ class FrequencyBackbone(BaseModule):
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Batch norms in training mode leave their running statistics alone: the forward pass has counted this batch already."""
-    counting = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
-    for norm in counting:
-        norm.track_running_stats = False
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in counting:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def find_arch(arch: str | dict, archs: Mapping[str, Any]) -> tuple[str | None, Any]:

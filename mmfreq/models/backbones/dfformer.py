@@ -19,6 +19,7 @@ from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import DynamicFilter, Mlp, StarReLU
 from mmfreq.layers.layout import to_bchw, to_bhwc
+from mmfreq.layers.stored_filter import choose
 from mmfreq.models.backbones.base import Preprocessing, drop_path_rates
 from mmfreq.models.backbones.dfformer_mixers import AFNOMixer, GlobalFilterMixer, SepConv
 from mmfreq.models.backbones.staged import STRIDES, StagedBackbone
@@ -175,45 +176,42 @@ class DFFormer(StagedBackbone):
         super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
         arch = self.arch
         self.img_size = self.preprocessing.size if img_size is None else img_size
-        self.channels = arch.dims
+        self.channels = tuple(arch.dims)
         self.strides = STRIDES
-        self.arch_depths = arch.depths
-        built = arch.dims[: self.built_stages]
+        self.arch_depths = tuple(arch.depths)
+        built = self.channels[: self.built_stages]
         self.downsample_layers = nn.ModuleList([Downsampling(in_channels, built[0], 7, 4, 2, 'post_norm')])
         self.downsample_layers.extend(Downsampling(a, b, 3, 2, 1, 'pre_norm') for a, b in pairwise(built))
-        act = ACTIVATIONS[arch.act]
+        act = ACTIVATIONS[choose('act', arch.act, tuple(ACTIVATIONS))]
         self.stages = nn.ModuleList()
         for i, rates in enumerate(drop_path_rates(drop_path_rate, arch.depths)[: self.built_stages]):
-            blocks = (MetaFormerBlock(arch.dims[i], self.mixer(i), rate, act, SCALED_SKIPS[i]) for rate in rates)
+            blocks = (MetaFormerBlock(arch.dims[i], self.mixer(i, act), rate, act, SCALED_SKIPS[i]) for rate in rates)
             self.stages.append(nn.Sequential(*blocks))
         for i in self.out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(arch.dims[i], eps=1e-6))
         self.apply(init_published)
         self.freeze()
 
-    def mixer(self, stage: int) -> nn.Module:
+    def mixer(self, stage: int, act: Callable[[], nn.Module]) -> nn.Module:
         """A new token mixer of `stage`."""
         arch, channels, grid = self.arch, self.arch.dims[stage], self.img_size // STRIDES[stage]
-        act = ACTIVATIONS[arch.act]
-        kind = arch.mixers[stage]
-        if kind == 'dynamic':
-            return DynamicFilter(
-                channels,
-                grid,
-                self.filter_resize,
-                self.spectral,
-                num_filters=arch.num_filters,
-                routing_ratio=arch.routing_ratio,
-                act=act,
-                channels_last=True,
-            )
+        kind = choose('token mixer', arch.mixers[stage], MIXERS)
         if kind == 'conv':
             return SepConv(channels, act)
         if kind == 'global':
             return GlobalFilterMixer(channels, grid, self.filter_resize, self.spectral, act)
         if kind == 'afno':
             return AFNOMixer(channels, self.spectral, act)
-        raise ValueError(f"token mixer '{kind}' is unknown; choose one of {', '.join(MIXERS)}")
+        return DynamicFilter(
+            channels,
+            grid,
+            self.filter_resize,
+            self.spectral,
+            num_filters=arch.num_filters,
+            routing_ratio=arch.routing_ratio,
+            act=act,
+            channels_last=True,
+        )
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         return [to_bchw(x_bhwc) for x_bhwc in super().forward_stages(x)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from mmfreq.layers import StarReLU, StoredFilter
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.ops import apply_filter, block_mlp, map_spectrum
 
 EXPANSION = 2  # M / C
@@ -38,7 +39,7 @@ class SepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act1(self.pwconv1(x))
-        return self.pwconv2(self.dwconv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.pwconv2(to_bhwc(self.dwconv(to_bchw(y))))
 
 
 class GlobalFilterMixer(StoredFilter):
@@ -104,8 +105,8 @@ class AFNOMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act1(self.pwconv1(x))
-        mixed = map_spectrum(y.permute(0, 3, 1, 2), self.network, backend=self.spectral)
-        return self.pwconv2(y + mixed.permute(0, 2, 3, 1))
+        mixed = map_spectrum(to_bchw(y), self.network, backend=self.spectral)
+        return self.pwconv2(y + to_bhwc(mixed))
 
     def network(self, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
         """The new spectrum; two of `(B, M, H, W // 2 + 1)`."""

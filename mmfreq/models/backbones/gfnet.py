@@ -2,9 +2,9 @@
 
 Paper: Rao et al., "Global Filter Networks for Image Classification", NeurIPS 2021, arXiv 2107.00645. Published code:
 raoyongming/GFNet (MIT), classifiers at 224x224 alone. Names, layouts and numbers are the published ones; the code is ours. Ours
-differs in: any image size is taken. Filters (bicubic, align_corners=True) and position embeddings (bicubic, align_corners=False) are
-resized by the rule that the published code has for fine-tuning at another resolution: when a file is loaded, and again in forward
-for maps of another size.
+differs in: any image size is taken. Filters (bicubic, align_corners=True) and position embeddings (bicubic, align_corners=False)
+are resized by the rule that the published code has for fine-tuning at another resolution: when a file is loaded, and again in
+forward for maps of another size.
 
 Legend: B batch, C channels, H W grid; maps are channels-last inside.
 """

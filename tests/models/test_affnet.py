@@ -1,0 +1,152 @@
+"""AFFNet: published numbers, and what is its own; the contract of all backbones is in test_backbone_contract.py."""
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.models.backbones.affnet import ARCHS
+from mmfreq.testing import backbone_contract as contract
+from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
+
+# classifier; without conv_1x1_exp and fc, which is the dense backbone (facts of the paper's code)
+PARAMS = {'affnet-et': (1_436_264, 775_168), 'affnet-t': (2_654_232, 1_736_240), 'affnet': (5_568_696, 4_298_576)}
+GOLDEN = {'affnet__affnet_et': 'affnet-et', 'affnet__affnet_t': 'affnet-t'}
+TOLERANCE = 1e-5
+
+
+def loaded(builder, name, golden, **kwargs):
+    model = builder(GOLDEN[name], **kwargs).eval()
+    mmfreq.load_weights(model, golden_state(golden['state_dict']))
+    return model
+
+
+@pytest.mark.parametrize('arch', PARAMS)
+def test_parameter_counts_are_the_published_on_the_meta_device(arch):
+    with torch.device('meta'):
+        models = mmfreq.build_classifier(arch), mmfreq.build_backbone(arch)
+    assert tuple(sum(p.numel() for p in m.parameters()) for m in models) == PARAMS[arch]
+    assert len(models[0].state_dict()) == 416
+
+
+def test_every_published_arch_is_in_the_table():
+    assert set(ARCHS) - set(PARAMS) == {'affnet-micro'}
+
+
+@pytest.mark.parametrize('spectral', ['auto', 'matmul'])
+@pytest.mark.parametrize('name', GOLDEN)
+def test_golden_stages_and_logits(name, spectral, golden_folder):
+    golden = read_golden(golden_folder, name)
+    backbone = loaded(mmfreq.build_backbone, name, golden, spectral=spectral)
+    classifier = loaded(mmfreq.build_classifier, name, golden, spectral=spectral)
+    assert {n: list(p.shape) for n, p in classifier.state_dict().items()} == golden['state_dict']
+    cases = [c for c in golden['cases'] if c['what'] in ('stages', 'logits') and not c['training']]
+    assert len(cases) >= 1
+    for case in cases:
+        x = golden_inputs(case)
+        with torch.no_grad():
+            outs = backbone(*x) if case['what'] == 'stages' else [classifier(*x)]
+            error, where = worst_error(outs, case['outputs'])
+            assert error < TOLERANCE, (where, error)
+            if case['what'] == 'stages':
+                stem = classifier.conv_1(*x)
+                others = [stem, classifier.layer_1(stem), classifier.forward_features(*x)]
+                error, where = worst_error(others, case['other_outputs'])
+                assert error < TOLERANCE, (where, error)
+
+
+def test_golden_inner_modules(golden_folder):
+    golden = read_golden(golden_folder, 'affnet__affnet_et')
+    model = loaded(mmfreq.build_backbone, 'affnet__affnet_et', golden)
+    (case,) = (c for c in golden['cases'] if c['what'] == 'module')
+    outs = {}
+    for want in case['outputs']:
+        hook = lambda _, __, out, name=want['name']: outs.update({name: out})  # noqa: E731
+        model.get_submodule(want['name']).register_forward_hook(hook)
+    with torch.no_grad():
+        model(*golden_inputs(case))
+    error, where = worst_error([outs[o['name']] for o in case['outputs']], case['outputs'])
+    assert error < TOLERANCE, (where, error)
+
+
+def test_golden_gradients(golden_folder):
+    golden = read_golden(golden_folder, 'affnet__affnet_et')
+    model = loaded(mmfreq.build_backbone, 'affnet__affnet_et', golden)
+    (case,) = (c for c in golden['cases'] if c['what'] == 'gradients')
+    loss = golden_loss(model(*golden_inputs(case)))
+    loss.backward()
+    assert loss.item() == pytest.approx(case['loss_value'], rel=1e-4)
+    params = dict(model.named_parameters())
+    error, where = worst_error([params[o['name']].grad for o in case['outputs']], case['outputs'])
+    assert error < TOLERANCE, (where, error)
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_golden_training_mode_and_running_statistics(with_cp, golden_folder):
+    golden = read_golden(golden_folder, 'affnet__affnet_et')
+    model = loaded(mmfreq.build_backbone, 'affnet__affnet_et', golden, with_cp=with_cp).train()
+    (case,) = (c for c in golden['cases'] if c['training'])
+    outs = model(*(x.requires_grad_() for x in golden_inputs(case)))
+    golden_loss(outs).backward()  # with_cp computes the stages again, which must not count the batch twice
+    state = model.state_dict()
+    error, where = worst_error(outs, case['outputs'])
+    assert error < TOLERANCE, (where, error)
+    error, where = worst_error([state[o['name']] for o in case['other_outputs']], case['other_outputs'])
+    assert error < TOLERANCE, (where, error)
+    assert {int(v) for n, v in state.items() if n.endswith('num_batches_tracked')} == {1}
+
+
+def test_golden_encoder_at_stride_16(golden_folder):
+    golden = read_golden(golden_folder, 'affnet__affnet_et_deeplabv3')
+    (case,) = golden['cases']
+    model = mmfreq.build_backbone('affnet-et', output_stride=16, out_indices=(3,)).eval()
+    mmfreq.load_weights(model, golden_state(golden['state_dict']))
+    with torch.no_grad():
+        error, _ = worst_error(model(*golden_inputs(case)), case['outputs'][:1])
+    assert case['outputs'][0]['name'] == 'encoder.layer_5' and error < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    'output_stride,strides,changed',
+    [(32, (4, 8, 16, 32), {}), (16, (4, 8, 16, 16), {'layer_5': ((1, 1), (1, 1))}),
+     (8, (4, 8, 8, 8), {'layer_4': ((1, 1), (1, 1)), 'layer_5': ((1, 1), (2, 2))})],
+)  # fmt: skip
+def test_output_stride_changes_these_convolutions_alone(output_stride, strides, changed):
+    model = contract.awaken(mmfreq.build_backbone('affnet-micro', output_stride=output_stride)).eval()
+    plain = mmfreq.build_backbone('affnet-micro')
+    assert model.strides == strides
+    assert {n: p.shape for n, p in model.state_dict().items()} == {n: p.shape for n, p in plain.state_dict().items()}
+    contract.check_declared_strides(model)
+    contract.check_declared_shapes(model)
+    found = {}
+    for (name, ours), (_, theirs) in zip(model.named_modules(), plain.named_modules()):
+        if isinstance(ours, torch.nn.Conv2d) and (ours.stride, ours.dilation) != (theirs.stride, theirs.dilation):
+            found[name.removesuffix('.0.block.conv_3x3.block.conv')] = (ours.stride, ours.dilation)
+    assert found == changed
+
+
+def test_other_output_strides_are_told():
+    with pytest.raises(ValueError, match='one of 32, 16, 8, got 4'):
+        mmfreq.build_backbone('affnet-micro', output_stride=4)
+
+
+def test_frozen_batch_norms_keep_their_statistics():
+    model = mmfreq.build_backbone('affnet-micro', frozen_stages=1).train()
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    model(contract.image(2, 3, 64, 64))
+    changed = {n.split('.')[0] for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed == {'layer_4', 'layer_5'}
+
+
+def test_dropout_is_before_the_last_layer():
+    model = mmfreq.build_classifier('affnet-micro', num_classes=3)
+    assert model.classifier.dropout.p == 0.1
+    assert mmfreq.build_classifier('affnet-micro', drop_rate=0.0).classifier.dropout.p == 0
+    model.train()
+    features = torch.ones(2, model.head_features, 2, 2)
+    assert (model.forward_head(features, pre_logits=True) == 0).any()
+
+
+def test_expansion_is_at_most_960_wide():
+    with torch.device('meta'):
+        widths = [mmfreq.build_classifier(arch).head_features for arch in PARAMS]
+    assert widths == [576, 768, 960]

@@ -1,0 +1,228 @@
+"""GFNet and GFNet-H: published numbers, and what is their own; the contract of all backbones is in test_backbone_contract.py."""
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.layers import GlobalFilter
+from mmfreq.models.backbones.gfnet import ARCHS, GFNetBlock
+from mmfreq.models.backbones.gfnet_pyramid import ARCHS as PYRAMIDS
+from mmfreq.ops import resize_filter, resize_tokens
+from mmfreq.testing import backbone_contract as contract
+from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
+from mmfreq.testing.reference_weights import reference_input
+
+# classifier; without head and final norm, which is the dense backbone; classifier stored at 384 (facts of the paper's code)
+PARAMS = {
+    'gfnet-ti': (7_511_784, 7_254_272, 8_837_864),
+    'gfnet-xs': (15_985_768, 15_600_000, 17_974_888),
+    'gfnet-s': (24_869_608, 24_483_840, 27_933_928),
+    'gfnet-b': (43_120_616, 42_606_592, 47_206_376),
+    'gfnet-h-ti': (15_085_096, 14_571_072, 18_452_008),
+    'gfnet-h-s': (32_162_632, 31_392_096, 37_213_000),
+    'gfnet-h-b': (53_744_200, 52_973_664, 61_405_768),
+}
+MODELS = ['gfnet__gfnet-ti', 'gfnet__gfnet-h-ti', 'gfnet__gfnet-h-ti__img128', 'gfnet__gfnet-h-ti__img64_scaled']
+MODELS += ['gfnet__gfnet-ti__transfer256', 'gfnet__gfnet-h-ti__transfer256']
+WITH_GRADIENTS = ['gfnet__gfnet-ti__img96_gradients', 'gfnet__gfnet-h-ti__img96_gradients']
+TOLERANCE = 1e-5
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def state_of(golden):
+    return golden_state(golden['state_dict'], golden.get('scale'))
+
+
+def build(builder, golden, **kwargs):
+    model = builder(golden['arch'], img_size=golden.get('img_size_to', golden['kwargs']['img_size']), **kwargs).eval()
+    return model, mmfreq.load_weights(model, state_of(golden))
+
+
+@pytest.mark.parametrize('arch', PARAMS)
+def test_parameter_counts_are_the_published_on_the_meta_device(arch):
+    with torch.device('meta'):
+        models = mmfreq.build_classifier(arch), mmfreq.build_backbone(arch), mmfreq.build_classifier(arch, img_size=384)
+    assert tuple(count(m) for m in models) == PARAMS[arch]
+
+
+def test_every_published_arch_is_in_the_tables():
+    assert {*ARCHS, *PYRAMIDS} - set(PARAMS) == {'gfnet-micro', 'gfnet-h-micro'}
+
+
+@pytest.mark.parametrize('name', MODELS + WITH_GRADIENTS)
+def test_golden_stages_norm_and_logits(name, golden_folder):
+    golden = read_golden(golden_folder, name)
+    backbone, _ = build(mmfreq.build_backbone, golden)
+    classifier, report = build(mmfreq.build_classifier, golden)
+    shapes = golden.get('state_dict_to') or golden['state_dict']
+    own = {n: list(p.shape) for n, p in classifier.state_dict().items()}
+    assert {n: own[n] for n in shapes} == shapes and report.loaded == len(own) == len(golden['state_dict'])
+    whats = []
+    for case in golden['cases']:
+        x = golden_inputs(case)
+        whats.append(case['what'])
+        with torch.no_grad():
+            outs = [*backbone(*x), classifier.forward_features(*x)] if case['what'] == 'stages' else [classifier(*x)]
+        error, where = worst_error(outs, case['outputs'])
+        assert error < TOLERANCE, (where, error)
+    assert {'stages', 'logits'} == set(whats)
+
+
+@pytest.mark.parametrize('name', ['gfnet__gfnet-ti', 'gfnet__gfnet-h-ti__img64_scaled'])
+def test_golden_stages_by_matrix_products(name, golden_folder):
+    golden = read_golden(golden_folder, name)
+    model, _ = build(mmfreq.build_backbone, golden, spectral='matmul')
+    case = golden['cases'][0]
+    with torch.no_grad():
+        error, where = worst_error(model(*golden_inputs(case)), case['outputs'][:4])
+    assert error < TOLERANCE, (where, error)
+
+
+@pytest.mark.parametrize('name', WITH_GRADIENTS)
+def test_golden_gradients(name, golden_folder):
+    golden = read_golden(golden_folder, name)
+    case = golden['gradients']
+    model, _ = build(mmfreq.build_classifier, golden)
+    x = golden_inputs(case)[0]
+    loss = golden_loss(model.forward_stages(x) if case['outputs'] != ['logits'] else [model(x)])
+    loss.backward()
+    assert loss.item() == pytest.approx(case['loss'], rel=1e-4)
+    params = dict(model.named_parameters())
+    error, where = worst_error([params[o['name']].grad for o in case['params']], case['params'])
+    assert error < TOLERANCE, (where, error)
+
+
+@pytest.mark.parametrize('name', ['gfnet__gfnet-ti__transfer256', 'gfnet__gfnet-h-ti__transfer256'])
+def test_golden_resized_parameters(name, golden_folder):
+    golden = read_golden(golden_folder, name)
+    model, report = build(mmfreq.build_classifier, golden)
+    params = dict(model.named_parameters())
+    error, where = worst_error([params[o['name']] for o in golden['resized']], golden['resized'])
+    assert error < TOLERANCE, (where, error)
+    assert set(report.resized) == {n for n in params if n.endswith('complex_weight') or n == 'pos_embed'}
+
+
+def test_golden_filter(golden_folder):
+    cases = read_golden(golden_folder, 'gfnet__GlobalFilter')['cases']
+    assert len(cases) == 4
+    for case in cases:
+        layer = GlobalFilter(case['dim'], tuple(case['grid']), 'bicubic', channels_last=True)
+        layer.load_state_dict(golden_state(case['state_dict']))
+        tokens = golden_inputs(case)[0].requires_grad_()
+        out = layer(tokens.unflatten(1, case['grid'])).flatten(1, 2)
+        golden_loss([out]).backward()
+        error, where = worst_error([out, layer.complex_weight.grad, tokens.grad], case['outputs'])
+        assert error < TOLERANCE, (case['grid'], where, error)
+
+
+def test_golden_block(golden_folder):
+    cases = read_golden(golden_folder, 'gfnet__Block')['cases']
+    assert {case['type'] for case in cases} == {'Block', 'BlockLayerScale'}
+    for case in cases:
+        block = GFNetBlock(case['dim'], tuple(case['grid']), layer_scale=1.0 if case['type'] == 'BlockLayerScale' else None)
+        block.load_state_dict(golden_state(case['state_dict'], case['scale']))
+        tokens = golden_inputs(case)[0].requires_grad_()
+        x_bhwc = tokens.unflatten(1, case['grid'])
+        out, branch = block(x_bhwc).flatten(1, 2), block.branch(x_bhwc).flatten(1, 2)
+        golden_loss([out]).backward()
+        grads = {f'grad_{name}': param.grad for name, param in block.named_parameters()} | {'grad_input': tokens.grad}
+        got = {'out': out, 'branch': branch, **grads}
+        error, where = worst_error([got[o['name']] for o in case['outputs']], case['outputs'])
+        assert error < TOLERANCE, (case['type'], where, error)
+
+
+@pytest.mark.parametrize('arch', ['gfnet-micro', 'gfnet-h-micro'])
+def test_a_map_of_another_size_is_a_model_whose_stored_parameters_were_resized_to_it(arch):
+    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    x = contract.image(1, 3, 320, 320)
+    other = mmfreq.build_backbone(arch, img_size=320).eval()
+    assert mmfreq.load_weights(other, model.state_dict()).resized
+    with torch.no_grad():
+        for a, b in zip(model(x), other(x)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_and_filters_follow_the_published_rule_at_a_grid_that_is_not_square():
+    model = contract.awaken(mmfreq.build_backbone('gfnet-micro')).eval()
+    size = (5, 9)
+    x = model.patch_embed(contract.image(1, 3, 16 * 5 + 3, 16 * 9 + 7))
+    positions = torch.nn.functional.interpolate(
+        model.pos_embed.transpose(1, 2).reshape(1, 32, 14, 14), size=size, mode='bicubic', align_corners=False
+    )
+    torch.testing.assert_close(model.with_positions(x), x + positions.permute(0, 2, 3, 1))
+    weight = model.blocks[0].filter.complex_weight
+    picture = torch.nn.functional.interpolate(
+        weight.flatten(2).permute(2, 0, 1)[None], size=(5, 5), mode='bicubic', align_corners=True
+    )
+    want = picture[0].permute(1, 2, 0).unflatten(2, (32, 2))
+    torch.testing.assert_close(model.blocks[0].filter.filter_for(size), want)
+
+
+def test_resized_tokens_keep_constants_and_identity():
+    tokens = torch.full((1, 49, 3), 2.5)
+    torch.testing.assert_close(resize_tokens(tokens, (5, 12)), torch.full((1, 60, 3), 2.5))
+    assert resize_tokens(tokens, (7, 7)) is tokens
+    with pytest.raises(ValueError, match='square grid, got 50'):
+        resize_tokens(torch.zeros(1, 50, 3), (7, 7))
+
+
+def test_quarters_of_the_isotropic_models():
+    ends = {'gfnet-ti': [2, 5, 8, 11], 'gfnet-b': [3, 7, 11, 18]}
+    for arch, want in ends.items():
+        with torch.device('meta'):
+            model = mmfreq.build_backbone(arch)
+        assert [sum(model.arch_depths[: i + 1]) - 1 for i in range(4)] == want
+        assert [model.block_position(f'blocks.{i}.gamma')[0] for i in want] == [0, 1, 2, 3]
+        assert len(mmfreq.build_backbone('gfnet-micro', out_indices=(0, 1)).blocks) == 2
+
+
+def test_one_residual_is_around_the_whole_block_and_gamma_scales_the_branch():
+    block = GFNetBlock(8, 7, layer_scale=0.5)
+    x = torch.randn(2, 7, 7, 8)
+    plain = block.mlp(block.norm2(block.filter(block.norm1(x))))
+    torch.testing.assert_close(block(x), x + 0.5 * plain)
+
+
+def test_stored_grids_are_floors_of_img_size():
+    model = mmfreq.build_backbone('gfnet-h-micro', img_size=250)
+    assert [blocks[0].filter.grid for blocks in model.blocks] == [(62, 62), (31, 31), (15, 15), (7, 7)]
+    assert model.pos_embed.shape == (1, 62 * 62, 16)
+
+
+def test_filters_from_224_have_the_sizes_of_the_published_rule_at_any_img_size():
+    state = mmfreq.build_classifier('gfnet-h-micro').state_dict()
+    for size in (96, 250, 384, 512):
+        model = mmfreq.build_backbone('gfnet-h-micro', img_size=size)
+        mmfreq.load_weights(model, state)
+        name = 'blocks.1.0.filter.complex_weight'
+        want = resize_filter(state[name], (28 * (size // 4) // 56,) * 2, 'bicubic', (0, 1))
+        torch.testing.assert_close(model.state_dict()[name], want)
+
+
+def test_a_norm_comes_before_the_mean_and_none_between_stages():
+    model = mmfreq.build_classifier('gfnet-h-micro', num_classes=3)
+    raw = model.forward_stages(contract.image(1, 3, 64, 64))
+    features = model.forward_features(contract.image(1, 3, 64, 64))
+    torch.testing.assert_close(features, model.norm(raw[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+    assert sorted({n.split('.')[0] for n in model.state_dict()}) == ['blocks', 'head', 'norm', 'patch_embed', 'pos_embed']
+
+
+@pytest.mark.parametrize('arch,values', [('gfnet-h-ti', 1e-3), ('gfnet-h-s', 1e-5), ('gfnet-h-b', 1e-6)])
+def test_gamma_starts_as_published(arch, values):
+    model = mmfreq.build_backbone(arch, out_indices=(0,))
+    assert all((block.gamma == values).all() for blocks in model.blocks for block in blocks)
+
+
+def test_position_embeddings_of_no_square_grid_are_refused_by_shape():
+    state = mmfreq.build_classifier('gfnet-micro').state_dict()
+    state['pos_embed'] = torch.zeros(1, 195, 32)
+    with pytest.raises(ValueError, match=r'pos_embed \(1, 195, 32\), model \(1, 196, 32\)'):
+        mmfreq.load_weights(mmfreq.build_backbone('gfnet-micro'), state)
+
+
+def test_reference_inputs_are_scaled_where_the_file_says_so():
+    case = {'input_seed': 3, 'input_shape': [2, 2], 'input_scale': 0.5}
+    torch.testing.assert_close(golden_inputs(case)[0], 0.5 * torch.from_numpy(reference_input(3, [2, 2])))
