@@ -1,7 +1,8 @@
 """Reading checkpoints with torch's safe unpickler, mmengine's own included.
 
 torch >= 2.6 loads with `weights_only=True` and refuses mmengine's checkpoints: beside tensors they hold `HistoryBuffer`s,
-numpy arrays and numpy scalars. Exactly these are allowed here. One name on the list looks dangerous, `builtins.getattr`: a
+numpy arrays and numpy scalars. Exactly these are allowed here, and `argparse.Namespace`, a plain bag of attributes, in which the
+authors' training scripts keep their options. One name on the list looks dangerous, `builtins.getattr`: a
 pickled `HistoryBuffer` refers to its methods `min`, `max`, `current` and `mean` by it. What stands behind the name here is
 not `getattr` but a function that hands out public methods of `HistoryBuffer` and nothing else.
 """
@@ -9,6 +10,7 @@ not `getattr` but a function that hands out public methods of `HistoryBuffer` an
 import pickle
 import re
 import urllib.error
+from argparse import Namespace
 from pathlib import Path
 from types import FunctionType
 
@@ -42,7 +44,7 @@ def _mmengine_globals():
 
     rebuild = np.ndarray(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [HistoryBuffer, _history_buffer_method, np.ndarray, np.dtype, rebuild, scalar]
+    allowed = [Namespace, HistoryBuffer, _history_buffer_method, np.ndarray, np.dtype, rebuild, scalar]
     allowed += {type(np.dtype(code)) for code in _NUMBERS}
     if torch.__version__ >= (2, 6):  # the module was `numpy.core` before numpy 2 and is `numpy._core` since
         for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):

@@ -162,3 +162,15 @@ def test_classifier_features_head_and_reset(arch):
         torch.testing.assert_close(model(x), pre, rtol=0, atol=0)
         model.reset_classifier(3)
         assert model(x).shape == (2, 3) and model.num_classes == 3
+
+
+@pytest.mark.parametrize('arch', MICRO)
+@pytest.mark.parametrize('dtype,tolerance', [(torch.bfloat16, 0.03), (torch.float16, 0.01), (torch.float64, 1e-5)])
+def test_a_model_converted_as_a_whole_computes_and_returns_that_dtype(arch, dtype, tolerance):
+    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    x = contract.image(1, 3, 64, 96)
+    with torch.no_grad():
+        want = model(x)
+        got = model.to(dtype)(x.to(dtype))
+    for a, b in zip(got, want):
+        assert a.dtype == dtype and (a.float() - b).norm() / b.norm() < tolerance
