@@ -229,6 +229,11 @@ class AFFNet(FrequencyBackbone):
             sides.append(-(-side // 2**halvings))
         return tuple(sides)
 
+    def drop_stages(self, keep: int) -> None:
+        for i in range(keep, self.built_stages):
+            delattr(self, f'layer_{i + 2}')
+        self.built_stages = min(self.built_stages, keep)
+
     def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
         parts = (rf'layer_{i + 2}\.' for i in range(self.built_stages, self.num_stages))
         return tuple((part, 'a stage after the last one that this model returns') for part in parts)

@@ -70,6 +70,7 @@ class FrequencyBackbone(BaseModule):
     channels: tuple[int, ...]  # of each stage
     strides: tuple[int, ...]  # of each stage, in pixels
     arch_depths: tuple[int, ...]  # blocks of each stage, built or not
+    built_stages: int  # stages that exist
 
     def __init__(
         self,
@@ -86,17 +87,13 @@ class FrequencyBackbone(BaseModule):
         self.arch_name, self.arch = find_arch(arch, self.ARCHS)
         self.in_channels = in_channels
         self.out_indices = tuple(stage_index(i, self.num_stages) for i in out_indices)
+        self.built_stages = max(self.out_indices, default=self.num_stages - 1) + 1
         if not -1 <= frozen_stages < self.num_stages:
             raise ValueError(f'frozen_stages must be -1 (none) to {self.num_stages - 1} (all stages), got {frozen_stages}')
         self.filter_resize = choose('filter_resize', filter_resize or self.published_resize, RESIZE_POLICIES)
         self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
-
-    @property
-    def built_stages(self) -> int:
-        """Number of stages that exist."""
-        return max(self.out_indices, default=self.num_stages - 1) + 1
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -124,6 +121,10 @@ class FrequencyBackbone(BaseModule):
 
     def stage_sides(self, side: int) -> tuple[int, ...]:
         """Height (or width) of each stage's map for an image of height (or width) `side`, as the convolutions round it."""
+        raise NotImplementedError
+
+    def drop_stages(self, keep: int) -> None:
+        """Delete all stages but the first `keep`, for a user of earlier maps alone; norms and heads stay."""
         raise NotImplementedError
 
     def frozen_parts(self) -> list[nn.Module | nn.Parameter]:

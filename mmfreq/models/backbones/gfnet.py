@@ -199,6 +199,10 @@ class GFNet(GFNetBase):
     def stage_sides(self, side: int) -> tuple[int, ...]:
         return (side // PATCH,) * self.num_stages
 
+    def drop_stages(self, keep: int) -> None:
+        del self.blocks[sum(self.arch_depths[:keep]) :]
+        self.built_stages = min(self.built_stages, keep)
+
     def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
         return self.unbuilt_blocks('|'.join(str(i) for i in range(len(self.blocks), self.arch.depth)))
 

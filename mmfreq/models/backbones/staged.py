@@ -30,6 +30,10 @@ class StagedBackbone(FrequencyBackbone):
     def stage_sides(self, side: int) -> tuple[int, ...]:
         return tuple(side // stride for stride in STRIDES)
 
+    def drop_stages(self, keep: int) -> None:
+        del self.downsample_layers[keep:], self.stages[keep:]
+        self.built_stages = min(self.built_stages, keep)
+
     def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
         parts = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.built_stages, self.num_stages))
         return tuple((part, 'a stage after the last one that this model returns') for part in parts)

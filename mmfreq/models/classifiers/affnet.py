@@ -35,8 +35,8 @@ class AFFNetClassifier(FrequencyClassifier, AFFNet):
             nn.init.xavier_uniform_(self.classifier.fc.weight)
             nn.init.zeros_(self.classifier.fc.bias)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.conv_1x1_exp(self.forward_stages(x)[-1])
+    def final_features(self, x: Tensor) -> Tensor:
+        return self.conv_1x1_exp(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = self.classifier.dropout(x.mean((-2, -1)))

@@ -13,7 +13,7 @@ def final_linear(channels: int, num_classes: int) -> nn.Module:
 class FrequencyClassifier:
     """Mixed into a backbone class, as in `class HorNetClassifier(FrequencyClassifier, HorNet)`.
 
-    A family gives the two halves of forward.
+    A family gives `forward_head`, and `final_features` where its head begins before the pooling.
 
     Attributes:
         num_classes: width of the logits; 0 is no last layer: `forward` then returns what the last layer would have got.
@@ -27,7 +27,11 @@ class FrequencyClassifier:
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The map `(N, C, h, w)` that the head starts from, of images `(N, in_channels, H, W)`."""
-        raise NotImplementedError
+        return self.final_features(self.forward_stages(x)[-1])
+
+    def final_features(self, x: Tensor) -> Tensor:
+        """What lies between the last stage's map and the pooling; nothing unless a family says so."""
+        return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits `(N, num_classes)` of such a map, or with `pre_logits` the input `(N, head_features)` of the last layer."""

@@ -58,8 +58,5 @@ class DFFormerClassifier(FrequencyClassifier, DFFormer):
         self.head = MlpHead(self.channels[-1], num_classes, drop_rate)
         self.head.apply(init_published)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_stages(x)[-1]
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(self.norm(x.mean((-2, -1))), pre_logits)

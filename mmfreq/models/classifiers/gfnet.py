@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.gfnet import GFNet
 from mmfreq.models.backbones.gfnet_cnn import GFNetCNN
 from mmfreq.models.backbones.gfnet_pyramid import GFNetPyramid
@@ -21,8 +22,8 @@ class GFNetHead(FrequencyClassifier):
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.norm(self.forward_stages(x)[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def final_features(self, x: Tensor) -> Tensor:
+        return to_bchw(self.norm(to_bhwc(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = x.mean((-2, -1))
@@ -84,9 +85,6 @@ class GFNetCNNClassifier(FrequencyClassifier, GFNetCNN):
         if num_classes > 0:
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_stages(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = self.norm(x.mean((-2, -1)))

@@ -26,9 +26,6 @@ class HorNetClassifier(FrequencyClassifier, HorNet):
         self.head = final_linear(self.channels[-1], num_classes)
         self.apply(init_classifier)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.forward_stages(x)[-1]
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = self.norm(x.mean((-2, -1)))
         return pooled if pre_logits else self.head(pooled)

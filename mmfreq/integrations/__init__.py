@@ -1,0 +1,1 @@
+"""Our models in other libraries: `import mmfreq.integrations.timm`."""

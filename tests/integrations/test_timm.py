@@ -1,0 +1,229 @@
+"""In timm our models are like its own: listed, built, cut, fine-tuned, and loaded from published files."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.testing import backbone_contract as contract
+from mmfreq.testing.golden import golden_state
+
+timm = pytest.importorskip('timm')
+factory = pytest.importorskip('timm.optim')
+ours = pytest.importorskip('mmfreq.integrations.timm')
+
+ARCHS = mmfreq.list_archs()
+NAMES = [arch.replace('-', '_') for arch in ARCHS]
+MICRO = [name for name in NAMES if 'micro' in name]
+
+
+def create(name, **kwargs):
+    return contract.awaken(timm.create_model(name, **kwargs)).eval()
+
+
+@pytest.mark.parametrize('family', ['gfnet', 'hornet', 'dfformer', 'affnet'])
+def test_every_arch_is_listed(family):
+    listed = timm.list_models(f'*{family}*')
+    archs = {arch.replace('-', '_') for arch in ARCHS if family in arch}
+    assert archs and archs <= set(listed)
+
+
+def test_no_name_is_taken_from_timm():
+    assert {timm.model_entrypoint(name).__module__ for name in NAMES} == {ours.__name__}
+    with pytest.raises(ValueError, match='a model resnet18 of its own'):
+        ours.register('resnet18')
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_configs_state_the_published_evaluation_and_true_names(arch):
+    with torch.device('meta'):
+        model = timm.create_model(arch.replace('-', '_'))
+    cfg = model.pretrained_cfg
+    seen = type(model).published_preprocessing(arch)
+    assert cfg['input_size'] == (3, seen.size, seen.size) and (cfg['mean'], cfg['std']) == (seen.mean, seen.std)
+    assert cfg['interpolation'] == seen.interpolation and cfg is model.default_cfg
+    assert cfg['crop_pct'] == pytest.approx(seen.size / (seen.resize or seen.size))
+    assert cfg['crop_mode'] == ('center' if seen.resize else 'squash')
+    params = dict(model.named_parameters())
+    assert params[cfg['classifier'] + '.weight'].shape == (1000, model.head_hidden_size)
+    assert params[cfg['first_conv'] + '.weight'].shape[1] == 3
+    assert [info['num_chs'] for info in model.feature_info] == list(model.channels)
+    for info in model.feature_info:
+        model.get_submodule(info['module'])
+
+
+def test_affnet_takes_rgb_over_255_and_the_others_imagenets_statistics():
+    transform = timm.data.resolve_data_config(model=timm.create_model('affnet_micro'))
+    assert transform['mean'] == (0, 0, 0) and transform['std'] == (1, 1, 1) and transform['crop_pct'] == pytest.approx(256 / 288)
+    assert timm.data.resolve_data_config(model=timm.create_model('gfnet_micro'))['mean'] == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize('name', MICRO)
+def test_logits_are_our_classifiers(name):
+    model = create(name, num_classes=11)
+    twin = mmfreq.build_classifier(name, num_classes=11).eval()
+    twin.load_state_dict(model.state_dict())
+    x = contract.image(2, 3, 96, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), twin(x), rtol=0, atol=0)
+        features = model.forward_features(x)
+        torch.testing.assert_close(model.forward_head(features), twin(x), rtol=0, atol=0)
+        assert features.shape[:2] == (2, model.num_features)
+
+
+@pytest.mark.parametrize('name', MICRO)
+def test_classifier_can_be_taken_off_and_changed(name):
+    model = create(name, num_classes=5, in_chans=4)
+    x = contract.image(2, 4, 64, 64)
+    with torch.no_grad():
+        pooled = model.forward_head(model.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(model.get_classifier()(pooled), model(x), rtol=0, atol=0)
+        model.reset_classifier(0)
+        assert model(x).shape == (2, model.head_hidden_size)
+        torch.testing.assert_close(model(x), pooled, rtol=0, atol=0)
+        model.reset_classifier(0, '')
+        assert model(x).shape[:2] == (2, model.num_features) and model(x).ndim == 4
+        model.reset_classifier(3, 'avg')
+        assert model(x).shape == (2, 3) and model.num_classes == 3
+        assert create(name, num_classes=0, in_chans=4)(x).shape == (2, model.head_hidden_size)
+
+
+@pytest.mark.parametrize('name', MICRO)
+def test_every_parameter_learns(name):
+    model = contract.awaken(timm.create_model(name, num_classes=4, drop_path_rate=0.1)).eval()
+    (model(contract.image(2, 3, 64, 96)) * contract.image(2, 4)).sum().backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize('name', MICRO)
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 2), (-1,), (-3, -2)])
+def test_features_only(name, out_indices):
+    whole = create(name)
+    model = timm.create_model(name, features_only=True, out_indices=out_indices).eval()
+    taken = [i % 4 for i in out_indices]
+    assert model.feature_info.channels() == [whole.channels[i] for i in taken]
+    assert model.feature_info.reduction() == [whole.strides[i] for i in taken]
+    own = {n.removeprefix('model.'): p.shape for n, p in model.state_dict().items()}
+    state = whole.state_dict()
+    assert own.items() <= {n: p.shape for n, p in state.items()}.items()
+    model.load_state_dict({'model.' + n: state[n] for n in own})
+    x = contract.image(1, 3, 96, 128)
+    with torch.no_grad():
+        outs = model(x)
+        for out, index in zip(outs, taken, strict=True):
+            torch.testing.assert_close(out, whole.forward_stages(x)[index], rtol=0, atol=0)
+    model.train()
+    sum(out.square().sum() for out in model(contract.image(2, 3, 64, 64))).backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None], 'parts that no map needs are gone'
+
+
+@pytest.mark.parametrize('name', MICRO)
+def test_intermediates(name):
+    model = create(name)
+    x = contract.image(1, 3, 64, 64)
+    with torch.no_grad():
+        final, maps = model.forward_intermediates(x)
+        torch.testing.assert_close(final, model.forward_features(x), rtol=0, atol=0)
+        stages = model.forward_stages(x)
+        for got, want in zip(maps, stages, strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0)
+        (last,) = model.get_intermediate_layers(x)
+        torch.testing.assert_close(last, stages[-1], rtol=0, atol=0)
+        some = model.forward_intermediates(x, [0, 2], intermediates_only=True)
+        assert [tuple(m.shape) for m in some] == [tuple(stages[i].shape) for i in (0, 2)]
+    with pytest.raises(ValueError, match="'NCHW', got output_fmt='NLC'"):
+        model.forward_intermediates(x, output_fmt='NLC')
+
+
+@pytest.mark.parametrize('name', MICRO)
+def test_gradient_checkpointing_changes_no_gradient(name):
+    grads = []
+    model = create(name, num_classes=3)
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(contract.image(2, 3, 64, 64)).square().sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert model.with_cp
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_layer_groups_run_from_the_stem_to_the_head(name):
+    with torch.device('meta'):
+        model = timm.create_model(name)
+    for coarse in (False, True):
+        groups = timm.models.group_parameters(model, model.group_matcher(coarse), reverse=True)
+        assert set(groups) == {n for n, _ in model.named_parameters()}
+        last = max(groups.values())
+        assert groups[model.pretrained_cfg['first_conv'] + '.weight'] == 0
+        assert groups[model.pretrained_cfg['classifier'] + '.weight'] == last == (4 if coarse else sum(model.arch_depths))
+
+
+def test_timms_optimizers_and_layer_decay_take_them():
+    model = timm.create_model('gfnet_micro')
+    assert model.no_weight_decay() == {'pos_embed'} and timm.create_model('hornet_micro').no_weight_decay() == set()
+    optimizer = factory.create_optimizer_v2(model, 'adamw', lr=1.0, weight_decay=0.05, layer_decay=0.5)
+    scales = {group['lr_scale'] for group in optimizer.param_groups}
+    assert min(scales) == 0.5 ** (max(scales) and sum(model.arch_depths)) and max(scales) == 1
+    undecayed = {id(p) for group in optimizer.param_groups if group['weight_decay'] == 0 for p in group['params']}
+    assert id(model.pos_embed) in undecayed and id(model.blocks[0].filter.complex_weight) not in undecayed
+
+
+@pytest.mark.parametrize('name', MICRO)
+def test_published_files_load_by_their_path(name, tmp_path):
+    shapes = {n: p.shape for n, p in mmfreq.build_classifier(name).state_dict().items()}
+    state = golden_state(shapes)
+    torch.save({'model': state}, tmp_path / 'published.pth')
+    overlay = dict(file=str(tmp_path / 'published.pth'))
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    assert all(torch.equal(value, state[n]) for n, value in model.state_dict().items())
+    other = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=3, in_chans=1, img_size=320)
+    conv = other.pretrained_cfg['first_conv'] + '.weight'
+    torch.testing.assert_close(other.state_dict()[conv], state[conv].sum(1, keepdim=True))
+    assert other.get_classifier().out_features == 3
+    grids = [n for n, value in other.state_dict().items() if n in state and value.shape != state[n].shape]
+    assert all(
+        n == conv or n.startswith(other.pretrained_cfg['classifier']) or 'complex_weight' in n or n == 'pos_embed' for n in grids
+    )
+    features = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True, out_indices=(1,))
+    own = {n.removeprefix('model.'): value for n, value in features.state_dict().items()}
+    assert own and all(torch.equal(value, state[n]) for n, value in own.items())
+
+
+def test_a_file_of_another_family_is_refused(tmp_path):
+    torch.save(mmfreq.build_classifier('hornet-micro').state_dict(), tmp_path / 'hornet.pth')
+    with pytest.raises(ValueError, match='HorNet'):
+        timm.create_model('affnet_micro', pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / 'hornet.pth')))
+
+
+def test_models_copy_and_pickle():
+    x = contract.image(1, 3, 64, 64)
+    for name in MICRO:
+        model = create(name)
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            with torch.no_grad():
+                torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
+
+
+def test_dropout_pooling_and_output_stride():
+    assert timm.create_model('affnet_micro').classifier.dropout.p == 0.1
+    assert timm.create_model('affnet_micro', drop_rate=0.3).classifier.dropout.p == 0.3
+    model = timm.create_model('hornet_micro', drop_rate=0.5).train()
+    assert (model.forward_head(torch.randn(4, 128, 2, 2), pre_logits=True) == 0).any()
+    features = timm.create_model('affnet_micro', features_only=True, output_stride=8)
+    assert features.feature_info.reduction() == [4, 8, 8, 8]
+    with pytest.raises(ValueError, match='output stride 32 alone, got 16'):
+        timm.create_model('hornet_micro', output_stride=16)
+    with pytest.raises(ValueError, match="got 'max'"):
+        timm.create_model('hornet_micro', global_pool='max')
+    with pytest.raises(ValueError, match="got '' with 5 classes"):
+        timm.create_model('hornet_micro', global_pool='', num_classes=5)
+
+
+def test_backbone_arguments_pass_through():
+    model = timm.create_model('gfnet_h_micro', img_size=320, spectral='matmul', filter_resize='kernel', drop_path_rate=0.2)
+    assert (model.img_size, model.spectral, model.filter_resize) == (320, 'matmul', 'kernel')
