@@ -19,7 +19,10 @@ allow_mmengine_checkpoints()
 MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq.registry')
 
 MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope='mmfreq', locations=['mmfreq.models.backbones', 'mmfreq.models.decode_heads']
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='mmfreq',
+    locations=['mmfreq.models.backbones', 'mmfreq.models.decode_heads', 'mmfreq.models.image_classifiers'],
 )
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfreq', locations=['mmfreq.engine'])

@@ -41,6 +41,10 @@ RULES = {
         {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'},
         {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.necks'},
     ),
+    'mmfreq/models/image_classifiers/*': (
+        {'torch', 'mmengine', 'mmpretrain'},
+        {'registry', 'models.factory', 'models.image_classifiers'},
+    ),
     'mmfreq/models/__init__.py': (set(), set()),
     'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *PICTURES}, {'registry', 'datasets'}),
     'mmfreq/engine/*': (

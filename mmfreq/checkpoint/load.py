@@ -11,6 +11,7 @@ from mmfreq.checkpoint.rules import describe
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 
 LISTED = 8  # names shown of a long list
+AS_ASKED = 'left at its initial value, as asked by `fresh`'
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class LoadReport:
     Attributes:
         source: the file, or 'a state dict'.
         layout: recognised layout.
+        entry: key of the file that the weights are from; '' for a bare state dict.
         loaded: number of parameters and buffers filled from the source.
         renamed, resized, dropped, fresh: as in `Fitted`.
     """
 
     source: str
     layout: str
+    entry: str
     loaded: int
     renamed: dict[str, str]
     resized: dict[str, tuple[tuple, tuple]]
@@ -33,56 +36,108 @@ class LoadReport:
     fresh: dict[str, str]
 
     def __str__(self) -> str:
-        lines = [f'{self.loaded} tensors from {self.source} ({self.layout or "own"} layout), {len(self.renamed)} renamed']
+        where = f"{self.source}, entry '{self.entry}'" if self.entry else self.source
+        lines = [f'{self.loaded} tensors from {where} ({self.layout or "own"} layout), {len(self.renamed)} renamed']
         lines += [f'  resized {name}: {old} to {new}' for name, (old, new) in self.resized.items()]
         lines += [f'  dropped {name}: {why}' for name, why in self.dropped.items()]
-        lines += [f'  not in the file {name}: {why}' for name, why in self.fresh.items()]
+        lines += [f'  not loaded {name}: {why}' for name, why in self.fresh.items()]
         return '\n'.join(lines)
 
 
-def load_weights(model: nn.Module, source: str | PathLike | Mapping[str, Tensor]) -> LoadReport:
+def load_weights(
+    model: nn.Module, source: str | PathLike | Mapping[str, Tensor], *, entry: str = 'auto', fresh: tuple[str, ...] = ()
+) -> LoadReport:
     """Fill `model` from a checkpoint in any published layout.
 
     Args:
         model: one of our backbones or classifiers, or a segmentor or detector around one.
-        source: path or URL of a file, or its content: a state dict, bare or under 'state_dict' or 'model'.
+        source: path or URL of a file, or its content: a state dict, bare or under an entry such as 'model'.
+        entry: the entry to take; 'auto' is described in `checkpoint/entries.py` (averaged weights where there are any).
+        fresh: starts of names, for fine-tuning: parameters of the model that begin so keep their initial values, and the file's
+            are dropped. `('head.',)` is the last layer of most classifiers.
 
     Returns:
-        What was renamed, resized, dropped, and what the file cannot hold and keeps its initial value.
+        What was renamed, resized, dropped, and what is not loaded and keeps its initial value.
 
     Raises:
-        CheckpointError: unreadable file, another family, a name that no rule knows, a shape that does not fit, or a parameter
+        CheckpointError: unreadable file, another network, a name that no rule knows, a shape that does not fit, or a parameter
             that nothing filled; the names are listed and the model is unchanged.
     """
+    fitted, where = fit_strictly(model, source, entry, fresh)
+    model.load_state_dict(fitted.state, strict=True)
+    return report_of(fitted, where)
+
+
+def check_fit(
+    model: nn.Module, source: str | PathLike | Mapping[str, Tensor], *, entry: str = 'auto', fresh: tuple[str, ...] = ()
+) -> LoadReport:
+    """What `load_weights` would do or raise; the model, which may be on the meta device, is not changed."""
+    return report_of(*fit_strictly(model, source, entry, fresh))
+
+
+def fit_strictly(
+    model: nn.Module, source: str | PathLike | Mapping[str, Tensor], entry: str, fresh: tuple[str, ...]
+) -> tuple[Fitted, str]:
+    """The source fit to the model, and what messages call it; raises as `load_weights` does."""
+    if isinstance(fresh, str):
+        raise ValueError(f"fresh is a tuple of starts of names, got the string '{fresh}'; write ('{fresh}',)")
     if isinstance(source, Mapping):
         content, where = source, 'a state dict'
     else:
         content, where = read_checkpoint(source), str(source)
     try:
-        fitted = fit_model(content, model)
+        fitted = fit_model(content, model, entry)
+        leave_fresh(fitted, model.state_dict(), fresh)
     except CheckpointError as error:
         raise CheckpointError(f'{where}: {error}') from error
     refuse_misfits(fitted, model, where)
-    model.load_state_dict(fitted.state, strict=True)
+    return fitted, where
+
+
+def report_of(fitted: Fitted, where: str) -> LoadReport:
     loaded = len(fitted.state) - len(fitted.fresh)
-    return LoadReport(where, fitted.layout, loaded, fitted.renamed, fitted.resized, fitted.dropped, fitted.fresh)
+    return LoadReport(
+        where, fitted.layout, fitted.entry, loaded, fitted.renamed, fitted.resized, fitted.dropped, fitted.fresh
+    )  # fmt: skip
+
+
+def leave_fresh(fitted: Fitted, target: Mapping[str, Tensor], starts: tuple[str, ...]) -> None:
+    """Replace what the file has for names that begin with one of `starts` by the model's values.
+
+    Raises:
+        CheckpointError: nothing begins so, in the model or the file.
+    """
+    for start in starts:
+        if not any(name.startswith(start) for name in (*target, *fitted.state)):
+            raise CheckpointError(
+                f"fresh: neither model nor file has a name that begins with '{start}'; it has {listed(list(target))}"
+            )
+    theirs = {ours: name for name, ours in fitted.renamed.items()}
+    for name in [name for name in fitted.state if name.startswith(tuple(starts)) and name not in fitted.fresh]:
+        del fitted.state[name]
+        fitted.resized.pop(name, None)
+        fitted.renamed.pop(theirs.get(name), None)
+        fitted.dropped[theirs.get(name, name)] = AS_ASKED
+    asked = {name: value for name, value in target.items() if name.startswith(tuple(starts))}
+    fitted.state.update(asked)
+    fitted.fresh.update(dict.fromkeys(asked, AS_ASKED))
 
 
 def refuse_misfits(fitted: Fitted, model: nn.Module, where: str) -> None:
     """Raise a CheckpointError that lists every name without a counterpart and every shape that differs."""
     target, state = model.state_dict(), fitted.state
+    misshapen = [n for n in state if n in target and state[n].shape != target[n].shape]
     groups = {
         'in the file, unknown to the model': [n for n in state if n not in target],
         'in the model, not in the file': [n for n in target if n not in state],
-        'of another shape': [
-            f'{n} {tuple(state[n].shape)}, model {tuple(target[n].shape)}'
-            for n in state
-            if n in target and state[n].shape != target[n].shape
-        ],
+        'of another shape': [f'{n} {tuple(state[n].shape)}, model {tuple(target[n].shape)}' for n in misshapen],
     }
     if any(groups.values()):
         arch = getattr(getattr(model, 'backbone', model), 'arch_name', None)
         told = [f'  {len(names)} {what}: {listed(names)}' for what, names in groups.items() if names]
+        if misshapen and all(state[n].shape[1:] == target[n].shape[1:] for n in misshapen):  # of a wrong arch inputs differ too
+            layers = dict.fromkeys(f"'{n.rpartition('.')[0]}.'," for n in misshapen)
+            told.append(f'  The file is for another number of classes. To fine-tune: load_weights(..., fresh=({" ".join(layers)}))')
         raise CheckpointError(
             f'{where} does not fit {type(model).__name__}{f" {arch}" if arch else ""}; nothing was loaded. '
             f'It looks like {describe(state)}; check the arch and that the file is whole.\n' + '\n'.join(told)
@@ -98,6 +153,6 @@ def adapt_checkpoint(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict
     """The parameters of a checkpoint in the names and filter sizes of `model`; for `load_from` and `resume` in a Runner.
 
     Raises:
-        CheckpointError: the model has one of our backbones and the file holds none of its family.
+        CheckpointError: the model has one of our backbones and the file holds another network.
     """
     return fit_model(state_dict, model).state

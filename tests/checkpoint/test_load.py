@@ -1,42 +1,31 @@
 """Published layouts fill the model they belong to, and nothing else does."""
 
-import re
+from itertools import permutations
 
 import pytest
 import torch
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
 import mmfreq
-from mmfreq.checkpoint.load import adapt_checkpoint
+from mmfreq.checkpoint.load import adapt_checkpoint, check_fit
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.models.backbones.hornet import HorNet
 from mmfreq.ops import resize_filter
-from mmfreq.testing.golden import golden_state
+from mmfreq.testing.golden import golden_state, read_golden
+from tests.checkpoint.layouts import MICRO, classifier_state, dense_state, named, to_mmpretrain
 
 ARCH = 'hornet-micro'
 
 
-@pytest.fixture
-def classifier_state():
+@pytest.fixture(name='classifier_state')
+def classifier_state_of_micro():
     """An official classification file for the micro arch."""
-    shapes = {n: p.shape for n, p in mmfreq.build_classifier(ARCH).state_dict().items()}
-    return golden_state(shapes)
+    return classifier_state(ARCH, num_classes=1000)
 
 
-@pytest.fixture
-def dense_state():
-    return golden_state({n: p.shape for n, p in mmfreq.build_backbone(ARCH).state_dict().items()})
-
-
-def to_mmpretrain(state, prefix='backbone.'):
-    """The names of mmpretrain's classifier for an official state dict."""
-    out = {}
-    for name, value in state.items():
-        name = name.replace('.pws.', '.projs.')
-        name = re.sub(r'(gamma[12])$', r'\1.weight', name)
-        name = re.sub(r'^norm\.', 'norm3.', name)
-        out[name.replace('head.', 'head.fc.') if name.startswith('head.') else prefix + name] = value
-    return out
+@pytest.fixture(name='dense_state')
+def dense_state_of_micro():
+    return dense_state(ARCH)
 
 
 def same(model, state):
@@ -72,7 +61,7 @@ def test_mmpretrain_file_fills_backbone_and_classifier(prefix, classifier_state)
     theirs = to_mmpretrain(classifier_state, prefix)
     model = mmfreq.build_backbone(ARCH)
     report = mmfreq.load_weights(model, {'state_dict': theirs})
-    assert report.layout == 'mmpretrain classifier'
+    assert report.layout == ('mmpretrain classifier' if prefix else 'mmpretrain classifier without prefix')
     assert same(model, classifier_state) == {n for n in model.state_dict() if not n.startswith('norm')}
     assert (model.norm3.weight == 1).all(), "the classifier's norm must not become an output norm"
     classifier = mmfreq.build_classifier(ARCH)
@@ -83,7 +72,7 @@ def test_mmpretrain_file_fills_backbone_and_classifier(prefix, classifier_state)
 def test_mmpretrain_dense_file_keeps_its_output_norms(dense_state):
     model = mmfreq.build_backbone(ARCH)
     report = mmfreq.load_weights(model, to_mmpretrain(dense_state))
-    assert report.layout == 'mmpretrain' and same(model, dense_state) == set(dense_state)
+    assert report.layout == 'mmpretrain, whole model' and same(model, dense_state) == set(dense_state)
 
 
 def test_official_segmentor_file_fills_the_backbone(dense_state):
@@ -190,10 +179,10 @@ def test_a_file_without_parameters_is_told(content):
 
 
 class Segmentor(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, arch=ARCH, decode_head=None):
         super().__init__()
-        self.backbone = HorNet(ARCH)
-        self.decode_head = torch.nn.Conv2d(16, 5, 1)
+        self.backbone = mmfreq.build_backbone(arch)
+        self.decode_head = decode_head or torch.nn.Conv2d(16, 5, 1)
 
 
 def test_a_whole_model_takes_whole_files_and_bare_backbones(classifier_state, dense_state):
@@ -214,3 +203,209 @@ def test_own_checkpoints_of_a_wrapped_model_load(dense_state):
     other = Segmentor()
     assert not other.load_state_dict(state).missing_keys
     assert same(other, state) == set(state)
+
+
+PARTS_DROPPED = {'norm', 'head', 'conv_1x1_exp', 'classifier'}
+
+
+@pytest.mark.parametrize('wrap', WRAPPINGS.values(), ids=WRAPPINGS)
+@pytest.mark.parametrize('family', MICRO)
+def test_a_classification_file_of_every_family_fills_classifier_and_backbone(family, wrap):
+    state = classifier_state(MICRO[family])
+    classifier = mmfreq.build_classifier(MICRO[family], num_classes=7)
+    assert mmfreq.load_weights(classifier, wrap(state)).loaded == len(state)
+    assert same(classifier, state) == set(state)
+    backbone = mmfreq.build_backbone(MICRO[family])
+    report = mmfreq.load_weights(backbone, wrap(state))
+    assert {name.split('.')[0] for name in report.dropped} <= PARTS_DROPPED and report.dropped
+    assert same(backbone, state) == set(backbone.state_dict()) - set(report.fresh)
+
+
+@pytest.mark.parametrize('family', MICRO)
+def test_a_segmentor_of_every_family_fills_the_backbone_and_its_own_kind(family):
+    state = dense_state(MICRO[family])
+    whole = {'backbone.' + n: v for n, v in state.items()} | {'decode_head.weight': torch.ones(5, 16, 1, 1)}
+    whole['decode_head.bias'] = torch.ones(5)
+    backbone = mmfreq.build_backbone(MICRO[family])
+    report = mmfreq.load_weights(backbone, {'state_dict': whole, 'meta': {}})
+    assert same(backbone, state) == set(state) and set(report.dropped) == {'decode_head.weight', 'decode_head.bias'}
+    model = Segmentor(MICRO[family])
+    assert mmfreq.load_weights(model, whole).loaded == len(whole)
+    assert same(model, whole) == set(whole)
+
+
+@pytest.mark.parametrize('how', ['load_weights', 'load_state_dict'])
+@pytest.mark.parametrize(('ours', 'theirs'), [pair for pair in permutations(MICRO, 2) if {*pair} != {'dfformer', 'cdfformer'}])
+def test_no_network_takes_the_file_of_another(ours, theirs, how):
+    model = mmfreq.build_backbone(MICRO[ours])
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    told = 'another network of the gfnet family' if {ours, theirs} == {'gfnet', 'gfnet-h'} else f'not of the {model.family} family'
+    sign = {'hornet': 'HorNet', 'gfnet': r'GFNet \(isotropic', 'gfnet-h': r'GFNet-H \(pyramid', 'affnet': 'AFFNet'}.get(
+        theirs, 'DFFormer'
+    )
+    load = mmfreq.load_weights if how == 'load_weights' else lambda m, s: m.load_state_dict(s, strict=False)
+    with pytest.raises(CheckpointError, match=f'{told}.*look like {sign}'):
+        load(model, dense_state(MICRO[theirs]))
+    assert same(model, before) == set(before)
+
+
+def test_dfformer_and_cdfformer_are_told_apart_by_their_parameters():
+    with pytest.raises(CheckpointError, match=r'(?s)nothing was loaded.*token_mixer\.dwconv\.weight'):
+        mmfreq.load_weights(mmfreq.build_backbone('dfformer-micro'), dense_state('cdfformer-micro'))
+
+
+@pytest.mark.parametrize(
+    ('sign', 'name'), [('stages.0.0.dwconv.weight', 'ConvNeXt'), ('layer_3.1.local_rep.conv.weight', 'MobileViT')]
+)
+def test_a_stranger_with_some_names_of_ours_is_refused(sign, name, dense_state):
+    arch = ARCH if name == 'ConvNeXt' else 'affnet-micro'
+    state = named([n for n in mmfreq.build_backbone(arch).state_dict() if 'gnconv' not in n]) | {sign: torch.ones(1)}
+    with pytest.raises(CheckpointError, match=f'look like {name}'):
+        mmfreq.load_weights(mmfreq.build_backbone(arch), state)
+
+
+CVNETS = {'DeepLabv3': 'affnet__affnet_et_deeplabv3', 'SSDLite': 'affnet__affnet_et_ssdlite'}
+
+
+@pytest.mark.parametrize('network', CVNETS)
+def test_a_whole_network_of_cvnets_fills_its_encoder_into_the_backbone(network, golden_folder):
+    state = golden_state(read_golden(golden_folder, CVNETS[network])['state_dict'])
+    encoder = {name.removeprefix('encoder.'): value for name, value in state.items() if name.startswith('encoder.')}
+    model = mmfreq.build_backbone('affnet-et')
+    report = mmfreq.load_weights(model, state)
+    assert report.layout == f'CVNets {network}' and report.loaded == len(encoder) == len(model.state_dict())
+    assert same(model, encoder) == set(encoder)
+    assert set(report.dropped) == {name for name in state if not name.startswith('encoder.')}
+
+
+def test_a_whole_network_of_cvnets_fills_a_segmentor_in_mmsegs_names(golden_folder):
+    from mmengine.registry import DefaultScope
+    from mmseg.registry import MODELS
+
+    state = golden_state(read_golden(golden_folder, CVNETS['DeepLabv3'])['state_dict'])
+    head = dict(type='ASPPHead', in_channels=144, channels=256, num_classes=150, dilations=(1, 6, 12, 18), norm_cfg=dict(type='BN'))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = Segmentor('affnet-et', MODELS.build(head))
+    model.decode_head.bottleneck.conv = torch.nn.Conv2d(5 * 256, 256, 1, bias=False)  # mmseg's is 3x3
+    report = mmfreq.load_weights(model, state)
+    assert report.loaded == len(state) and len(report.renamed) == len(state) and not report.fresh and not report.dropped
+    own = model.state_dict()
+    aspp = 'seg_head.aspp.aspp_layer.'
+    for theirs, ours in (
+        (f'{aspp}convs.0.block.conv.weight', 'aspp_modules.0.conv.weight'),
+        (f'{aspp}convs.3.block.norm.running_var', 'aspp_modules.3.bn.running_var'),
+        (f'{aspp}convs.4.aspp_pool.conv_1x1.block.norm.bias', 'image_pool.1.bn.bias'),
+        (f'{aspp}project.block.conv.weight', 'bottleneck.conv.weight'),
+        ('seg_head.classifier.block.conv.bias', 'conv_seg.bias'),
+    ):
+        assert torch.equal(own['decode_head.' + ours], state[theirs])
+    assert torch.equal(own['backbone.layer_5.1.fusion.block.conv.weight'], state['encoder.layer_5.1.fusion.block.conv.weight'])
+
+
+ENTRIES = {
+    'timm': ({'epoch': 3, 'state_dict': 'raw', 'state_dict_ema': 'ema'}, 'state_dict_ema', 'ema'),
+    'DeiT style': ({'model': 'raw', 'model_ema': 'ema', 'optimizer': {}}, 'model_ema', 'ema'),
+    'DeiT style without averages': ({'model': 'raw', 'model_ema': None}, 'model', 'raw'),
+    'CVNets': ({'model_state_dict': 'raw', 'ema_state_dict': 'ema', 'iterations': 1}, 'ema_state_dict', 'ema'),
+    'CVNets without averages': ({'model_state_dict': 'raw', 'ema_state_dict': {}}, 'model_state_dict', 'raw'),
+    'mmengine by meta': ({'meta': {}, 'state_dict': 'ema', 'ema_state_dict': 'raw'}, 'state_dict', 'ema'),
+    'mmengine by message_hub': ({'message_hub': {}, 'state_dict': 'ema', 'ema_state_dict': 'raw'}, 'state_dict', 'ema'),
+}
+
+
+@pytest.mark.parametrize('script', ENTRIES)
+@pytest.mark.parametrize('how', ['load_weights', 'load_state_dict'])
+def test_averaged_weights_are_taken_where_there_are_any(script, how, dense_state):
+    held, entry, want = ENTRIES[script]
+    states = {'ema': dense_state, 'raw': {n: v + 1 for n, v in dense_state.items()}}
+    content = {key: states.get(value, value) if isinstance(value, str) else value for key, value in held.items()}
+    model = mmfreq.build_backbone(ARCH)
+    if how == 'load_state_dict':
+        model.load_state_dict(content)
+    else:
+        report = mmfreq.load_weights(model, content)
+        assert report.entry == entry and f"entry '{entry}'" in str(report)
+    assert same(model, states[want]) == set(dense_state)
+
+
+def test_the_caller_chooses_the_entry(dense_state):
+    raw = {n: v + 1 for n, v in dense_state.items()}
+    model = mmfreq.build_backbone(ARCH)
+    assert mmfreq.load_weights(model, {'model': raw, 'model_ema': dense_state}, entry='model').entry == 'model'
+    assert same(model, raw) == set(raw)
+    by_mmengine = {'meta': {}, 'state_dict': dense_state, 'ema_state_dict': {'steps': torch.tensor(5)}}
+    by_mmengine['ema_state_dict'] |= {'module.' + n: v for n, v in raw.items()}
+    mmfreq.load_weights(model, by_mmengine)
+    assert same(model, dense_state) == set(dense_state)
+    mmfreq.load_weights(model, by_mmengine, entry='ema_state_dict')
+    assert same(model, raw) == set(raw)
+    with pytest.raises(CheckpointError, match="no entry 'ema'; entries that hold parameters: model_ema, model"):
+        mmfreq.load_weights(model, {'model': raw, 'model_ema': dense_state}, entry='ema')
+    with pytest.raises(CheckpointError, match=r"no entry 'model'; .* bare"):
+        mmfreq.load_weights(model, raw, entry='model')
+
+
+LAST_LAYER = {
+    'hornet': 'head.',
+    'gfnet': 'head.',
+    'gfnet-h': 'head.',
+    'dfformer': 'head.fc2.',
+    'cdfformer': 'head.fc2.',
+    'affnet': 'classifier.fc.',
+}
+
+
+@pytest.mark.parametrize('family', MICRO)
+def test_fine_tuning_keeps_the_initial_last_layer(family):
+    state, last = classifier_state(MICRO[family], num_classes=7), LAST_LAYER[family]
+    model = mmfreq.build_classifier(MICRO[family], num_classes=3)
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError) as error:
+        mmfreq.load_weights(model, state)
+    assert f"fresh=('{last}',)" in str(error.value)
+    assert same(model, before) == set(before)
+    report = mmfreq.load_weights(model, state, fresh=(last,))
+    head = {last + 'weight', last + 'bias'}
+    assert same(model, state) == set(state) - head
+    assert same(model, before) >= head
+    assert set(report.dropped) == set(report.fresh) == head and report.loaded == len(state) - 2
+    assert str(report).count('as asked') == 4
+
+
+def test_fresh_takes_names_of_ours_and_of_whole_models(classifier_state, dense_state):
+    model = mmfreq.build_classifier(ARCH, num_classes=3)
+    report = mmfreq.load_weights(model, to_mmpretrain(classifier_state), fresh=('head.',))
+    assert set(report.dropped) == {'head.fc.weight', 'head.fc.bias'} and 'head.fc.bias' not in report.renamed
+    whole = {'backbone.' + n: v for n, v in dense_state.items()} | {'decode_head.weight': torch.ones(9, 16, 1, 1)}
+    whole |= {'decode_head.bias': torch.ones(9), 'auxiliary_head.weight': torch.ones(3)}
+    segmentor = Segmentor()
+    with pytest.raises(CheckpointError, match=r'unknown to the model: auxiliary_head\.weight'):
+        mmfreq.load_weights(segmentor, whole)
+    report = mmfreq.load_weights(segmentor, whole, fresh=('decode_head.', 'auxiliary_head.'))
+    assert set(report.fresh) == {'decode_head.weight', 'decode_head.bias'}
+    assert set(report.dropped) == {*report.fresh, 'auxiliary_head.weight'}
+    mmfreq.load_weights(segmentor, {n: v for n, v in whole.items() if n.startswith('backbone.')}, fresh=('decode_head.',))
+
+
+def test_a_start_that_fits_nothing_is_told(classifier_state):
+    model = mmfreq.build_classifier(ARCH)
+    with pytest.raises(CheckpointError, match=r"begins with 'haed\.'"):
+        mmfreq.load_weights(model, classifier_state, fresh=('haed.',))
+    with pytest.raises(ValueError, match=r"write \('head\.',\)"):
+        mmfreq.load_weights(model, classifier_state, fresh='head.')
+
+
+def test_a_wrong_arch_is_not_taken_for_another_number_of_classes(classifier_state):
+    with pytest.raises(CheckpointError) as error:
+        mmfreq.load_weights(mmfreq.build_classifier('hornet-tiny-gf', num_classes=3), classifier_state)
+    assert 'fresh' not in str(error.value)
+
+
+def test_check_fit_says_the_same_and_loads_nothing(classifier_state):
+    with torch.device('meta'):
+        shape_only = mmfreq.build_classifier(ARCH, img_size=384)
+    model = mmfreq.build_classifier(ARCH, img_size=384)
+    assert check_fit(shape_only, classifier_state) == mmfreq.load_weights(model, classifier_state)
+    assert shape_only.head.weight.is_meta
+    with pytest.raises(CheckpointError, match='of another shape'):
+        check_fit(mmfreq.build_classifier(ARCH, num_classes=3), classifier_state)

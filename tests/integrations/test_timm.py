@@ -227,3 +227,18 @@ def test_dropout_pooling_and_output_stride():
 def test_backbone_arguments_pass_through():
     model = timm.create_model('gfnet_h_micro', img_size=320, spectral='matmul', filter_resize='kernel', drop_path_rate=0.2)
     assert (model.img_size, model.spectral, model.filter_resize) == (320, 'matmul', 'kernel')
+
+
+def test_pretrained_is_listed_where_the_zoo_has_the_file_itself():
+    listed = {name.split('.')[0] for name in timm.list_models('*', pretrained=True)} & set(NAMES)
+    assert {'dfformer_s18', 'cdfformer_b36', 'hornet_tiny_gf'} <= listed
+    assert not {'gfnet_ti', 'affnet', 'gfnet_cnn_t', 'gfformer_s18', 'hornet_micro'} & listed
+    assert timm.get_pretrained_cfg('dfformer_s18').url.endswith('/dfformer_s18.pth')
+
+
+@pytest.mark.parametrize(
+    'name,told', [('gfnet_ti', 'cloud.tsinghua.edu.cn'), ('affnet_et', 'microsoft'), ('gfnet_cnn_t', 'no weights were published')]
+)
+def test_where_there_is_none_the_error_names_the_sources(name, told):
+    with pytest.raises(RuntimeError, match=rf'(?s){told}.*pretrained_cfg_overlay=dict\(file=PATH\)'):
+        timm.create_model(name, pretrained=True)

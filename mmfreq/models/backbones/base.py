@@ -55,7 +55,8 @@ class FrequencyBackbone(BaseModule):
         spectral: backend of `mmfreq.ops.fft`.
         frozen_stages: -1 freezes nothing; k freezes the stem, stages 0..k and their output norms (no gradient, eval mode).
         with_cp: recompute each block in the backward pass instead of keeping its activations; changes no number.
-        init_cfg: `dict(type='Pretrained', checkpoint=FILE)` takes a published file as it is, strictly.
+        init_cfg: `dict(type='Pretrained', checkpoint=FILE)` takes a published file as it is, strictly; a field `fresh` does what it
+            does in `load_weights`.
 
     Raises:
         ValueError: unknown arch (with the nearest names), policy or backend, an index out of range; in forward an image of other
@@ -195,7 +196,8 @@ class FrequencyBackbone(BaseModule):
     def init_weights(self) -> None:
         """Nothing but `init_cfg=dict(type='Pretrained', ...)`: the constructor has initialised as published."""
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            print_log(f'{type(self).__name__}: {load_weights(self, self.init_cfg["checkpoint"])}', logger='current')
+            report = load_weights(self, self.init_cfg['checkpoint'], fresh=tuple(self.init_cfg.get('fresh', ())))
+            print_log(f'{type(self).__name__}: {report}', logger='current')
             self._is_init = True
         else:
             super().init_weights()

@@ -1,0 +1,11 @@
+# ImageNet-1k as DFFormer's recipe has it. Test: shorter side 224, centre crop 224, bicubic (no margin).
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=224, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(batch_size=128)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,3 @@
+# The same without mixup and cutmix.
+_base_ = 'image_classifier.py'
+model = dict(train_cfg=None)

@@ -1,0 +1,9 @@
+# dfformer-s18-relu on ImageNet-1k, an ablation of the paper; no weights were published, top-1: unknown.
+# The drop path rate is our choice: the published recipe is that of dfformer-s18.
+_base_ = [
+    '../../_base_/models/image_classifier.py',
+    '../../_base_/datasets/imagenet_dfformer.py',
+    'mmpretrain::_base_/default_runtime.py',
+    '../../_base_/schedules/dfformer_in1k_310e.py',
+]
+model = dict(arch='dfformer-s18-relu', drop_path_rate=0.2)

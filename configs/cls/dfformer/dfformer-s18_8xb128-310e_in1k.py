@@ -1,0 +1,9 @@
+# dfformer-s18 on ImageNet-1k, top-1: not quoted, no source at hand states it.
+_base_ = [
+    '../../_base_/models/image_classifier.py',
+    '../../_base_/datasets/imagenet_dfformer.py',
+    'mmpretrain::_base_/default_runtime.py',
+    '../../_base_/schedules/dfformer_in1k_310e.py',
+]
+imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_s18.pth'
+model = dict(arch='dfformer-s18', drop_path_rate=0.2)

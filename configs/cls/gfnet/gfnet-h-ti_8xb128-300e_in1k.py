@@ -1,0 +1,9 @@
+# gfnet-h-ti on ImageNet-1k, as published: 80.1 top-1, 95.1 top-5.
+_base_ = [
+    '../../_base_/models/image_classifier.py',
+    '../../_base_/datasets/imagenet_gfnet.py',
+    'mmpretrain::_base_/default_runtime.py',
+    '../../_base_/schedules/gfnet_in1k_300e.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/b22dd45eccbe462cbbfb/?dl=1'
+model = dict(arch='gfnet-h-ti', drop_path_rate=0.1)

@@ -1,0 +1,9 @@
+# gfnet-s on ImageNet-1k, as published: 80.0 top-1, 94.9 top-5.
+_base_ = [
+    '../../_base_/models/image_classifier.py',
+    '../../_base_/datasets/imagenet_gfnet.py',
+    'mmpretrain::_base_/default_runtime.py',
+    '../../_base_/schedules/gfnet_in1k_300e.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/e5561fa070c44d9399bf/?dl=1'
+model = dict(arch='gfnet-s', drop_path_rate=0.15)

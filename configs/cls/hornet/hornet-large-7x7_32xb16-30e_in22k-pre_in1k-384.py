@@ -1,0 +1,10 @@
+# hornet-large-7x7, fine-tuned from ImageNet-22k at 384 by the published recipe; top-1: unknown (none in the authors' tables).
+_base_ = [
+    '../../_base_/models/image_classifier_plain.py',
+    '../../_base_/datasets/imagenet_384_warped.py',
+    'mmpretrain::_base_/default_runtime.py',
+    '../../_base_/schedules/hornet_in1k_finetune_30e.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/c2fc23caae084a3aa73d/?dl=1'
+model = dict(arch='hornet-large-7x7', img_size=384, drop_path_rate=0.4)
+train_dataloader = dict(batch_size=16)

@@ -1,0 +1,10 @@
+# hornet-large-gf-img384, fine-tuned from ImageNet-22k at 384 by the published recipe; top-1: unknown (none in the authors' tables).
+_base_ = [
+    '../../_base_/models/image_classifier_plain.py',
+    '../../_base_/datasets/imagenet_384_warped.py',
+    'mmpretrain::_base_/default_runtime.py',
+    '../../_base_/schedules/hornet_in1k_finetune_30e.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/eec48d5eca5a48d98fd2/?dl=1'
+model = dict(arch='hornet-large-gf-img384', drop_path_rate=0.4)
+train_dataloader = dict(batch_size=16)
