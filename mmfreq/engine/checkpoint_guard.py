@@ -70,7 +70,7 @@ class CheckpointGuardHook(Hook):
         model = bare_model(runner.model)
         training = runner._train_loop is not None and not isinstance(runner._train_loop, dict)
         adapted = load_checked(model, checkpoint, runner._load_from, strict=runner._resume or not training)
-        if runner._resume and 'meta' not in checkpoint:
+        if runner._resume and 'iter' not in checkpoint.get('meta', {}):  # a converted file has another meta
             raise CheckpointMismatchError(
                 f'{runner._load_from} holds weights and no iteration or optimizer, so it cannot be resumed: leave --resume out '
                 f'and start from its weights with --cfg-options load_from={runner._load_from}'
