@@ -134,7 +134,8 @@ def test_a_resumed_run_needs_every_tensor(trained, toy_config, tmp_path, saved):
         train(toy_config, work_dir=tmp_path / 'w', resume=saved(whole))
 
 
-def test_weights_without_an_iteration_cannot_be_resumed(weights, toy_config, tmp_path, saved):
-    path = saved({'state_dict': weights})
+@pytest.mark.parametrize('meta', [{}, {'meta': {'mmfreq': {'version': 1}}}], ids=['weights alone', 'converted'])
+def test_weights_without_an_iteration_cannot_be_resumed(meta, weights, toy_config, tmp_path, saved):
+    path = saved({'state_dict': weights, **meta})
     with pytest.raises(CheckpointMismatchError, match='cannot be resumed'):
         train(toy_config, work_dir=tmp_path / 'w', resume=path)
