@@ -33,12 +33,13 @@ def set_start(cfg, resume=None):
 
 
 def warn_of_random_backbone(cfg):
-    """Say so when a config that names the ImageNet weights of its published row starts without any."""
+    """Say so when a config that names the ImageNet weights that its published row starts from has none to start from."""
     url = cfg.get('imagenet_checkpoint')
-    if url and not (cfg.get('load_from') or cfg.model.get('backbone', {}).get('init_cfg')):
+    key = 'model.backbone' if 'backbone' in cfg.model else 'model'  # our image classifier hands its init_cfg on
+    if url and not (cfg.get('load_from') or cfg.model.get('backbone', cfg.model).get('init_cfg')):
         say(
             f'The backbone starts from random weights; the published row starts from {url}. To do so too, download it and add '
-            '--cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE',
+            f'--cfg-options {key}.init_cfg.type=Pretrained {key}.init_cfg.checkpoint=FILE',
             level=logging.WARNING,
         )
 

@@ -1,22 +1,29 @@
 """Every classification config: its name, the published evaluation and recipe, and a run on pictures made here."""
 
+import math
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
 from PIL import Image
 
 import mmfreq
 from mmfreq.checkpoint import zoo
+from mmfreq.engine import resume
+from mmfreq.engine.launch import build_runner, prepare_test, prepare_train, train
 from mmfreq.models.factory import FAMILIES, backbone_class
 from mmfreq.registry import MODELS
+from mmfreq.testing.golden import golden_state
 
 pytest.importorskip('mmpretrain')
 ROOT = Path(mmfreq.__file__).parents[1]
@@ -30,7 +37,7 @@ RECIPES = {
     'affnet': (1024, 9e-3, 0.008, 16, 300, 9e-4, None, 5e-4, False),
     'finetune': (512, 5e-5, 1e-8, 0, 30, 1e-6, 1.0, 1e-4, False),
 }
-# of single archs: drop path, clipping, RandAugment magnitude
+# of single archs: drop path, clipping, RandAugment magnitude; for large our choice
 HORNET = {
     'hornet-tiny-7x7': (0.2, 100, 9),
     'hornet-tiny-gf': (0.2, 1, 9),
@@ -38,6 +45,7 @@ HORNET = {
     'hornet-small-gf': (0.4, 1, 12),
     'hornet-base-7x7': (0.5, 5, 9),
     'hornet-base-gf': (0.5, 1, 15),
+    'hornet-large-gf': (0.5, 1, 15),
 }
 GFNET_DROP_PATH = {
     'gfnet-ti': 0,
@@ -48,6 +56,7 @@ GFNET_DROP_PATH = {
     'gfnet-h-s': 0.2,
     'gfnet-h-b': 0.4,
 }
+ITERATIONS = 10  # of an epoch, where learning rates are followed
 each_config = pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)
 
 
@@ -85,7 +94,7 @@ def test_evaluation_is_the_published(file):
     cfg = Config.fromfile(file)
     arch = cfg.model.arch
     seen = backbone_class(arch).published_preprocessing(arch)
-    if file.stem.endswith('-384'):
+    if file.stem == 'hornet-large-7x7_32xb16-30e_in22k-pre_in1k-384':  # an arch of 224, published at 384
         seen = replace(seen, size=384, resize=None)
     for loader in ('val_dataloader', 'test_dataloader'):
         if seen.resize:
@@ -106,25 +115,81 @@ def test_evaluation_is_the_published(file):
 def test_recipe_is_the_published(file):
     cfg = Config.fromfile(file)
     arch = cfg.model.arch
-    _, lr, decay, warm_up, end, lowest, clip, momentum, mixed = recipe_of(file)
+    _, lr, decay, *_, clip, momentum, mixed = recipe_of(file)
     assert (cfg.optim_wrapper.optimizer.type, cfg.optim_wrapper.optimizer.lr) == ('AdamW', lr)
     assert cfg.optim_wrapper.optimizer.weight_decay == decay
-    *warming, cosine = cfg.param_scheduler
-    assert (cosine.type, cosine.get('begin', 0), cosine.end, cosine.eta_min) == ('CosineAnnealingLR', warm_up, end, lowest)
-    assert [(s.type, s.end) for s in warming] == ([('LinearLR', warm_up)] if warm_up else [])
     if arch in HORNET:
         drop_path, clip, magnitude = HORNET[arch]
         assert cfg.model.drop_path_rate == drop_path
         assert [s.magnitude_level for s in steps(cfg, 'train_dataloader', 'RandAugment')] == [magnitude]
     if arch in GFNET_DROP_PATH:
         assert cfg.model.drop_path_rate == GFNET_DROP_PATH[arch] and not steps(cfg, 'train_dataloader', 'RandomErasing')
+        assert cfg.optim_wrapper.clip_grad.max_norm == clip
+    if file.parent.name == 'hornet':  # its fine-tuning keeps them too
+        assert steps(cfg, 'train_dataloader', 'RandAugment') and steps(cfg, 'train_dataloader', 'RandomErasing')
+    assert cfg.get('sync_bn') == ('torch' if file.parent.name == 'affnet' else None)
     if clip is not ...:
         assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
-    emas = [hook.momentum for hook in cfg.get('custom_hooks') or [] if hook.type == 'EMAHook']
-    assert emas == ([momentum] if momentum else [])
+    emas = [(hook.momentum, hook.get('interval', 1)) for hook in cfg.get('custom_hooks') or [] if hook.type == 'EMAHook']
+    assert emas == ([(momentum, cfg.optim_wrapper.get('accumulative_counts', 1))] if momentum else [])
     augments = [a.type for a in cfg.model.train_cfg.augments] if cfg.model.get('train_cfg') else []
     assert augments == (['Mixup', 'CutMix'] if mixed else [])
     assert cfg.model.loss.label_smooth_val == 0.1
+
+
+def rates(cfg):
+    """The learning rate of every iteration, as mmengine schedules it."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = []
+    for fields in cfg.param_scheduler:
+        fields = dict(fields)
+        kind = PARAM_SCHEDULERS.get(fields.pop('type'))
+        by_iterations = fields.pop('convert_to_iter_based', False)
+        build = partial(kind.build_iter_from_epoch, epoch_length=ITERATIONS) if by_iterations else kind
+        schedulers.append(build(optimizer=optimizer, **fields))
+    for step in range(1, cfg.train_cfg.max_epochs * ITERATIONS + 1):
+        yield optimizer.param_groups[0]['lr']
+        optimizer.step()
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or step % ITERATIONS == 0:
+                scheduler.step()
+
+
+def published_rate(recipe, epoch):
+    """The published rule at an epoch and its fraction; GFNet and DFFormer change by whole epochs, AFFNet after its warm-up."""
+    _, base, _, warm_up, end, low, *_ = RECIPES[recipe]
+    by_timm = recipe in ('gfnet', 'dfformer')
+    t = int(epoch) if by_timm or (recipe == 'affnet' and epoch >= warm_up) else epoch
+    if t < warm_up:
+        first = 0 if recipe == 'hornet' else 1e-6
+        return first + (base - first) * t / warm_up
+    begin = 0 if by_timm else warm_up  # timm's cosine has run under the warm-up
+    return low + (base - low) * (1 + math.cos(math.pi * min((t - begin) / (end - begin), 1))) / 2
+
+
+@each_config
+def test_learning_rate_follows_the_published_formula(file):
+    recipe = 'finetune' if '-30e_' in file.stem else file.parent.name
+    cfg = Config.fromfile(file)
+    base, warm_up = RECIPES[recipe][1], RECIPES[recipe][3]
+    for step, rate in enumerate(rates(cfg)):
+        epoch = step / ITERATIONS
+        allowed = 0.01 if epoch < warm_up + 1 else 0.001  # mmengine's warm-up ends an iteration early
+        assert abs(rate - published_rate(recipe, epoch)) <= allowed * base, epoch
+
+
+@pytest.mark.parametrize('file', [f for f in FILES if '-30e_' in f.stem], ids=lambda f: f.stem)
+def test_fine_tuning_decays_rates_towards_the_stem(file):
+    cfg = Config.fromfile(file)
+    with torch.device('meta'):
+        model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    names = {p: n for n, p in model.named_parameters()}
+    groups = build_optim_wrapper(model, dict(cfg.optim_wrapper)).optimizer.param_groups
+    rate = {names[p].removeprefix('backbone.'): group['lr'] for group in groups for p in group['params']}
+    wanted = {'downsample_layers.0.0.weight': 13, 'stages.2.0.norm1.weight': 10, 'stages.2.17.norm1.weight': 2}
+    wanted |= {'downsample_layers.3.0.weight': 1, 'stages.3.1.gamma1': 1, 'norm.weight': 0, 'head.weight': 0}
+    for name, exponent in wanted.items():
+        assert rate[name] == pytest.approx(5e-5 * 0.7**exponent), name
 
 
 @each_config
@@ -134,8 +199,16 @@ def test_score_and_file_are_those_of_the_zoo(file):
     said = re.search(r'published: ([\d.]+) top-1', file.read_text().splitlines()[0])
     published = {w.metrics['top1'] for w in known if 'top1' in w.metrics and 'mmpretrain' not in w.repository}
     assert ({float(said[1])} if said else set()) == published
-    if cfg.get('imagenet_checkpoint'):
-        assert cfg.imagenet_checkpoint in {w.url for w in known}
+    tunes = '-30e_' in file.stem
+    assert bool(cfg.get('imagenet_checkpoint')) == tunes
+    if tunes:
+        assert cfg.imagenet_checkpoint == cfg.model.init_cfg.checkpoint
+        (start,) = (w for w in zoo.ZOO if w.url == cfg.imagenet_checkpoint)
+        assert start.task == ('imagenet-22k' if '_in22k-pre_' in file.stem else 'imagenet-1k')
+        assert cfg.model.init_cfg.get('fresh') == (('head.',) if start.task == 'imagenet-22k' else None)
+        assert cfg.model.arch.startswith(start.arch)
+    elif cfg.get('published_checkpoint'):
+        assert cfg.published_checkpoint in {w.url for w in known}
     else:
         assert not [w for w in known if w.url != zoo.UNKNOWN]
 
@@ -170,29 +243,90 @@ def pictures(tmp_path_factory):
     return root
 
 
+TOY_DATA = "dict(_delete_=True, type='CustomDataset', data_root='{}', data_prefix='{}', pipeline={})"
+
+
+def write_toy_leaf(path, leaf, arch, pictures, more=''):
+    """A config that inherits one of ours, with a small arch of the family and the toy pictures."""
+    train, val = (TOY_DATA.format(pictures, split, f'_base_.{split}_dataloader.dataset.pipeline') for split in ('train', 'val'))
+    path.write_text(
+        f"_base_ = '{ROOT}/configs/cls/{leaf}.py'\n"
+        f"model = dict(arch='{arch}', num_classes=2)\n"
+        f'train_dataloader = dict(batch_size=8, num_workers=0, persistent_workers=False, dataset={train})\n'
+        f'val_dataloader = dict(batch_size=8, num_workers=0, persistent_workers=False, dataset={val})\n'
+        'test_dataloader = val_dataloader\n'
+        "val_evaluator = dict(type='Accuracy', topk=(1,))\n"
+        'test_evaluator = val_evaluator\n'
+        "log_level = 'ERROR'\n" + more
+    )
+    return path
+
+
+PUBLISHED = [
+    ('hornet/hornet-base-gf_32xb64-300e_in1k', 'hornet-micro'),
+    ('gfnet/gfnet-ti_8xb128-300e_in1k', 'gfnet-micro'),
+    ('dfformer/cdfformer-s18_8xb128-310e_in1k', 'cdfformer-micro'),
+    ('affnet/affnet-et_8xb128-300e_in1k-256', 'affnet-micro'),
+]
+
+
+@pytest.mark.parametrize('entry', ['model', None])
+@pytest.mark.parametrize('leaf,arch', PUBLISHED)
+def test_a_published_file_is_evaluated_as_it_is(leaf, arch, entry, pictures, tmp_path):
+    """Averaged weights (a hook of two of the recipes) included: what runs in the test is what the file holds."""
+    twin = mmfreq.build_classifier(arch, num_classes=2).eval()
+    state = golden_state({n: p.shape for n, p in twin.state_dict().items()})
+    mmfreq.load_weights(twin, state)
+    torch.save({entry: state} if entry else state, tmp_path / 'published.pth')
+    config = write_toy_leaf(tmp_path / 'toy.py', leaf, arch, pictures)
+    runner = build_runner(prepare_test(config, tmp_path / 'published.pth', work_dir=tmp_path / 'work'))
+    seen = []
+    runner.model.backbone.register_forward_hook(lambda _, x, logits: seen.append((x[0], logits)))
+    runner.test()
+    assert len(seen) == 2  # 16 pictures
+    with torch.no_grad():
+        for x, logits in seen:
+            torch.testing.assert_close(logits, twin(x), rtol=1e-5, atol=1e-6)
+
+
+def test_averaged_weights_move_once_for_each_step_of_the_optimizer(pictures, tmp_path, monkeypatch):
+    more = 'train_cfg = dict(max_epochs=4, val_interval=9)\nmodel.update(train_cfg=None)\n'
+    config = write_toy_leaf(tmp_path / 'toy.py', *PUBLISHED[0], pictures, more)
+    moves, steps_made = [], []
+    average, step = ExponentialMovingAverage.avg_func, torch.optim.AdamW.step
+    monkeypatch.setattr(ExponentialMovingAverage, 'avg_func', lambda self, *a: (moves.append(int(a[2])), average(self, *a)))
+    monkeypatch.setattr(torch.optim.AdamW, 'step', lambda self, *a, **k: (steps_made.append(1), step(self, *a, **k))[1])
+    train(config, work_dir=tmp_path / 'work', seed=0)
+    assert len(steps_made) == 4 and sorted(set(moves)) == [2, 4, 6]  # of 8 iterations; the first copies
+
+
+def test_a_recipe_from_scratch_is_not_told_to_start_from_weights(pictures, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(resume, 'say', lambda message, level: told.append(message))
+    prepare_train(write_toy_leaf(tmp_path / 'a.py', *PUBLISHED[1], pictures), work_dir=tmp_path / 'a')
+    tuning = 'hornet/hornet-base-gf-img384_32xb16-30e_in1k-384'
+    prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', pictures), work_dir=tmp_path / 'b')
+    assert not told
+    bare = write_toy_leaf(tmp_path / 'c.py', tuning, 'hornet-micro', pictures, 'model.update(init_cfg=None)\n')
+    prepare_train(bare, work_dir=tmp_path / 'c')
+    assert len(told) == 1 and ' model.init_cfg.checkpoint=FILE' in told[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'leaf,arch', [('gfnet/gfnet-ti_8xb128-300e_in1k', 'gfnet-micro'), ('hornet/hornet-tiny-gf_32xb128-300e_in1k', 'hornet-micro')]
 )
 def test_trained_and_tested_by_the_tools(leaf, arch, pictures, tmp_path):
-    config = tmp_path / 'toy.py'
-    dataset = "dict(_delete_=True, type='CustomDataset', data_root='{}', data_prefix='{}', pipeline={})"
-    train, val = (dataset.format(pictures, split, f'_base_.{split}_dataloader.dataset.pipeline') for split in ('train', 'val'))
-    config.write_text(
-        f"_base_ = '{ROOT}/configs/cls/{leaf}.py'\n"
-        f"model = dict(arch='{arch}', num_classes=2, train_cfg=None)\n"
-        'data_preprocessor = dict(num_classes=2)\n'
-        f'train_dataloader = dict(batch_size=8, num_workers=0, persistent_workers=False, dataset={train})\n'
-        f'val_dataloader = dict(batch_size=8, num_workers=0, persistent_workers=False, dataset={val})\n'
-        'test_dataloader = val_dataloader\n'
-        "val_evaluator = dict(type='Accuracy', topk=(1,))\n"
-        "test_evaluator = val_evaluator\n"
+    more = (
+        'model.update(train_cfg=None)\n'
         'train_cfg = dict(max_epochs=10, val_interval=10)\n'
         'default_hooks = dict(checkpoint=dict(interval=10))\n'
         'custom_hooks = []\n'  # averages of so few steps are still the initial weights
         'param_scheduler = None\n'
         'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n'
-    )  # fmt: skip
+        "log_level = 'INFO'\n"
+    )
+    config = write_toy_leaf(tmp_path / 'toy.py', leaf, arch, pictures, more)
     run = dict(cwd=tmp_path, capture_output=True, text=True, timeout=600)
     trained = subprocess.run(
         [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir', 'work', '--seed', '0'], **run

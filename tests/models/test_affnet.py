@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import mmfreq
+from mmfreq.layers import AdaptiveFrequencyFilter
 from mmfreq.models.backbones.affnet import ARCHS
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
@@ -150,3 +151,68 @@ def test_expansion_is_at_most_960_wide():
     with torch.device('meta'):
         widths = [mmfreq.build_classifier(arch).head_features for arch in PARAMS]
     assert widths == [576, 768, 960]
+
+
+def test_recomputation_changes_no_number_and_no_statistic():
+    found = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = contract.awaken(mmfreq.build_backbone('affnet-micro', with_cp=with_cp, drop_path_rate=0.5)).train()
+        torch.manual_seed(1)
+        for seed in range(2):
+            outs = model(contract.image(2, 3, 64, 96 + 32 * seed).requires_grad_())
+            sum((o * o).sum() for o in outs).backward()
+        norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert {norm.momentum for norm in norms} == {0.1} and {int(norm.num_batches_tracked) for norm in norms} == {2}
+        found.append([*outs, *(p.grad for p in model.parameters()), *model.buffers()])
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, plain, rtol=0, atol=0)
+
+
+def test_initialised_as_the_published_code_really_does():
+    model = mmfreq.build_classifier('affnet-micro')
+    fc = model.classifier.fc
+    bound = (6 / (fc.in_features + fc.out_features)) ** 0.5
+    assert 0.99 * bound < fc.weight.abs().max() <= bound and not fc.bias.any()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.GroupNorm):
+            assert module.eps == 1e-5 and (module.weight == 1).all() and not module.bias.any(), name
+        if isinstance(module, torch.nn.Conv2d):
+            bound = module.weight[0].numel() ** -0.5
+            assert module.bias is None and 0.8 * bound < module.weight.abs().max() <= bound, name
+    mixers = [m for m in model.modules() if isinstance(m, AdaptiveFrequencyFilter)]
+    assert len(mixers) == 3
+    for part in ('w1', 'b1', 'w2', 'b2'):
+        assert torch.cat([getattr(m, part).flatten() for m in mixers]).std().item() == pytest.approx(0.02, rel=0.2), part
+
+
+def test_backend_and_drop_path_reach_every_block():
+    model = mmfreq.build_backbone('affnet-et', spectral='matmul', drop_path_rate=0.4)
+    assert {m.spectral for m in model.modules() if isinstance(m, AdaptiveFrequencyFilter)} == {'matmul'}
+    rates = [block.drop_path.p for stage in model.stages[1:] for block in list(stage[1].global_rep)[:-1]]
+    assert rates == pytest.approx([0.4 * k / 8 for k in range(9)])
+
+
+def test_a_block_always_dropped_is_the_identity():
+    model = contract.awaken(mmfreq.build_backbone('affnet-micro', drop_path_rate=1.0)).train()
+    block = model.layer_5[1].global_rep[0]
+    x = torch.randn(2, 32, 5, 4)
+    torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+    assert not torch.allclose(block.eval()(x), x)
+
+
+def test_nothing_is_stored_at_a_grid():
+    plain = contract.awaken(mmfreq.build_backbone('affnet-micro')).eval()
+    other = mmfreq.build_backbone('affnet-micro', img_size=512, filter_resize='modes').eval()
+    other.load_state_dict(plain.state_dict())
+    for size in ((64, 64), (200, 328), (33, 47)):
+        x = contract.image(1, 3, *size)
+        for a, b in zip(other(x), plain(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_each_stride_rounds_up():
+    model = mmfreq.build_backbone('affnet-micro')
+    assert (model.stage_sides(200), model.stage_sides(328)) == ((50, 25, 13, 7), (82, 41, 21, 11))
+    assert mmfreq.build_backbone('affnet-micro', output_stride=16).stage_sides(200) == (50, 25, 13, 13)
+    assert mmfreq.build_backbone('affnet-micro', output_stride=8).stage_sides(200) == (50, 25, 25, 25)

@@ -4,28 +4,31 @@ import pytest
 import torch
 
 import mmfreq
-from mmfreq.layers import GlobalFilter
+from mmfreq.layers import GlobalFilter, StoredFilter
 from mmfreq.models.backbones.gfnet import ARCHS, GFNetBlock
+from mmfreq.models.backbones.gfnet_cnn import GFNetCNNBlock
 from mmfreq.models.backbones.gfnet_pyramid import ARCHS as PYRAMIDS
 from mmfreq.ops import resize_filter, resize_tokens
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
 from mmfreq.testing.reference_weights import reference_input
 
-# classifier; without head and final norm, which is the dense backbone; classifier stored at 384 (facts of the paper's code)
+# classifier; without head; without final norm too (the dense backbone); classifier stored at 384 (facts of the paper's code)
 PARAMS = {
-    'gfnet-ti': (7_511_784, 7_254_272, 8_837_864),
-    'gfnet-xs': (15_985_768, 15_600_000, 17_974_888),
-    'gfnet-s': (24_869_608, 24_483_840, 27_933_928),
-    'gfnet-b': (43_120_616, 42_606_592, 47_206_376),
-    'gfnet-h-ti': (15_085_096, 14_571_072, 18_452_008),
-    'gfnet-h-s': (32_162_632, 31_392_096, 37_213_000),
-    'gfnet-h-b': (53_744_200, 52_973_664, 61_405_768),
+    'gfnet-ti': (7_511_784, 7_254_784, 7_254_272, 8_837_864),
+    'gfnet-xs': (15_985_768, 15_600_768, 15_600_000, 17_974_888),
+    'gfnet-s': (24_869_608, 24_484_608, 24_483_840, 27_933_928),
+    'gfnet-b': (43_120_616, 42_607_616, 42_606_592, 47_206_376),
+    'gfnet-h-ti': (15_085_096, 14_572_096, 14_571_072, 18_452_008),
+    'gfnet-h-s': (32_162_632, 31_393_632, 31_392_096, 37_213_000),
+    'gfnet-h-b': (53_744_200, 52_975_200, 52_973_664, 61_405_768),
 }
 MODELS = ['gfnet__gfnet-ti', 'gfnet__gfnet-h-ti', 'gfnet__gfnet-h-ti__img128', 'gfnet__gfnet-h-ti__img64_scaled']
 MODELS += ['gfnet__gfnet-ti__transfer256', 'gfnet__gfnet-h-ti__transfer256']
 WITH_GRADIENTS = ['gfnet__gfnet-ti__img96_gradients', 'gfnet__gfnet-h-ti__img96_gradients']
 TOLERANCE = 1e-5
+LOSS_TOLERANCE = 3e-5  # a mean of terms of both signs that nearly cancel: 6e-6 was measured
+MICRO = ['gfnet-micro', 'gfnet-h-micro', 'gfnet-cnn-micro']
 
 
 def count(model):
@@ -44,7 +47,8 @@ def build(builder, golden, **kwargs):
 @pytest.mark.parametrize('arch', PARAMS)
 def test_parameter_counts_are_the_published_on_the_meta_device(arch):
     with torch.device('meta'):
-        models = mmfreq.build_classifier(arch), mmfreq.build_backbone(arch), mmfreq.build_classifier(arch, img_size=384)
+        headless, at_384 = (mmfreq.build_classifier(arch, **kwargs) for kwargs in (dict(num_classes=0), dict(img_size=384)))
+        models = mmfreq.build_classifier(arch), headless, mmfreq.build_backbone(arch), at_384
     assert tuple(count(m) for m in models) == PARAMS[arch]
 
 
@@ -89,7 +93,7 @@ def test_golden_gradients(name, golden_folder):
     x = golden_inputs(case)[0]
     loss = golden_loss(model.forward_stages(x) if case['outputs'] != ['logits'] else [model(x)])
     loss.backward()
-    assert loss.item() == pytest.approx(case['loss'], rel=1e-4)
+    assert loss.item() == pytest.approx(case['loss'], rel=LOSS_TOLERANCE)
     params = dict(model.named_parameters())
     error, where = worst_error([params[o['name']].grad for o in case['params']], case['params'])
     assert error < TOLERANCE, (where, error)
@@ -187,6 +191,8 @@ def test_one_residual_is_around_the_whole_block_and_gamma_scales_the_branch():
 
 
 def test_stored_grids_are_floors_of_img_size():
+    isotropic = mmfreq.build_backbone('gfnet-micro', img_size=250)
+    assert isotropic.blocks[0].filter.grid == (15, 15) and isotropic.pos_embed.shape == (1, 15 * 15, 32)
     model = mmfreq.build_backbone('gfnet-h-micro', img_size=250)
     assert [blocks[0].filter.grid for blocks in model.blocks] == [(62, 62), (31, 31), (15, 15), (7, 7)]
     assert model.pos_embed.shape == (1, 62 * 62, 16)
@@ -197,9 +203,10 @@ def test_filters_from_224_have_the_sizes_of_the_published_rule_at_any_img_size()
     for size in (96, 250, 384, 512):
         model = mmfreq.build_backbone('gfnet-h-micro', img_size=size)
         mmfreq.load_weights(model, state)
-        name = 'blocks.1.0.filter.complex_weight'
-        want = resize_filter(state[name], (28 * (size // 4) // 56,) * 2, 'bicubic', (0, 1))
-        torch.testing.assert_close(model.state_dict()[name], want)
+        for stage, grid in enumerate((56, 28, 14, 7)):
+            name = f'blocks.{stage}.0.filter.complex_weight'
+            want = resize_filter(state[name], (grid * (size // 4) // 56,) * 2, 'bicubic', (0, 1))
+            torch.testing.assert_close(model.state_dict()[name], want)
 
 
 def test_a_norm_comes_before_the_mean_and_none_between_stages():
@@ -221,8 +228,136 @@ def test_position_embeddings_of_no_square_grid_are_refused_by_shape():
     state['pos_embed'] = torch.zeros(1, 195, 32)
     with pytest.raises(ValueError, match=r'pos_embed \(1, 195, 32\), model \(1, 196, 32\)'):
         mmfreq.load_weights(mmfreq.build_backbone('gfnet-micro'), state)
+    of_another_width = torch.zeros(1, 49, 16)
+    assert mmfreq.build_backbone('gfnet-micro').fit_stored('pos_embed', of_another_width) is of_another_width
 
 
 def test_reference_inputs_are_scaled_where_the_file_says_so():
     case = {'input_seed': 3, 'input_shape': [2, 2], 'input_scale': 0.5}
     torch.testing.assert_close(golden_inputs(case)[0], 0.5 * torch.from_numpy(reference_input(3, [2, 2])))
+
+
+def blocks_of(model):
+    return [block for block in model.modules() if isinstance(block, GFNetBlock | GFNetCNNBlock)]
+
+
+@pytest.mark.parametrize('arch', ['gfnet-ti', 'gfnet-h-ti', 'gfnet-cnn-t'])
+def test_initial_values_are_the_published(arch):
+    model = mmfreq.build_classifier(arch)
+    counted = dict.fromkeys((torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Conv2d, StoredFilter), 0)
+    for module in model.modules():
+        counted.update({kind: counted[kind] + 1 for kind in counted if isinstance(module, kind)})
+        if isinstance(module, torch.nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.03) and not module.bias.any()
+        elif isinstance(module, torch.nn.LayerNorm):
+            assert (module.weight == 1).all() and not module.bias.any()
+        elif isinstance(module, torch.nn.Conv2d):  # as PyTorch has it: uniform up to the root of 1 / fan-in
+            bound = module.weight[0].numel() ** -0.5
+            assert 0.9 * bound < module.weight.abs().max() <= bound and (module.bias is None or module.bias.any())
+        elif isinstance(module, StoredFilter):
+            assert module.complex_weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert all(counted.values()), counted
+    if arch != 'gfnet-cnn-t':
+        assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.03)
+
+
+@pytest.mark.parametrize('block', [GFNetBlock(8, 4, 0.5), GFNetBlock(8, 4, 0.5, 0.5), GFNetCNNBlock(8, 4, 0.5)])
+def test_drop_path_drops_the_branch_of_some_samples_and_doubles_it_in_the_others(block):
+    contract.awaken(block).train()
+    x = contract.image(32, *((8, 4, 4) if isinstance(block, GFNetCNNBlock) else (4, 4, 8)))
+    with torch.no_grad():
+        got, branch = block(x) - x, block.eval()(x) - x
+    dropped = got.flatten(1).abs().amax(1) == 0
+    assert 0 < dropped.sum() < len(x)
+    torch.testing.assert_close(got[~dropped], 2 * branch[~dropped], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('arch,rate', [('gfnet-b', 0.25), ('gfnet-h-ti', 0.1), ('gfnet-cnn-t', 0.1)])
+def test_drop_path_rates_rise_linearly_over_all_blocks(arch, rate):
+    with torch.device('meta'):
+        blocks = blocks_of(mmfreq.build_backbone(arch, drop_path_rate=rate))
+    assert [block.drop_path.p for block in blocks] == pytest.approx([rate * k / (len(blocks) - 1) for k in range(len(blocks))])
+
+
+@pytest.mark.parametrize('arch,published', zip(MICRO, ['bicubic', 'bicubic', 'bilinear']))
+def test_policy_and_backend_reach_every_filter(arch, published):
+    for kwargs, want in (({}, (published, 'auto')), (dict(filter_resize='kernel', spectral='matmul'), ('kernel', 'matmul'))):
+        model = mmfreq.build_backbone(arch, **kwargs)
+        filters = [m for m in model.modules() if isinstance(m, StoredFilter)]
+        assert len(filters) == len(blocks_of(model)) == sum(model.arch_depths)
+        assert {(each.filter_resize, each.spectral) for each in filters} == {want}
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_checkpointing_runs_every_block_a_second_time(arch):
+    model = mmfreq.build_backbone(arch, with_cp=True)
+    runs = []
+    for block in blocks_of(model):
+        block.register_forward_pre_hook(lambda block, _: runs.append(block))
+    sum(out.sum() for out in model(contract.image(1, 3, 64, 64).requires_grad_())).backward()
+    assert [runs.count(block) for block in blocks_of(model)] == [2] * sum(model.arch_depths)
+
+
+@pytest.mark.parametrize(
+    'arch,frozen',
+    [
+        ('gfnet-micro', ('pos_embed', 'patch_embed.', 'blocks.0.', 'blocks.1.')),
+        ('gfnet-h-micro', ('pos_embed', 'patch_embed.0.', 'patch_embed.1.', 'blocks.0.', 'blocks.1.')),
+        ('gfnet-cnn-micro', ('downsample_layers.0.', 'downsample_layers.1.', 'stages.0.', 'stages.1.', 'norm0.', 'norm1.')),
+    ],
+)
+def test_frozen_stages_freeze_stem_and_position_embeddings_too(arch, frozen):
+    contract.check_frozen(mmfreq.build_backbone(arch, frozen_stages=1), frozen)
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_parts_after_the_last_returned_stage_are_not_built_and_said_to_be_dropped(arch):
+    state = mmfreq.build_classifier(arch).state_dict()
+    cut = mmfreq.build_backbone(arch)
+    cut.drop_stages(2)
+    cut.out_indices = (1,)
+    for model in (mmfreq.build_backbone(arch, out_indices=(1,)), cut):
+        assert len(blocks_of(model)) == sum(model.arch_depths[:2])
+        report = mmfreq.load_weights(model, state)
+        later = {n for n, why in report.dropped.items() if 'after the last' in why}
+        assert later == {n for n in state if n not in model.state_dict() and not n.startswith(('norm.', 'head.'))} != set()
+        assert report.loaded == len(state) - len(report.dropped) and len(model(contract.image(1, 3, 64, 64))) == 1
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_load_state_dict_and_mmengine_take_a_classifiers_file_of_another_size(arch, tmp_path):
+    from mmengine.runner import load_checkpoint
+
+    state = contract.awaken(mmfreq.build_classifier(arch)).state_dict()
+    want = mmfreq.build_backbone(arch, img_size=96)
+    report = mmfreq.load_weights(want, state)
+    assert report.resized.keys() == {n for n in state if n.endswith('complex_weight') or n == 'pos_embed'}
+    plain, by_mmengine = (mmfreq.build_backbone(arch, img_size=96) for _ in range(2))
+    plain.load_state_dict(state, strict=True)
+    torch.save({'model': state}, tmp_path / 'published.pth')
+    load_checkpoint(by_mmengine, str(tmp_path / 'published.pth'), map_location='cpu', strict=True)
+    for model in (plain, by_mmengine):
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value, want.state_dict()[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize('arch,multiple', [('gfnet-micro', 16), ('gfnet-h-micro', 4)])
+def test_pixels_beyond_the_last_whole_patch_are_not_seen(arch, multiple):
+    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    height, width = 5 * 16 + multiple - 1, 7 * 16 + multiple - 1
+    x = contract.image(2, 3, height, width)
+    with torch.no_grad():
+        for a, b in zip(model(x), model(x[..., : 5 * 16, : 7 * 16])):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_an_odd_map_loses_its_last_row_and_column_between_stages():
+    model = mmfreq.build_backbone('gfnet-h-micro')
+    x = contract.image(1, 16, 7, 9)
+    torch.testing.assert_close(model.patch_embed[1](x), model.patch_embed[1](x[..., :6, :8]))
+    assert model.patch_embed[1](x).shape == (1, 3, 4, 24)
+
+
+def test_fewer_blocks_than_quarters_are_told():
+    with pytest.raises(ValueError, match='at least 4 blocks, got depth=3'):
+        mmfreq.models.backbones.GFNet(dict(dim=8, depth=3))

@@ -1,5 +1,7 @@
 """GFNet-CNN: what we say of our reconstruction holds, and it is labelled wherever a user meets it."""
 
+from itertools import permutations
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ ARCHS = [arch for arch in gfnet_cnn.ARCHS if 'micro' not in arch]
 
 
 def test_it_is_labelled():
-    for text in (gfnet_cnn.__doc__, gfnet_cnn.GFNetCNN.__doc__, GFNetCNNClassifier.__doc__):
+    for text in (gfnet_cnn.__doc__, gfnet_cnn.GFNetCNNBlock.__doc__, gfnet_cnn.GFNetCNN.__doc__, GFNetCNNClassifier.__doc__):
         assert 'our reconstruction' in text.lower()
     state = mmfreq.build_backbone('gfnet-cnn-micro').state_dict()
     assert describe(state) == 'GFNet-CNN (our reconstruction)'
@@ -42,11 +44,21 @@ def test_its_sizes_are_those_of_convnext():
         assert [len(stage.blocks) for stage in theirs.stages] == list(ours.arch_depths)
 
 
-@pytest.mark.parametrize('arch', ['gfnet-micro', 'gfnet-h-micro', 'hornet-micro', 'dfformer-micro'])
-def test_files_of_other_models_are_refused_by_name(arch):
-    state = mmfreq.build_classifier(arch).state_dict()
-    with pytest.raises(CheckpointError, match=describe(state).split(' (')[0]):
-        mmfreq.load_weights(mmfreq.build_backbone('gfnet-cnn-micro'), state)
+LOOKS = {
+    'gfnet-micro': r'GFNet \(isotropic\)',
+    'gfnet-h-micro': r'GFNet-H \(pyramid\)',
+    'gfnet-cnn-micro': r'GFNet-CNN \(our reconstruction\)',
+    'hornet-micro': 'HorNet',
+    'dfformer-micro': 'DFFormer',
+}
+
+
+@pytest.mark.parametrize('ours,theirs', [pair for pair in permutations(LOOKS, 2) if 'gfnet' in ''.join(pair)])
+def test_files_of_other_models_are_refused_by_name(ours, theirs):
+    state, model = mmfreq.build_classifier(theirs).state_dict(), mmfreq.build_backbone(ours)
+    for load in (mmfreq.load_weights, lambda model, state: model.load_state_dict(state, strict=False)):
+        with pytest.raises(CheckpointError, match=f'look like {LOOKS[theirs]}.*the model is {LOOKS[ours]}'):
+            load(model, state)
 
 
 def test_its_classifier_fills_its_backbone():
@@ -55,3 +67,36 @@ def test_its_classifier_fills_its_backbone():
     assert report.layout == 'our reconstruction' and set(report.fresh) == {
         f'norm{i}.{p}' for i in range(4) for p in ('weight', 'bias')
     }
+
+
+@pytest.mark.parametrize('arch', gfnet_cnn.ARCHS)
+def test_parameters_counted_by_hand(arch):
+    sizes = gfnet_cnn.ARCHS[arch]
+    total = (3 * 16 + 3) * sizes.dims[0]  # stem: 4x4 convolution with bias, norm
+    total += sum(2 * a + 4 * a * b + b for a, b in zip(sizes.dims, sizes.dims[1:]))  # norm, 2x2 convolution
+    for dim, depth, grid in zip(sizes.dims, sizes.depths, (56, 28, 14, 7)):
+        mixer = dim // 2 * (2 * grid * (grid // 2 + 1) + 9) + 2 * 2 * dim  # half global, half 3x3; two norms
+        total += depth * (mixer + 2 * dim * 4 * dim + 5 * dim + dim)  # MLP with biases, layer scale
+    with torch.device('meta'):
+        backbone, classifier = mmfreq.build_backbone(arch), mmfreq.build_classifier(arch)
+    assert sum(p.numel() for p in backbone.parameters()) == total + 2 * sum(sizes.dims)
+    assert sum(p.numel() for p in classifier.parameters()) == total + 2 * sizes.dims[-1] + 1000 * (sizes.dims[-1] + 1)
+
+
+def test_a_block_is_one_residual_around_filter_mlp_and_layer_scale():
+    block = gfnet_cnn.GFNetCNNBlock(8, 7)
+    assert (block.gamma == 1e-6).all()
+    torch.nn.init.constant_(block.gamma, 0.5)
+    x = torch.randn(2, 8, 7, 7)
+    branch = block.mlp(block.filter(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(block(x), x + 0.5 * branch)
+
+
+def test_the_classifier_norms_the_mean_and_the_backbone_each_map():
+    classifier, backbone = mmfreq.build_classifier('gfnet-cnn-micro', num_classes=3), mmfreq.build_backbone('gfnet-cnn-micro')
+    backbone.load_state_dict(classifier.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    raw = classifier.forward_stages(x)
+    torch.testing.assert_close(classifier(x), classifier.head(classifier.norm(raw[-1].mean((2, 3)))))
+    for i, out in enumerate(backbone(x)):
+        torch.testing.assert_close(out, getattr(backbone, f'norm{i}')(raw[i]))

@@ -39,9 +39,10 @@ def test_tensor_loss_and_predict(arch):
 
 
 def test_batch_augmentations_and_soft_labels():
-    model = build('gfnet-micro', train_cfg=dict(augments=[dict(type='Mixup', alpha=1.0)]), data_preprocessor=dict(num_classes=5))
+    model = build('gfnet-micro', train_cfg=dict(augments=[dict(type='Mixup', alpha=1.0)]), data_preprocessor=dict(num_classes=1000))
     data = model.data_preprocessor(dict(inputs=contract.image(2, 3, 64, 64), data_samples=samples(0, 3)), training=True)
     scores = torch.stack([s.gt_score for s in data['data_samples']])
+    assert scores.shape == (2, 5)  # as wide as the head, whatever an inherited config says
     torch.testing.assert_close(scores.sum(1), torch.ones(2))
     loss = model(data['inputs'], data['data_samples'], mode='loss')['loss']
     want = -(scores * model(data['inputs']).log_softmax(1)).sum(1).mean()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmfreq.ops import apply_filter, half_width, irfft2, rfft2
+from mmfreq.ops import apply_filter, half_width, irfft2, map_spectrum, rfft2
 from mmfreq.ops.fft import irfft2_written_out
 
 GRIDS = [(7, 7), (8, 8), (14, 15), (1, 5), (5, 1), (1, 1), (1, 8), (13, 11), (25, 42), (37, 41)]
@@ -128,8 +128,106 @@ def test_bad_arguments_are_told():
         apply_filter(torch.ones(1, 2, 8, 8, dtype=torch.int64), random(2, 8, 5, 2))
 
 
+def gated(re, im):
+    """A function of the spectrum whose result is not Hermitian in the zero and Nyquist columns."""
+    return re * im.sigmoid() + 0.5, im * (re + im).tanh()
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('size', GRIDS)
+def test_the_same_spectrum_gives_the_map_back(size, backend):
+    x = random(2, 3, *size)
+    got = map_spectrum(x, lambda re, im: (re, im), backend=backend)
+    torch.testing.assert_close(got, x, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('size', GRIDS)
+def test_the_function_sees_the_orthonormal_half_spectrum(size, backend):
+    x, seen = random(2, 3, *size), []
+
+    def look(re, im):
+        seen.append(torch.complex(re, im))
+        return re, im
+
+    map_spectrum(x, look, backend=backend)
+    torch.testing.assert_close(seen, [rfft2(x)], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('size', GRIDS)
+def test_a_map_that_multiplies_is_the_filter(size, backend):
+    x, weight = random(2, 3, *size), random(3, size[0], half_width(size[1]), 2)
+    c, d = weight.unbind(-1)
+    got = map_spectrum(x, lambda a, b: (a * c - b * d, a * d + b * c), backend=backend)
+    torch.testing.assert_close(got, apply_filter(x, weight, backend=backend), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize('size', GRIDS)
+def test_all_forms_agree_on_maps_that_are_not_hermitian(size):
+    x = random(2, 3, *size)
+    spec = rfft2(x)
+    spec = torch.complex(*gated(spec.real, spec.imag))
+    fft = map_spectrum(x, gated, backend='fft')
+    torch.testing.assert_close(map_spectrum(x, gated, backend='matmul'), fft, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(irfft2_written_out(spec, size), fft, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('dims', [(1, 2), (0, 3), (3, 0), (-1, -3)])
+def test_dims_of_a_map_may_lie_anywhere(dims, backend):
+    x = random(2, 3, 9, 10)
+    got = map_spectrum(x.movedim((-2, -1), dims), gated, dims=dims, backend=backend)
+    torch.testing.assert_close(got.movedim(dims, (-2, -1)), map_spectrum(x, gated, backend=backend))
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_the_function_sees_h_and_f_where_the_map_has_h_and_w(backend):
+    shapes = []
+    map_spectrum(random(2, 9, 10, 3), lambda re, im: (shapes.append(re.shape), (re, im))[1], dims=(1, 2), backend=backend)
+    assert shapes == [(2, 9, 6, 3)]
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('size', [(3, 4), (4, 5), (1, 3)])
+def test_gradients_of_a_map(size, backend):
+    x = random(1, 2, *size).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: map_spectrum(a, gated, backend=backend), (x,))
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_function_gets_float32_and_the_map_keeps_its_dtype(dtype, backend):
+    x, seen = random(1, 2, 14, 14).to(dtype), []
+
+    def work(re, im):
+        seen.extend((re.dtype, im.dtype, (re.flatten(0, 2) @ im.flatten(0, 2).T).dtype))  # a product that autocast would lower
+        return gated(re, im)
+
+    with torch.autocast('cpu', torch.bfloat16):
+        got = map_spectrum(x, work, backend=backend)
+    assert got.dtype == dtype
+    assert set(seen) == {torch.float64 if dtype == torch.float64 else torch.float32}
+    exact = map_spectrum(x.double(), gated)
+    torch.testing.assert_close(got, exact.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_bad_arguments_of_a_map_are_told():
+    with pytest.raises(ValueError, match='auto, fft, matmul'):
+        map_spectrum(random(1, 2, 8, 8), gated, backend='ftt')
+    with pytest.raises(TypeError, match='floating'):
+        map_spectrum(torch.ones(1, 2, 8, 8, dtype=torch.int64), gated)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('size', [(7, 7), (8, 8), (14, 14), (16, 16), (28, 28), (32, 32), (25, 42)])
 def test_cuda_has_the_meaning_of_the_cpu(size):
     x, weight = random(2, 3, *size, dtype=torch.float32), random(3, size[0], half_width(size[1]), 2, dtype=torch.float32)
     torch.testing.assert_close(apply_filter(x.cuda(), weight.cuda()).cpu(), apply_filter(x, weight), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('size', [(7, 7), (8, 8), (16, 16), (25, 42), (32, 32)])
+def test_a_map_on_cuda_has_the_meaning_of_the_cpu(size):
+    x = random(2, 3, *size, dtype=torch.float32)
+    torch.testing.assert_close(map_spectrum(x.cuda(), gated).cpu(), map_spectrum(x, gated), rtol=1e-5, atol=1e-5)

@@ -7,9 +7,10 @@ optim_wrapper = dict(
     ),
     clip_grad=dict(max_norm=1.0),
 )
+# By epochs, the cosine from epoch 0 on, under the warm-up. mmengine reaches a scheduler's last value one epoch before its end.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5, end=300, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=6),
+    dict(type='CosineAnnealingLR', T_max=300, eta_min=1e-5, by_epoch=True, end=301),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
 val_cfg = dict()

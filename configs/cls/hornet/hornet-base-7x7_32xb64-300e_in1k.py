@@ -3,9 +3,9 @@ _base_ = [
     '../../_base_/models/image_classifier.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/default_runtime.py',
-    '../../_base_/schedules/hornet_in1k_300e.py',
+    '../../_base_/schedules/hornet_in1k_300e_accumulated.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/13a748487711492e9704/?dl=1'
+published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/13a748487711492e9704/?dl=1'
 model = dict(arch='hornet-base-7x7', drop_path_rate=0.5)
-optim_wrapper = dict(clip_grad=dict(max_norm=5.0), accumulative_counts=2)
+optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
 train_dataloader = dict(batch_size=64)

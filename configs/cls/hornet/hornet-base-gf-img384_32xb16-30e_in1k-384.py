@@ -1,9 +1,15 @@
-# hornet-base-gf-img384 on ImageNet-1k at 384: no file, top-1: unknown. The recipe, that of large, is our choice.
+# hornet-base-gf-img384 on ImageNet-1k at 384: no file, top-1: unknown.
+# The recipe, that of large from the weights of base-gf at 224, is our choice.
 _base_ = [
     '../../_base_/models/image_classifier_plain.py',
     '../../_base_/datasets/imagenet_384_warped.py',
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_finetune_30e.py',
 ]
-model = dict(arch='hornet-base-gf-img384', drop_path_rate=0.5)
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/c212d1d8a3914b47a5c1/?dl=1'
+model = dict(
+    arch='hornet-base-gf-img384',
+    drop_path_rate=0.5,
+    init_cfg=dict(type='Pretrained', checkpoint=imagenet_checkpoint),
+)
 train_dataloader = dict(batch_size=16)

@@ -5,6 +5,12 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_finetune_30e.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/eec48d5eca5a48d98fd2/?dl=1'
-model = dict(arch='hornet-large-gf-img384', drop_path_rate=0.4)
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8600206ebdfa485f98d0/?dl=1'
+model = dict(
+    arch='hornet-large-gf-img384',
+    drop_path_rate=0.4,
+    init_cfg=dict(
+        type='Pretrained', checkpoint=imagenet_checkpoint, fresh=('head.',)
+    ),  # the published run keeps 1000 rows of the head
+)
 train_dataloader = dict(batch_size=16)

@@ -1,11 +1,13 @@
-# hornet-large-gf on ImageNet-1k: published for ImageNet-22k alone; top-1: unknown. The recipe, that of base-gf, is our choice.
+# hornet-large-gf on ImageNet-1k: published for ImageNet-22k alone (a head of other classes); top-1: unknown.
+# The recipe, that of base-gf, is our choice.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/default_runtime.py',
-    '../../_base_/schedules/hornet_in1k_300e.py',
+    '../../_base_/schedules/hornet_in1k_300e_accumulated.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8600206ebdfa485f98d0/?dl=1'
+published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8600206ebdfa485f98d0/?dl=1'
 model = dict(arch='hornet-large-gf', drop_path_rate=0.5)
-optim_wrapper = dict(clip_grad=dict(max_norm=1.0), accumulative_counts=2)
-train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
+train_pipeline = [step | dict(magnitude_level=15) if step.type == 'RandAugment' else step for step in _base_.train_pipeline]
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))

@@ -196,7 +196,7 @@ class FrequencyBackbone(BaseModule):
     def init_weights(self) -> None:
         """Nothing but `init_cfg=dict(type='Pretrained', ...)`: the constructor has initialised as published."""
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            report = load_weights(self, self.init_cfg['checkpoint'], fresh=tuple(self.init_cfg.get('fresh', ())))
+            report = load_weights(self, self.init_cfg['checkpoint'], fresh=self.init_cfg.get('fresh', ()))
             print_log(f'{type(self).__name__}: {report}', logger='current')
             self._is_init = True
         else:

@@ -170,6 +170,8 @@ class GFNet(GFNetBase):
     ):
         super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
         dim, depth = self.arch.dim, self.arch.depth
+        if depth < self.num_stages:
+            raise ValueError(f'GFNet returns the maps after its four quarters and needs at least 4 blocks, got depth={depth}')
         self.img_size = self.preprocessing.size if img_size is None else img_size
         self.grid = self.img_size // PATCH
         self.channels = (dim,) * self.num_stages

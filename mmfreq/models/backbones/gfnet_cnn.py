@@ -32,7 +32,7 @@ class GFNetCNNArch:
     depths: tuple[int, int, int, int]
 
 
-# sizes of ConvNeXt: our choice, the paper's are not known
+# our reconstruction: the sizes are ConvNeXt's, those of the paper are not known; micro is for tests
 ARCHS = {
     'gfnet-cnn-micro': GFNetCNNArch((16, 24, 32, 48), (1, 1, 2, 1)),
     'gfnet-cnn-t': GFNetCNNArch((96, 192, 384, 768), (3, 3, 9, 3)),
@@ -45,7 +45,7 @@ MLP_RATIO = 4
 
 
 class GFNetCNNBlock(nn.Module):
-    """Global-local filter (which norms before and after), channels-last MLP, layer scale; one residual, as in ConvNeXt.
+    """Our reconstruction: global-local filter (which norms before and after), channels-last MLP, layer scale; one residual.
 
     Args:
         channels: C, even.

@@ -23,7 +23,7 @@ class FrequencyImageClassifier(BaseClassifier):
         num_classes: width of the head.
         loss: config of mmpretrain's loss; it gets logits, and labels or, after batch augmentations, soft labels.
         train_cfg: `dict(augments=[...])`, batch augmentations such as Mixup and CutMix.
-        data_preprocessor: config of mmpretrain's `ClsDataPreprocessor`.
+        data_preprocessor: config of mmpretrain's `ClsDataPreprocessor`; its soft labels get the width of the head.
         init_cfg: `dict(type='Pretrained', checkpoint=FILE)`, strictly; with `fresh=('head.',)` the head starts anew.
         **kwargs: of the classifier: `drop_path_rate`, `img_size`, `spectral`, ...
 
@@ -41,7 +41,7 @@ class FrequencyImageClassifier(BaseClassifier):
         init_cfg: dict | None = None,
         **kwargs,
     ):
-        data_preprocessor = {'type': 'mmpretrain.ClsDataPreprocessor', **(data_preprocessor or {})}
+        data_preprocessor = {'type': 'mmpretrain.ClsDataPreprocessor', **(data_preprocessor or {}), 'num_classes': num_classes}
         if train_cfg and train_cfg.get('augments'):
             data_preprocessor['batch_augments'] = train_cfg
         super().__init__(data_preprocessor=data_preprocessor)
