@@ -109,7 +109,13 @@ def test_policy_and_backend_are_checked_and_the_backends_agree(arch):
     with torch.no_grad():
         for a, b in zip(twin(x), model(x)):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    for wrong in (dict(spectral='fftw'), dict(filter_resize='nearest'), dict(frozen_stages=4), dict(out_indices=(4,))):
+    for wrong in (
+        dict(spectral='fftw'),
+        dict(filter_resize='nearest'),
+        dict(frozen_stages=4),
+        dict(out_indices=(4,)),
+        dict(img_size=16),
+    ):
         with pytest.raises(ValueError, match=str(next(iter(wrong.values()))).strip('(),')):
             mmfreq.build_backbone(arch, **wrong)
 

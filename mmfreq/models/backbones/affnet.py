@@ -7,7 +7,6 @@ are the published ones; the code is ours. Ours differs in: stochastic depth exis
 Legend: B batch, C channels, H W grid.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -160,34 +159,20 @@ class AFFNet(FrequencyBackbone):
     """
 
     family = 'affnet'
+    default_arch = 'affnet'
     published_resize = 'bilinear'  # none: the masks do not depend on the grid
     preprocessing = Preprocessing(256, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resize=288, interpolation='bilinear')
     ARCHS = ARCHS
 
-    def __init__(
-        self,
-        arch: str | dict = 'affnet',
-        in_channels: int = 3,
-        out_indices: Iterable[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        img_size: int | None = None,
-        filter_resize: str | None = None,
-        spectral: str = 'auto',
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
-        output_stride: int = 32,
-    ):
-        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+    def build(self, drop_path_rate: float, output_stride: int = 32) -> None:
         if output_stride not in OUTPUT_STRIDES:
             raise ValueError(f'output_stride of AFFNet is one of {", ".join(map(str, OUTPUT_STRIDES))}, got {output_stride}')
         arch = self.arch
-        self.img_size = self.preprocessing.size if img_size is None else img_size
         self.channels = arch.channels
         self.output_stride = output_stride
         self.strides = tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
         self.arch_depths = (STAGE2_RESIDUALS, *arch.depths)
-        self.conv_1 = ConvNormAct(in_channels, arch.stem[0], 3, stride=2)
+        self.conv_1 = ConvNormAct(self.in_channels, arch.stem[0], 3, stride=2)
         self.layer_1 = nn.Sequential(InvertedResidual(*arch.stem, arch.expand))
         widths = (arch.stem[1], *arch.channels)
         rates = drop_path_rates(drop_path_rate, arch.depths)
@@ -200,7 +185,6 @@ class AFFNet(FrequencyBackbone):
             else:
                 parts.append(AFFStage(widths[i + 1], rates[i - 1], self.spectral))
             self.add_module(f'layer_{i + 2}', nn.Sequential(*parts))
-        self.freeze()
 
     @property
     def stages(self) -> list[nn.Sequential]:

@@ -1,7 +1,7 @@
 """What every backbone shares: its arguments, freezing, loading of published files, and what it states about itself.
 
-A family gives a table `ARCHS` of frozen records, sets `channels` and `strides`, and implements `forward_stages`, `forward`,
-`stage_sides`, `frozen_parts` and `block_position`.
+A family gives a table `ARCHS` of frozen records and implements `build`, `forward_stages`, `forward`, `stage_sides`, `drop_stages`,
+`frozen_parts` and `block_position`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,10 +47,13 @@ class FrequencyBackbone(BaseModule):
     """Base of the backbones.
 
     Args:
-        arch: name in `ARCHS` (hyphens or underscores) or a dict with the fields of its records.
+        arch: name in `ARCHS` (hyphens or underscores) or a dict with the fields of its records; default `default_arch`.
         in_channels: channels of the image.
         out_indices: stages to return, in this order; negative ones count from the last. Stages after the last one returned are not
             built, so that every parameter has a gradient, as DDP wants it. None of them returned (a classifier) builds all.
+        drop_path_rate: of the last block; rates rise linearly from 0.
+        img_size: square image size, in pixels, at whose grids filters and position embeddings are stored; default the published
+            one. Maps of other sizes resize them in forward.
         filter_resize: policy of `mmfreq.ops.resize` from the stored grid to the map's; None is the published one.
         spectral: backend of `mmfreq.ops.fft`.
         frozen_stages: -1 freezes nothing; k freezes the stem, stages 0..k and their output norms (no gradient, eval mode).
@@ -64,6 +67,7 @@ class FrequencyBackbone(BaseModule):
     """
 
     family: ClassVar[str]
+    default_arch: ClassVar[str]
     published_resize: ClassVar[str]  # the policy of `ops/resize.py` that the published weights were trained with
     num_stages: ClassVar[int] = 4
     ARCHS: ClassVar[Mapping[str, Any]]
@@ -75,26 +79,45 @@ class FrequencyBackbone(BaseModule):
 
     def __init__(
         self,
-        arch: str | dict,
+        arch: str | dict | None = None,
         in_channels: int = 3,
         out_indices: Iterable[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        img_size: int | None = None,
         filter_resize: str | None = None,
         spectral: str = 'auto',
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | None = None,
+        **options,
     ):
         super().__init__(init_cfg)
-        self.arch_name, self.arch = find_arch(arch, self.ARCHS)
+        self.arch_name, self.arch = find_arch(self.default_arch if arch is None else arch, self.ARCHS)
         self.in_channels = in_channels
         self.out_indices = tuple(stage_index(i, self.num_stages) for i in out_indices)
         self.built_stages = max(self.out_indices, default=self.num_stages - 1) + 1
         if not -1 <= frozen_stages < self.num_stages:
             raise ValueError(f'frozen_stages must be -1 (none) to {self.num_stages - 1} (all stages), got {frozen_stages}')
+        self.img_size = self.published_img_size() if img_size is None else img_size
+        if not isinstance(self.img_size, int) or self.img_size < MIN_SIDE:
+            raise ValueError(f'img_size is the side of a square image, an integer of at least {MIN_SIDE}, got {img_size!r}')
         self.filter_resize = choose('filter_resize', filter_resize or self.published_resize, RESIZE_POLICIES)
         self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
+        self.build(drop_path_rate, **options)
+        self.freeze()
+
+    def build(self, drop_path_rate: float) -> None:
+        """Make the modules and set `channels`, `strides` and `arch_depths`; the arguments above are attributes by now.
+
+        A family's own arguments are keywords of its `build`.
+        """
+        raise NotImplementedError
+
+    def published_img_size(self) -> int:
+        """Side of the images at whose grids the published weights of this arch are stored."""
+        return self.preprocessing.size
 
     @property
     def out_channels(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ dense backbones, in the classifiers and in `gfformer-s18` too (published: the tr
 Legend: B batch, C channels, H W grid, M = 2C mixed channels; maps are channels-last inside.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -156,31 +156,18 @@ class DFFormer(StagedBackbone):
     """
 
     family = 'dfformer'
+    default_arch = 'dfformer-s18'
     published_resize = 'bicubic'
     preprocessing = Preprocessing(resize=224)
     ARCHS = ARCHS
 
-    def __init__(
-        self,
-        arch: str | dict = 'dfformer-s18',
-        in_channels: int = 3,
-        out_indices: Iterable[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        img_size: int | None = None,
-        filter_resize: str | None = None,
-        spectral: str = 'auto',
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
-    ):
-        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+    def build(self, drop_path_rate: float) -> None:
         arch = self.arch
-        self.img_size = self.preprocessing.size if img_size is None else img_size
         self.channels = tuple(arch.dims)
         self.strides = STRIDES
         self.arch_depths = tuple(arch.depths)
         built = self.channels[: self.built_stages]
-        self.downsample_layers = nn.ModuleList([Downsampling(in_channels, built[0], 7, 4, 2, 'post_norm')])
+        self.downsample_layers = nn.ModuleList([Downsampling(self.in_channels, built[0], 7, 4, 2, 'post_norm')])
         self.downsample_layers.extend(Downsampling(a, b, 3, 2, 1, 'pre_norm') for a, b in pairwise(built))
         act = ACTIVATIONS[choose('act', arch.act, tuple(ACTIVATIONS))]
         self.stages = nn.ModuleList()
@@ -190,7 +177,6 @@ class DFFormer(StagedBackbone):
         for i in self.out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(arch.dims[i], eps=1e-6))
         self.apply(init_published)
-        self.freeze()
 
     def mixer(self, stage: int, act: Callable[[], nn.Module]) -> nn.Module:
         """A new token mixer of `stage`."""

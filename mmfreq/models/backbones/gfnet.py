@@ -9,7 +9,6 @@ forward for maps of another size.
 Legend: B batch, C channels, H W grid; maps are channels-last inside.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -153,39 +152,25 @@ class GFNet(GFNetBase):
         the authors exists; this choice of maps is ours.
     """
 
+    default_arch = 'gfnet-ti'
     ARCHS = ARCHS
 
-    def __init__(
-        self,
-        arch: str | dict = 'gfnet-ti',
-        in_channels: int = 3,
-        out_indices: Iterable[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        img_size: int | None = None,
-        filter_resize: str | None = None,
-        spectral: str = 'auto',
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
-    ):
-        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+    def build(self, drop_path_rate: float) -> None:
         dim, depth = self.arch.dim, self.arch.depth
         if depth < self.num_stages:
             raise ValueError(f'GFNet returns the maps after its four quarters and needs at least 4 blocks, got depth={depth}')
-        self.img_size = self.preprocessing.size if img_size is None else img_size
         self.grid = self.img_size // PATCH
         self.channels = (dim,) * self.num_stages
         self.strides = (PATCH,) * self.num_stages
         quarter = depth // self.num_stages
         self.arch_depths = (quarter, quarter, quarter, depth - 3 * quarter)
         self.add_pos_embed(dim)
-        self.patch_embed = PatchEmbed(in_channels, dim, PATCH)
+        self.patch_embed = PatchEmbed(self.in_channels, dim, PATCH)
         (rates,) = drop_path_rates(drop_path_rate, (depth,))
         shared = dict(filter_resize=self.filter_resize, spectral=self.spectral)
         built = sum(self.arch_depths[: self.built_stages])
         self.blocks = nn.ModuleList(GFNetBlock(dim, self.grid, rate, **shared) for rate in rates[:built])
         self.apply(init_linear)
-        self.freeze()
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         self.check_input(x)

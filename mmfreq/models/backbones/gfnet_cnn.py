@@ -9,7 +9,6 @@ weights of theirs, and no published number belongs to it.
 Legend: B batch, C channels, H W grid; `x_bhwc` is channels-last.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -84,30 +83,17 @@ class GFNetCNN(StagedBackbone):
     """
 
     family = 'gfnet'
+    default_arch = 'gfnet-cnn-t'
     published_resize = 'bilinear'
     ARCHS = ARCHS
 
-    def __init__(
-        self,
-        arch: str | dict = 'gfnet-cnn-t',
-        in_channels: int = 3,
-        out_indices: Iterable[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        img_size: int | None = None,
-        filter_resize: str | None = None,
-        spectral: str = 'auto',
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
-    ):
-        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+    def build(self, drop_path_rate: float) -> None:
         arch = self.arch
-        self.img_size = self.preprocessing.size if img_size is None else img_size
         self.channels = arch.dims
         self.strides = STRIDES
         self.arch_depths = arch.depths
         built = arch.dims[: self.built_stages]
-        self.downsample_layers = nn.ModuleList([stem(in_channels, built[0])])
+        self.downsample_layers = nn.ModuleList([stem(self.in_channels, built[0])])
         self.downsample_layers.extend(Downsampling(a, b) for a, b in pairwise(built))
         shared = dict(filter_resize=self.filter_resize, spectral=self.spectral)
         self.stages = nn.ModuleList()
@@ -117,4 +103,3 @@ class GFNetCNN(StagedBackbone):
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm2d(arch.dims[i]))
         self.apply(init_linear)
-        self.freeze()

@@ -5,7 +5,6 @@ Paper, published code and what differs: as in `gfnet`. There is no norm between 
 Legend: B batch, C channels, H W grid; maps are channels-last inside.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -50,31 +49,18 @@ class GFNetPyramid(GFNetBase):
         rounded down.
     """
 
+    default_arch = 'gfnet-h-ti'
     ARCHS = ARCHS
 
-    def __init__(
-        self,
-        arch: str | dict = 'gfnet-h-ti',
-        in_channels: int = 3,
-        out_indices: Iterable[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        img_size: int | None = None,
-        filter_resize: str | None = None,
-        spectral: str = 'auto',
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
-    ):
-        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+    def build(self, drop_path_rate: float) -> None:
         arch = self.arch
-        self.img_size = self.preprocessing.size if img_size is None else img_size
         self.grid = self.img_size // STRIDES[0]
         self.channels = arch.dims
         self.strides = STRIDES
         self.arch_depths = arch.depths
         self.add_pos_embed(arch.dims[0])
         built = arch.dims[: self.built_stages]
-        self.patch_embed = nn.ModuleList([PatchEmbed(in_channels, built[0], STRIDES[0])])
+        self.patch_embed = nn.ModuleList([PatchEmbed(self.in_channels, built[0], STRIDES[0])])
         self.patch_embed.extend(PatchEmbed(a, b, 2) for a, b in pairwise(built))
         shared = dict(layer_scale=arch.layer_scale, filter_resize=self.filter_resize, spectral=self.spectral)
         self.blocks = nn.ModuleList()
@@ -82,7 +68,6 @@ class GFNetPyramid(GFNetBase):
             grid = self.img_size // STRIDES[i]
             self.blocks.append(nn.ModuleList(GFNetBlock(arch.dims[i], grid, rate, **shared) for rate in rates))
         self.apply(init_linear)
-        self.freeze()
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         self.check_input(x)

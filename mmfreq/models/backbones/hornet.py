@@ -8,7 +8,6 @@ under autocast the global filter returns its input's dtype (published: float32).
 Legend: B batch, C channels, H W grid, n order of gnConv; `x_bhwc` is channels-last.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -128,29 +127,16 @@ class HorNet(StagedBackbone):
     """
 
     family = 'hornet'
+    default_arch = 'hornet-tiny-gf'
     published_resize = 'bilinear'
     ARCHS = ARCHS
 
-    def __init__(
-        self,
-        arch: str | dict = 'hornet-tiny-gf',
-        in_channels: int = 3,
-        out_indices: Iterable[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        img_size: int | None = None,
-        filter_resize: str | None = None,
-        spectral: str = 'auto',
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | None = None,
-    ):
-        super().__init__(arch, in_channels, out_indices, filter_resize, spectral, frozen_stages, with_cp, init_cfg)
+    def build(self, drop_path_rate: float) -> None:
         arch = self.arch
-        self.img_size = arch.img_size if img_size is None else img_size
         self.channels = tuple(arch.base_dim * 2**i for i in range(self.num_stages))
         self.strides = STRIDES
         self.arch_depths = arch.depths
-        self.downsample_layers = nn.ModuleList([stem(in_channels, self.channels[0])])
+        self.downsample_layers = nn.ModuleList([stem(self.in_channels, self.channels[0])])
         built = self.channels[: self.built_stages]
         self.downsample_layers.extend(Downsampling(a, b) for a, b in pairwise(built))
         self.stages = nn.ModuleList()
@@ -162,7 +148,9 @@ class HorNet(StagedBackbone):
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm2d(self.channels[i]))
         self.apply(init_linear)
-        self.freeze()
+
+    def published_img_size(self) -> int:
+        return self.arch.img_size
 
     def layer_decay_group(self, name: str, decay_type: str) -> int | None:
         """As published (`LearningRateDecayOptimizerConstructorHorNet`); layer_wise ids run to 12 whatever `num_layers` says."""

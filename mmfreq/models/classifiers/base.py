@@ -54,3 +54,18 @@ class FrequencyClassifier:
             nn.init.zeros_(new.bias)
         setattr(self.get_submodule(parent), name, new.to(device=old.device, dtype=old.dtype))
         self.num_classes = num_classes
+
+
+class NormedHead(FrequencyClassifier):
+    """Mean over the map, `norm`, `head` (HorNet, ConvNeXt)."""
+
+    def add_head(self, num_classes: int) -> None:
+        """Make both layers, the linear one truncated normal 0.02; for the constructor."""
+        self.num_classes = num_classes
+        self.head_features = self.channels[-1]
+        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
+        self.reset_classifier(num_classes)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = self.norm(x.mean((-2, -1)))
+        return pooled if pre_logits else self.head(pooled)

@@ -1,26 +1,16 @@
 """The ImageNet classifiers of GFNet and GFNet-H (norm, mean over the map, linear) and that of our reconstruction."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.gfnet import GFNet
 from mmfreq.models.backbones.gfnet_cnn import GFNetCNN
 from mmfreq.models.backbones.gfnet_pyramid import GFNetPyramid
-from mmfreq.models.classifiers.base import FrequencyClassifier, final_linear
+from mmfreq.models.classifiers.base import NormedHead
 
 
-class GFNetHead(FrequencyClassifier):
-    """Names `norm` and `head`; every token is normed before the mean."""
-
-    def add_head(self, num_classes: int) -> None:
-        """The norm and the last layer."""
-        self.num_classes = num_classes
-        self.head_features = self.channels[-1]
-        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
-        self.head = final_linear(self.channels[-1], num_classes)
-        if num_classes > 0:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+class GFNetHead(NormedHead):
+    """The same layers in another order: every token is normed before the mean."""
 
     def final_features(self, x: Tensor) -> Tensor:
         return to_bchw(self.norm(to_bhwc(x)))
@@ -64,7 +54,7 @@ class GFNetPyramidClassifier(GFNetHead, GFNetPyramid):
         self.add_head(num_classes)
 
 
-class GFNetCNNClassifier(FrequencyClassifier, GFNetCNN):
+class GFNetCNNClassifier(NormedHead, GFNetCNN):
     """Classifier of our reconstruction: mean over the map, norm, linear, as in ConvNeXt.
 
     Args:
@@ -78,14 +68,4 @@ class GFNetCNNClassifier(FrequencyClassifier, GFNetCNN):
 
     def __init__(self, arch: str | dict = 'gfnet-cnn-t', num_classes: int = 1000, **kwargs):
         super().__init__(arch, out_indices=(), **kwargs)
-        self.num_classes = num_classes
-        self.head_features = self.channels[-1]
-        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
-        self.head = final_linear(self.channels[-1], num_classes)
-        if num_classes > 0:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        pooled = self.norm(x.mean((-2, -1)))
-        return pooled if pre_logits else self.head(pooled)
+        self.add_head(num_classes)

@@ -1,12 +1,12 @@
 """HorNet's ImageNet classifier: mean over the map, norm, linear (in this order)."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmfreq.models.backbones.hornet import HorNet
-from mmfreq.models.classifiers.base import FrequencyClassifier, final_linear
+from mmfreq.models.classifiers.base import NormedHead
 
 
-class HorNetClassifier(FrequencyClassifier, HorNet):
+class HorNetClassifier(NormedHead, HorNet):
     """Published classifier of arXiv 2207.14284, names `norm` and `head` included.
 
     Args:
@@ -20,15 +20,8 @@ class HorNetClassifier(FrequencyClassifier, HorNet):
 
     def __init__(self, arch: str | dict = 'hornet-tiny-gf', num_classes: int = 1000, **kwargs):
         super().__init__(arch, out_indices=(), **kwargs)
-        self.num_classes = num_classes
-        self.head_features = self.channels[-1]
-        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
-        self.head = final_linear(self.channels[-1], num_classes)
+        self.add_head(num_classes)
         self.apply(init_classifier)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        pooled = self.norm(x.mean((-2, -1)))
-        return pooled if pre_logits else self.head(pooled)
 
 
 def init_classifier(module: nn.Module) -> None:
