@@ -180,3 +180,21 @@ def test_a_model_converted_as_a_whole_computes_and_returns_that_dtype(arch, dtyp
         got = model.to(dtype)(x.to(dtype))
     for a, b in zip(got, want):
         assert a.dtype == dtype and (a.float() - b).norm() / b.norm() < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', ['hornet-micro', 'affnet-micro'])
+def test_recomputation_compiles_and_counts_batches_once(arch):
+    model = contract.awaken(mmfreq.build_backbone(arch, with_cp=True)).train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    x = contract.image(2, 3, 64, 64)
+    found = []
+    for run in (model, torch.compile(model, backend='aot_eager')):
+        model.load_state_dict(state)
+        model.zero_grad()
+        outs = run(x)
+        sum((o * contract.image(*o.shape)).sum() for o in outs).backward()
+        weight = next(p for p in model.parameters() if p.ndim == 4)
+        found.append([*outs, weight.grad.clone(), *(buffer.clone() for buffer in model.buffers())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

@@ -146,7 +146,7 @@ class AFFNet(FrequencyBackbone):
     Args:
         arch, in_channels, out_indices, spectral, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0 over the blocks. Published: none.
-        img_size, filter_resize: accepted as in every family (a policy is checked), without effect: nothing is stored at a grid.
+        img_size, filter_resize: checked as in every family, without effect: nothing is stored at a grid.
         output_stride: of the last stage, 32, 16 or 8. With 16 the first convolution of layer_5 keeps the grid; with 8 that of
             layer_4 too, and that of layer_5 has dilation 2. Weights are the same.
 
