@@ -22,7 +22,14 @@ MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='mmfreq',
-    locations=['mmfreq.models.backbones', 'mmfreq.models.decode_heads', 'mmfreq.models.image_classifiers'],
+    locations=[
+        'mmfreq.models.backbones',
+        'mmfreq.models.conv_layer',
+        'mmfreq.models.decode_heads',
+        'mmfreq.models.dense_heads',
+        'mmfreq.models.image_classifiers',
+        'mmfreq.models.necks',
+    ],
 )
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfreq', locations=['mmfreq.engine'])

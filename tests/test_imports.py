@@ -33,6 +33,11 @@ RULES = {
     ),
     'mmfreq/models/factory.py': ({'torch', 'mmengine'}, {'checkpoint', 'models.backbones', 'models.classifiers'}),
     'mmfreq/models/gnconv_module.py': ({'torch', 'mmengine', 'mmcv'}, {'ops', 'layers', 'registry'}),
+    'mmfreq/models/conv_layer.py': ({'torch'}, {'layers', 'registry'}),
+    'mmfreq/models/dense_heads/*': (
+        {'torch', 'mmengine', 'mmcv', 'mmdet'},
+        {'ops', 'layers', 'registry', 'models.dense_heads'},
+    ),
     'mmfreq/models/decode_heads/*': (
         {'torch', 'mmengine', 'mmcv', 'mmseg'},
         {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.decode_heads'},

@@ -2,6 +2,7 @@
 
 from mmfreq.layers.activation import SquaredReLU, StarReLU
 from mmfreq.layers.gnconv import GlobalLocalFilter, GnConv
+from mmfreq.layers.gnconv_layer import GnConvLayer
 from mmfreq.layers.mlp import Mlp
 from mmfreq.layers.norm import LayerNorm2d
 from mmfreq.layers.spectral import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter
@@ -13,6 +14,7 @@ __all__ = [
     'GlobalFilter',
     'GlobalLocalFilter',
     'GnConv',
+    'GnConvLayer',
     'LayerNorm2d',
     'Mlp',
     'SquaredReLU',

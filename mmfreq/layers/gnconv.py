@@ -5,6 +5,8 @@ Legend: B batch, C channels, H W grid, n order; dims = C / 2^(n-1), ..., C / 2, 
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.modules.utils import _pair
 
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.norm import LayerNorm2d
@@ -47,19 +49,23 @@ class GnConv(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output; default `in_channels`.
         order: n >= 1.
-        kernel_size: side of the depth-wise convolution, odd; not used with a grid.
+        kernel_size: of the depth-wise convolution, odd; not used with a grid.
         grid: None for the depth-wise convolution, or the stored grid of a `GlobalLocalFilter`, (h, w) or one side.
         dim_ratio: dim = out_channels * dim_ratio.
         proj_out: a final 1x1 convolution from dim to out_channels; without it dim_ratio must be 1.
         scale: factor after the spatial operator (HorNet's backbone: 1/3).
+        stride, padding, dilation, padding_mode: of the depth-wise convolution, as in `Conv2d`; `padding=None` keeps the grid. The
+            gate is taken at the centres of its windows. With a grid, `padding` and `dilation` have no meaning and are left alone.
         filter_resize, spectral: as in `GlobalFilter`.
         channels_last: maps are BHWC, else BCHW; the parameters are the same.
 
     Shape:
-        `(B, in_channels, H, W)` to `(B, out_channels, H, W)`, or `(B, H, W, in_channels)` to `(B, H, W, out_channels)`.
+        `(B, in_channels, H, W)` to `(B, out_channels, H', W')`, or `(B, H, W, in_channels)` to `(B, H', W', out_channels)`; H' and
+        W' are those of a `Conv2d` of the same numbers, H and W by default.
 
     Raises:
-        ValueError: dim not divisible by 2^(order-1), an even kernel, or dim_ratio other than 1 without `proj_out`.
+        ValueError: dim not divisible by 2^(order-1), an even kernel, padding or dilation with a grid, or dim_ratio other than 1
+            without `proj_out`.
     """
 
     def __init__(
@@ -68,43 +74,71 @@ class GnConv(nn.Module):
         out_channels: int | None = None,
         *,
         order: int = 2,
-        kernel_size: int = 7,
+        kernel_size: int | tuple[int, int] = 7,
         grid: int | tuple[int, int] | None = None,
         dim_ratio: int = 1,
         proj_out: bool = True,
         scale: float = 1.0,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | None = None,
+        dilation: int | tuple[int, int] = 1,
+        padding_mode: str = 'zeros',
         filter_resize: str = 'bilinear',
         spectral: str = 'auto',
         channels_last: bool = False,
     ):
         super().__init__()
         self.channels_last = channels_last
-        out_channels = in_channels if out_channels is None else out_channels
-        dim = out_channels * dim_ratio
+        self.in_channels = in_channels
+        self.out_channels = in_channels if out_channels is None else out_channels
+        dim = self.out_channels * dim_ratio
         self.dims = gate_dims(dim, order)
         self.scale = scale
         total = sum(self.dims)
         if not proj_out and dim_ratio != 1:
             raise ValueError(f'without proj_out the output has out_channels * dim_ratio channels; dim_ratio={dim_ratio} is not 1')
-        if grid is None and kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size must be odd to keep the grid, got {kernel_size}')
+        self.kernel_size, self.stride, self.dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+        if grid is None and not all(k % 2 for k in self.kernel_size):
+            raise ValueError(f'kernel_size must be odd, so that a window has a centre for the gate, got {kernel_size}')
+        reach = tuple(d * (k - 1) // 2 for k, d in zip(self.kernel_size, self.dilation))
+        self.padding = reach if padding is None else _pair(padding)
+        self.border = tuple(p - r for p, r in zip(self.padding, reach))  # what the padding adds to the map; negative: takes off
         self.proj_in = nn.Conv2d(in_channels, 2 * dim, 1)
         if grid is None:
-            self.dwconv = nn.Conv2d(total, total, kernel_size, padding=kernel_size // 2, groups=total)
+            self.dwconv = nn.Conv2d(
+                total, total, self.kernel_size, self.stride, self.padding, self.dilation, groups=total, padding_mode=padding_mode
+            )
+        elif (padding is not None and any(self.border)) or self.dilation != (1, 1) or padding_mode != 'zeros':
+            raise ValueError(
+                f'a global filter sees the whole map: with grid={grid}, padding must keep the size ({reach} here), dilation be 1; '
+                f'got padding={padding} of mode {padding_mode}, dilation={dilation}; use grid=None for these'
+            )
         else:
             self.dwconv = GlobalLocalFilter(total, grid, filter_resize, spectral)
-        self.proj_out = nn.Conv2d(dim, out_channels, 1) if proj_out else nn.Identity()
+        self.proj_out = nn.Conv2d(dim, self.out_channels, 1) if proj_out else nn.Identity()
         self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims[:-1], self.dims[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
         x_bchw = to_bchw(x) if self.channels_last else x
-        gate, rest = self.proj_in(x_bchw).split((self.dims[0], sum(self.dims)), dim=1)
-        first, *others = (self.dwconv(rest) * self.scale).split(self.dims, dim=1)
-        y = gate * first
+        y = self.proj_out(self.mix(*self.proj_in(x_bchw).split((self.dims[0], sum(self.dims)), dim=1)))
+        return to_bhwc(y) if self.channels_last else y
+
+    def mix(self, gate: Tensor, rest: Tensor) -> Tensor:
+        """The spatial operator and the gated products: (B, dims[0], H, W) and (B, D, H, W) to (B, dim, H', W')."""
+        mixed = self.dwconv(rest)
+        if self.stride != (1, 1) and isinstance(self.dwconv, GlobalLocalFilter):
+            mixed = mixed[..., :: self.stride[0], :: self.stride[1]]
+        first, *others = (mixed * self.scale).split(self.dims, dim=1)
+        y = self.at_centres(gate) * first
         for pw, other in zip(self.pws, others):
             y = pw(y) * other
-        y = self.proj_out(y)
-        return to_bhwc(y) if self.channels_last else y
+        return y
+
+    def at_centres(self, gate: Tensor) -> Tensor:
+        """The gate at the centres of the depth-wise convolution's windows, 0 outside the map."""
+        if any(self.border):
+            gate = pad(gate, (self.border[1], self.border[1], self.border[0], self.border[0]))
+        return gate if self.stride == (1, 1) else gate[..., :: self.stride[0], :: self.stride[1]]
 
 
 def gate_dims(dim: int, order: int) -> list[int]:

@@ -28,9 +28,10 @@ class GnConvModule(GnConv):
             global-local filter.
         norm_cfg: norm over `out_channels`, or None. Batch norm is named `bn`.
         act_cfg: activation, or None.
+        stride: 2 halves the grid.
 
     Shape:
-        `(B, in_channels, H, W)` to `(B, out_channels, H, W)`.
+        `(B, in_channels, H, W)` to `(B, out_channels, H', W')`, H' = ceil(H / stride).
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class GnConvModule(GnConv):
         gnconv_cfg: dict | None = None,
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
+        stride: int = 1,
     ):
-        super().__init__(in_channels, out_channels, **gnconv_args(gnconv_cfg))
+        super().__init__(in_channels, out_channels, stride=stride, **gnconv_args(gnconv_cfg))
         self.norm_name = None
         if norm_cfg is not None:
             self.norm_name, norm = build_norm_layer(norm_cfg, out_channels)

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 __all__ = []
 
 if find_spec('mmseg') is not None:
+    from mmfreq.models.decode_heads.gn_fpn_head import GnFPNHead
     from mmfreq.models.decode_heads.gn_uper_head import GnUPerHead
 
-    __all__ = ['GnUPerHead']
+    __all__ = ['GnFPNHead', 'GnUPerHead']

@@ -1,0 +1,10 @@
+"""Necks; they exist where mmdetection is installed."""
+
+from importlib.util import find_spec
+
+__all__ = []
+
+if find_spec('mmdet') is not None:
+    from mmfreq.models.necks.gn_fpn import GnFPN
+
+    __all__ = ['GnFPN']
