@@ -9,6 +9,8 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 from mmfreq.compat.safe_load import allow_mmengine_checkpoints
@@ -31,7 +33,9 @@ MODELS = Registry(
         'mmfreq.models.necks',
     ],
 )
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmfreq', locations=['mmfreq.models.dense_heads'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfreq', locations=['mmfreq.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',

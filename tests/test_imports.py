@@ -34,9 +34,10 @@ RULES = {
     'mmfreq/models/factory.py': ({'torch', 'mmengine'}, {'checkpoint', 'models.backbones', 'models.classifiers'}),
     'mmfreq/models/gnconv_module.py': ({'torch', 'mmengine', 'mmcv'}, {'ops', 'layers', 'registry'}),
     'mmfreq/models/conv_layer.py': ({'torch'}, {'layers', 'registry'}),
+    'mmfreq/models/ssdlite_layers.py': ({'torch', 'mmcv'}, set()),
     'mmfreq/models/dense_heads/*': (
         {'torch', 'mmengine', 'mmcv', 'mmdet'},
-        {'ops', 'layers', 'registry', 'models.dense_heads'},
+        {'ops', 'layers', 'registry', 'models.ssdlite_layers', 'models.dense_heads'},
     ),
     'mmfreq/models/decode_heads/*': (
         {'torch', 'mmengine', 'mmcv', 'mmseg'},
@@ -44,7 +45,7 @@ RULES = {
     ),
     'mmfreq/models/necks/*': (
         {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'},
-        {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.necks'},
+        {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.ssdlite_layers', 'models.necks'},
     ),
     'mmfreq/models/image_classifiers/*': (
         {'torch', 'mmengine', 'mmpretrain'},
@@ -52,6 +53,7 @@ RULES = {
     ),
     'mmfreq/models/__init__.py': (set(), set()),
     'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *PICTURES}, {'registry', 'datasets'}),
+    'mmfreq/engine/feature_maps.py': ({'torch', 'mmengine'}, {'engine', 'models.factory'}),
     'mmfreq/engine/*': (
         {'torch', 'mmengine', 'rich', *PICTURES, *OPENMMLAB},
         {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine'},

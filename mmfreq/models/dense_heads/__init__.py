@@ -6,5 +6,7 @@ __all__ = []
 
 if find_spec('mmdet') is not None:
     from mmfreq.models.dense_heads.rpn_head import ConvCfgRPNHead
+    from mmfreq.models.dense_heads.ssd_anchors import AFFNetSSDAnchorGenerator
+    from mmfreq.models.dense_heads.ssdlite_head import AFFNetSSDLiteHead
 
-    __all__ = ['ConvCfgRPNHead']
+    __all__ = ['AFFNetSSDAnchorGenerator', 'AFFNetSSDLiteHead', 'ConvCfgRPNHead']

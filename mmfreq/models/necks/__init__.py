@@ -6,5 +6,6 @@ __all__ = []
 
 if find_spec('mmdet') is not None:
     from mmfreq.models.necks.gn_fpn import GnFPN
+    from mmfreq.models.necks.ssdlite_neck import AFFNetSSDLiteNeck
 
-    __all__ = ['GnFPN']
+    __all__ = ['AFFNetSSDLiteNeck', 'GnFPN']
