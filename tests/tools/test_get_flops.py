@@ -1,0 +1,66 @@
+"""The command line of the counter: what it prints and how it ends."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import mmfreq
+
+CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
+
+
+@pytest.fixture
+def get_flops(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'tools'))
+    monkeypatch.setenv('COLUMNS', '160')
+    main = importlib.import_module('get_flops').main
+
+    def run(*args):
+        main([str(arg) for arg in args])
+        return capsys.readouterr().out
+
+    return run
+
+
+def value(text, row):
+    return re.search(rf'{re.escape(row)} +│ +([\d.]+ ?[GMk]?) │', text).group(1).strip()
+
+
+def test_an_arch_at_its_published_size(get_flops):
+    text = get_flops('hornet-tiny-gf')
+    assert '1x3x224x224' in text
+    assert value(text, 'parameters') == '22.99 M' and value(text, 'conv + matmul') == '3.89 G' and value(text, 'FFT') == '14.40 M'
+    assert 'multiply-adds by module' not in text
+
+
+def test_backend_shape_and_modules(get_flops):
+    fft, matmul = (get_flops('gfnet_h_micro', '--shape', 64, 96, '--spectral', b, '--per-module') for b in ('fft', 'matmul'))
+    assert '1x3x64x96' in fft and 'blocks.0' in fft and 'as GFNet, HorNet' in fft
+    assert value(fft, 'conv + matmul') == value(matmul, 'conv + matmul') and value(fft, 'FFT') != value(matmul, 'FFT')
+
+
+def test_the_headline_config_as_published(get_flops):
+    text = get_flops(CONFIGS / 'upernet_hornet_ade20k.py', '--spectral', 'fft', '--cfg-options', 'model.backbone.with_cp=True')
+    assert '1x3x512x2048' in text and value(text, 'parameters') == '54.63 M' and value(text, 'conv + matmul') == '923.55 G'
+
+
+def test_a_classification_config(get_flops):
+    text = get_flops(CONFIGS / 'cls/affnet/affnet-et_8xb128-300e_in1k-256.py')
+    assert '1x3x256x256' in text and value(text, 'parameters') == '1.44 M'
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (('hornet-tinny-gf',), 'nearest: hornet-tiny-gf'),
+        (('configs/none.py',), 'no config file configs/none.py'),
+        (('hornet-micro', '--shape', 0), 'must be the side of an image'),
+        (('hornet-micro', '--shape', 16), '32x32'),
+    ],
+)
+def test_mistakes_end_in_one_line(get_flops, args, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        get_flops(*args)
+    assert end.value.code == 2 and message in capsys.readouterr().err
