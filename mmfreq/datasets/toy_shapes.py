@@ -10,7 +10,7 @@ from mmfreq.registry import DATASETS
 class ToyShapesDataset(BaseSegDataset):
     """`images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`; label 0 is not labelled.
 
-    For the COCO layout use mmdet's CocoDataset with `metainfo=TOY_COCO_METAINFO` (a dict of `classes` and `palette`).
+    For the COCO layout there is `ToyInstancesDataset`.
     """
 
     METAINFO = TOY_METAINFO

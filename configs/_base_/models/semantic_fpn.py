@@ -1,0 +1,10 @@
+# Semantic FPN as PVT has it, and after it GFNet and DFFormer. A leaf gives the backbone and the neck's in_channels.
+_base_ = 'mmseg::_base_/models/fpn_r50.py'
+data_preprocessor = dict(size=(512, 512))
+model = dict(
+    data_preprocessor=data_preprocessor,
+    pretrained=None,
+    backbone=dict(_delete_=True, type='mmfreq.DFFormer', arch='dfformer-s18', img_size=512),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+    decode_head=dict(num_classes=150),
+)

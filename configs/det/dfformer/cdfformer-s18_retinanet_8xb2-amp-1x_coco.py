@@ -1,0 +1,11 @@
+# RetinaNet + CDFFormer-S18 on COCO, 1x, the published config; its AP stands in no source at hand: unknown.
+# Published with NVIDIA Apex O1, here PyTorch's own mixed precision.
+_base_ = [
+    '../../_base_/models/retinanet_dfformer.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/default_runtime.py',
+    '../../_base_/schedules/adamw_1x.py',
+]
+imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/cdfformer_s18.pth'
+model = dict(backbone=dict(arch='cdfformer-s18'), neck=dict(in_channels=[128, 320, 512]))
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

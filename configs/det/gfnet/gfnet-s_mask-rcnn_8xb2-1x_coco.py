@@ -1,0 +1,16 @@
+# Mask R-CNN + GFNet-S on COCO, 1x, to compare token mixers.
+# The same recipe for every family, DFFormer's for RetinaNet (PVT's); our choice, no published number.
+_base_ = [
+    '../../_base_/models/mask_rcnn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/default_runtime.py',
+    '../../_base_/schedules/adamw_1x.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/e5561fa070c44d9399bf/?dl=1'
+model = dict(
+    backbone=dict(_delete_=True, type='mmfreq.GFNet', arch='gfnet-s', img_size=800, drop_path_rate=0.2),
+    neck=[
+        dict(type='mmseg.Feature2Pyramid', embed_dim=384, rescales=[4, 2, 1, 0.5]),
+        dict(type='FPN', in_channels=[384, 384, 384, 384], out_channels=256, num_outs=5),
+    ],
+)

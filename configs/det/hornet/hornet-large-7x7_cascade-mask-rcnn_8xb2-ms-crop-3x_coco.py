@@ -1,0 +1,11 @@
+# Cascade Mask R-CNN + HorNet-Large (7x7) on COCO, 3x, as published: 55.4 box AP, 48.0 mask AP.
+# ImageNet-22k weights.
+_base_ = [
+    '../../_base_/models/cascade_mask_rcnn_hornet.py',
+    '../../_base_/datasets/coco_instance_ms_crop.py',
+    'mmdet::_base_/default_runtime.py',
+    '../../_base_/schedules/hornet_3x.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/a76f7ce114ad4e9c8ffb/?dl=1'
+model = dict(backbone=dict(arch='hornet-large-7x7', drop_path_rate=0.7), neck=dict(in_channels=[192, 384, 768, 1536]))
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,0 +1,9 @@
+# Cascade Mask R-CNN + HorNet-Tiny (7x7) on COCO, 3x, as published: 51.7 box AP, 44.8 mask AP.
+_base_ = [
+    '../../_base_/models/cascade_mask_rcnn_hornet.py',
+    '../../_base_/datasets/coco_instance_ms_crop.py',
+    'mmdet::_base_/default_runtime.py',
+    '../../_base_/schedules/hornet_3x.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/1ca970586c6043709a3f/?dl=1'
+model = dict(backbone=dict(arch='hornet-tiny-7x7', drop_path_rate=0.4), neck=dict(in_channels=[64, 128, 256, 512]))

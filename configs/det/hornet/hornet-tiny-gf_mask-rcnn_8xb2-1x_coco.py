@@ -1,0 +1,13 @@
+# Mask R-CNN + HorNet-Tiny (GF) on COCO, 1x, to compare token mixers.
+# The same recipe for every family, DFFormer's for RetinaNet (PVT's); our choice, no published number.
+_base_ = [
+    '../../_base_/models/mask_rcnn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/default_runtime.py',
+    '../../_base_/schedules/adamw_1x.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/511faad0bde94dfcaa54/?dl=1'
+model = dict(
+    backbone=dict(type='mmfreq.HorNet', arch='hornet-tiny-gf', drop_path_rate=0.2),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -1,0 +1,3 @@
+# hornet-tiny-gf_mask-rcnn_8xb2-1x_coco with mixed precision; our variant, no published number.
+_base_ = './hornet-tiny-gf_mask-rcnn_8xb2-1x_coco.py'
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

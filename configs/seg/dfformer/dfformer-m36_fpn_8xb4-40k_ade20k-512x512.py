@@ -1,0 +1,9 @@
+# Semantic FPN + DFFormer-M36 on ADE20K, the published config. Its mIoU stands in no source at hand: unknown.
+_base_ = [
+    '../../_base_/models/semantic_fpn.py',
+    'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py',
+    '../../_base_/schedules/semantic_fpn_40k.py',
+]
+imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_m36.pth'
+model = dict(backbone=dict(arch='dfformer-m36'), neck=dict(in_channels=[96, 192, 384, 576]))

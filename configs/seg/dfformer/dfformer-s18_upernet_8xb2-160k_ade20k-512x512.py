@@ -1,0 +1,16 @@
+# UPerNet + DFFormer-S18 on ADE20K, to compare token mixers.
+# The same recipe for every family, HorNet-Tiny's; our choice, no published number.
+_base_ = [
+    '../../_base_/models/upernet_hornet.py',
+    'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py',
+    '../../_base_/schedules/hornet_160k.py',
+]
+imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_s18.pth'
+model = dict(
+    backbone=dict(_delete_=True, type='mmfreq.DFFormer', arch='dfformer-s18', img_size=512, drop_path_rate=0.4),
+    decode_head=dict(in_channels=[64, 128, 320, 512]),
+    auxiliary_head=dict(in_channels=320),
+)
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=6), clip_grad=dict(max_norm=1.0, norm_type=2))
+train_dataloader = dict(batch_size=2)

@@ -1,0 +1,18 @@
+# UPerNet + GFNet-S on ADE20K, to compare token mixers.
+# The same recipe for every family, HorNet-Tiny's; our choice, no published number.
+# All maps of GFNet have stride 16; mmseg's Feature2Pyramid, made for vision transformers, spreads them over 4 to 32.
+_base_ = [
+    '../../_base_/models/upernet_hornet.py',
+    'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py',
+    '../../_base_/schedules/hornet_160k.py',
+]
+imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/e5561fa070c44d9399bf/?dl=1'
+model = dict(
+    backbone=dict(_delete_=True, type='mmfreq.GFNet', arch='gfnet-s', img_size=512, drop_path_rate=0.4),
+    neck=dict(type='Feature2Pyramid', embed_dim=384, rescales=[4, 2, 1, 0.5]),
+    decode_head=dict(in_channels=[384, 384, 384, 384]),
+    auxiliary_head=dict(in_channels=384),
+)
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=6), clip_grad=dict(max_norm=1.0, norm_type=2))
+train_dataloader = dict(batch_size=2)
