@@ -1,4 +1,7 @@
-"""What every test gets: two threads, fixed seeds, and the `gpu` marker skipped where there is no CUDA device, with a count."""
+"""What every test gets: two threads, fixed seeds and no default scope of another test.
+
+The `gpu` marker is skipped, with a count, where there is no CUDA device.
+"""
 
 import random
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 import mmfreq  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext)
 
@@ -17,6 +21,15 @@ def fixed_seeds():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def scope_of_its_own():
+    """A Runner leaves its default scope behind, in which the next test's modules would be looked up."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 def pytest_collection_modifyitems(items):
