@@ -4,11 +4,13 @@ The `gpu` marker is skipped, with a count, where there is no CUDA device.
 """
 
 import random
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import utils
 from mmengine.registry import DefaultScope
 
 import mmfreq  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext)
@@ -30,6 +32,32 @@ def scope_of_its_own():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def metafiles_read_once():
+    """mmengine reads all metafiles of a library again for every base that a config takes from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, 'load', cache(utils.load))
+        yield
+
+
+@pytest.fixture(scope='session')
+def toy_root(tmp_path_factory):
+    """A few generated pictures in the layout of ADE20K."""
+    from mmfreq.datasets.toy import write_toy_ade20k
+
+    root = tmp_path_factory.mktemp('toy')
+    write_toy_ade20k(root, train=8, val=2, size=(64, 64), seed=0)
+    return root
+
+
+@pytest.fixture
+def toy_config(toy_root, tmp_path):
+    """A config of seconds on them."""
+    from mmfreq.testing.toy_segmentation import write_toy_config
+
+    return write_toy_config(tmp_path / 'toy.py', toy_root)
 
 
 def pytest_collection_modifyitems(items):

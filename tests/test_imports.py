@@ -19,6 +19,7 @@ RULES = {
     'mmfreq/version.py': (set(), set()),
     'mmfreq/registry.py': ({'mmengine'}, {'compat'}),
     'mmfreq/doctor.py': ({'torch', 'torchvision', 'mmengine', 'rich'}, {'compat', 'version'}),
+    'mmfreq/compat/mmdet_ssd.py': ({'mmdet'}, set()),
     'mmfreq/compat/*': ({'torch', 'torchvision', 'mmengine', 'mmcv'}, {'compat', 'version'}),
     'mmfreq/ops/*': ({'torch'}, {'ops'}),
     'mmfreq/layers/*': ({'torch', 'torchvision'}, {'ops', 'layers'}),
@@ -53,7 +54,8 @@ RULES = {
     ),
     'mmfreq/models/__init__.py': (set(), set()),
     'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *PICTURES}, {'registry', 'datasets'}),
-    'mmfreq/engine/feature_maps.py': ({'torch', 'mmengine'}, {'engine', 'models.factory'}),
+    'mmfreq/derive/*': ({'torch', 'mmengine'}, {'registry', 'engine', 'derive'}),
+    'mmfreq/engine/own_backbones.py': ({'torch'}, {'engine', 'models.factory'}),
     'mmfreq/engine/*': (
         {'torch', 'mmengine', 'rich', *PICTURES, *OPENMMLAB},
         {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine'},
@@ -65,6 +67,10 @@ RULES = {
     'mmfreq/analysis/*': (
         {'torch', 'mmengine', 'matplotlib', *PICTURES, *OPENMMLAB},
         {'ops', 'layers', 'models', 'registry', 'datasets', 'analysis'},
+    ),
+    'mmfreq/zoo/*': (
+        {'torch', 'mmengine', 'yaml', 'rich'},
+        {'zoo', 'engine', 'analysis', 'checkpoint', 'compat', 'models', 'registry', 'version'},
     ),
     'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'checkpoint', 'integrations'}),
     'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'checkpoint', 'registry', 'testing'}),

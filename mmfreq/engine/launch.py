@@ -3,7 +3,6 @@
 `prepare_*` only read and return a Config; nothing is written before the Runner is built, so that a refused run loses nothing.
 """
 
-import copy
 import os
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mmfreq.engine.cpu_group import init_cpu_group
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.evaluation_options import draw_predictions, use_tta, write_predictions
 from mmfreq.engine.machine import fit_loaders, fit_norms, fit_precision, fit_processes
+from mmfreq.engine.options import merge_options
 from mmfreq.engine.paths import absolute
 from mmfreq.engine.preflight import check_data
 from mmfreq.engine.resume import check_file, check_pretrained, set_start, warn_of_random_backbone
@@ -112,7 +112,7 @@ def load_config(path, cfg_options=None):
     if not absolute(path).is_file():
         raise UserError(f'the config {str(path)!r} is not there: looked at {absolute(path)}. Give the path of a config file.')
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(copy.deepcopy(cfg_options or {}))
+    merge_options(cfg, cfg_options)
     if not cfg.get('model'):
         raise UserError(f'the config {path} defines no `model`: expected a whole config, not one of the parts in _base_.')
     return cfg

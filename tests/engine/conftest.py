@@ -1,4 +1,4 @@
-"""Toy data, a toy config on it, and a trained work directory, each made once."""
+"""A trained work directory, made once, and a way to show that nothing was changed."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import mmfreq  # noqa: F401
-from mmfreq.datasets.toy import write_toy_ade20k
 from mmfreq.engine.launch import train
 from mmfreq.testing.toy_segmentation import write_toy_config
 
@@ -18,18 +17,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope='session')
-def toy_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp('toy')
-    write_toy_ade20k(root, train=8, val=2, size=(64, 64), seed=0)
-    return root
-
-
-@pytest.fixture
-def toy_config(toy_root, tmp_path):
-    return write_toy_config(tmp_path / 'toy.py', toy_root)
 
 
 @pytest.fixture(scope='session')

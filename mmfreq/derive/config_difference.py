@@ -1,0 +1,92 @@
+"""What turns one config into another: as the text of a leaf config, and as lines to read."""
+
+import math
+from keyword import iskeyword
+
+WIDTH = 128  # of a line of source; a value's own line in the house's 132, with a comma and a closing bracket
+GONE = object()
+
+
+def changes(old, new):
+    """The part of the nested dict `new` that a leaf on top of `old` must state, with `_delete_` where keys or the type go.
+
+    Not guaranteed: a key that is in the outermost `old` alone stays, as no leaf can take it away.
+    """
+    return {key: _change(old.get(key, GONE), value) for key, value in new.items() if old.get(key, GONE) != value}
+
+
+def leaf_text(base, stated, comments=()):
+    """Source of a config on `base` (or on a list of them) that states the nested dict `stated`; `comments` are its first lines."""
+    lines = [*(f'# {line}' for line in comments), f'_base_ = {base!r}']
+    lines += [f'{name} = {_source(value, 0, len(name) + 3)}' for name, value in stated.items()]
+    return '\n'.join(lines) + '\n'
+
+
+def difference_lines(old, new, path=''):
+    """`key: old -> new` for every value of two nested dicts that differs, in their order; lists of dicts are walked too."""
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        one, other, name = old.get(key, GONE), new.get(key, GONE), f'{path}{key}'
+        if one is not GONE and other is not GONE and one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            lines += difference_lines(one, other, f'{name}.')
+        elif _both_lists_of_dicts(one, other):
+            lines += difference_lines(dict(enumerate(one)), dict(enumerate(other)), f'{name}.')
+        else:
+            lines.append(f'{name}: {_shown(one)} -> {_shown(other)}')
+    return lines
+
+
+def plain(value):
+    """A nested config as plain dicts, lists and tuples."""
+    if isinstance(value, dict):
+        return {key: plain(child) for key, child in value.items()}
+    return type(value)(plain(child) for child in value) if isinstance(value, (list, tuple)) else value
+
+
+def _change(old, new):
+    if not isinstance(new, dict) or old is GONE:
+        return new
+    if not isinstance(old, dict) or old.get('type') != new.get('type') or any(key not in new for key in old):
+        return {'_delete_': True, **new}
+    return changes(old, new)
+
+
+def _source(value, indent=None, taken=0):
+    """Python source of a value: in one line, or if `indent` is given and the line is too long, each entry in its own.
+
+    `taken` are the characters that stand before the value in its line.
+    """
+    if not isinstance(value, (dict, list, tuple)):
+        return repr(value) if not isinstance(value, float) or math.isfinite(value) else f'float({str(value)!r})'
+    opening, entries, closing = _parts(value)
+    alone = ',' if isinstance(value, tuple) and len(value) == 1 else ''
+    line = f'{opening}{", ".join(name + _source(child) for name, child in entries)}{alone}{closing}'
+    if indent is None or not entries or indent + taken + len(line) < WIDTH:
+        return line
+    inner = indent + 4
+    body = ''.join(f'{" " * inner}{name}{_source(child, inner, len(name))},\n' for name, child in entries)
+    return f'{opening}\n{body}{" " * indent}{closing}'
+
+
+def _parts(value):
+    """(opening bracket, [(what stands before an entry, entry)], closing bracket) of a dict, list or tuple."""
+    if not isinstance(value, dict):
+        brackets = '[]' if isinstance(value, list) else '()'
+        return brackets[0], [('', child) for child in value], brackets[1]
+    if all(isinstance(key, str) and key.isidentifier() and not iskeyword(key) for key in value):
+        return 'dict(', [(f'{key}=', child) for key, child in value.items()], ')'
+    return '{', [(f'{key!r}: ', child) for key, child in value.items()], '}'
+
+
+def _both_lists_of_dicts(one, other):
+    lists = isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other)
+    return lists and all(isinstance(each, dict) for each in (*one, *other))
+
+
+def _shown(value):
+    if value is GONE:
+        return '(none)'
+    text = _source(value)
+    return text if len(text) <= WIDTH else f'{text[: WIDTH - 4]} ...'

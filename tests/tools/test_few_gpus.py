@@ -1,0 +1,95 @@
+"""The command line of few_gpus.py: what goes to which stream, what is written, and what is refused."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+import mmfreq
+
+ROOT = Path(mmfreq.__file__).parents[1]
+HEADLINE = ROOT / 'configs/upernet_hornet_ade20k.py'
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    main = importlib.import_module('few_gpus').main
+    return lambda *args: main([str(arg) for arg in args])
+
+
+def test_a_file_beside_other_files(run, tmp_path, capsys):
+    out = tmp_path / 'upernet_2xb2.py'
+    run(HEADLINE, 2, '--out', out)
+    said = capsys.readouterr()
+    assert said.out == ''
+    first = 'Keeps the total batch of 16 images: 8 GPUs x 2 images before, 2 GPUs x 2 images x 4 accumulated now.'
+    assert first in said.err.splitlines() and f'# {first}' in out.read_text().splitlines()
+    assert '  optim_wrapper.accumulative_counts: (none) -> 4' in said.err.splitlines()
+    assert 'SyncBN layers: statistics of 4 images at a time, 16 before.' in said.err
+    assert said.err.splitlines()[-1] == f'Train it with: tools/dist_train.sh {out} 2'
+    cfg = Config.fromfile(out)
+    assert cfg.optim_wrapper.accumulative_counts == 4 and cfg.train_cfg.max_iters == 640000
+    assert cfg.model == Config.fromfile(HEADLINE).model
+
+
+def test_the_standard_output_is_a_config_and_nothing_else(tmp_path):
+    """In a fresh process, with a model whose constructors write to the log."""
+    config = ROOT / 'configs/cls/hornet/hornet-large-gf_32xb64-300e_in1k.py'
+    command = [sys.executable, ROOT / 'tools/few_gpus.py', config, '1', '--images', '32', '--scale-lr', 'linear']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('# hornet-large-gf_32xb64-300e_in1k on 1 GPU; written by tools/few_gpus.py.\n# Scales the')
+    (tmp_path / 'new.py').write_text(done.stdout)
+    cfg = Config.fromfile(tmp_path / 'new.py')
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4e-3 * 64 / 4096) and cfg.auto_scale_lr.base_batch_size == 64
+    assert done.stderr.splitlines()[-1] == 'Train it with: python tools/train.py FILE'
+
+
+@pytest.mark.parametrize(
+    'config', ['det/hornet/hornet-tiny-gf_mask-rcnn_8xb2-1x_coco.py', 'seg/dfformer/dfformer-s18_fpn_8xb4-40k_ade20k-512x512.py']
+)
+def test_on_one_gpu(run, config, tmp_path, capsys):
+    base = ROOT / 'configs' / config
+    images = Config.fromfile(base).train_dataloader.batch_size
+    run(base, 1)
+    (tmp_path / 'one.py').write_text(capsys.readouterr().out)
+    cfg = Config.fromfile(tmp_path / 'one.py')
+    assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.accumulative_counts) == (images, 8)
+    assert cfg.model == Config.fromfile(base).model
+
+
+@pytest.mark.parametrize(
+    ('args', 'told'),
+    [
+        ((HEADLINE, 3), 'Numbers of GPUs that divide it: 1, 2, 4, 8, 16'),
+        ((HEADLINE, 4, '--images', 3), '--images can be 1, 2, 4'),
+        (('none.py', 2), 'is not there'),
+        ((ROOT / 'configs/_base_/schedules/adamw_1x.py', 2), 'has no model, train_dataloader'),
+        ((HEADLINE, 2, '--out', 'no/folder/new.py'), 'there is no folder'),
+    ],
+)
+def test_refusals_are_short_and_write_nothing(run, args, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run(*args)
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and said.err.startswith('error: ') and told in said.err and 'Traceback' not in said.err
+    assert said.out == '' and not list(tmp_path.iterdir())
+
+
+def test_a_file_that_exists_is_left_as_it_is(run, tmp_path, capsys):
+    (tmp_path / 'mine.py').write_text('mine = True\n')
+    with pytest.raises(SystemExit):
+        run(HEADLINE, 2, '--out', tmp_path / 'mine.py')
+    assert 'exists already' in capsys.readouterr().err and (tmp_path / 'mine.py').read_text() == 'mine = True\n'
+
+
+@pytest.mark.parametrize('wrong', [(HEADLINE,), (HEADLINE, 'two'), (HEADLINE, 2, '--scale-lr', 'cubic')])
+def test_usage(run, wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*wrong)
+    assert ended.value.code == 2 and 'usage:' in capsys.readouterr().err

@@ -1,0 +1,104 @@
+"""mix.py as a user calls it: the config alone on the standard output, the rest on the standard error, and mistakes in one line."""
+
+import importlib
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'mix.py'
+UPERNET = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
+RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+
+@pytest.fixture
+def mix(monkeypatch, capsys):
+    """The tool's `main`; returns what it printed."""
+    monkeypatch.syspath_prepend(str(TOOL.parent))
+    monkeypatch.setattr(logging, 'raiseExceptions', False)  # of loggers of earlier tests, whose streams pytest has closed
+    main = importlib.import_module('mix').main
+
+    def run(*args):
+        main([str(arg) for arg in args])
+        return capsys.readouterr()
+
+    return run
+
+
+def test_from_an_empty_folder_into_a_file(tmp_path):
+    """In a process of its own, by the shell's redirection: nothing but the config may come to the standard output."""
+    (tmp_path / 'home').mkdir()
+    with open(tmp_path / 'new.py', 'w') as new:
+        command = [sys.executable, str(TOOL), UPERNET, 'dfformer-s18']
+        done = subprocess.run(command, cwd=tmp_path / 'home', stdout=new, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    cfg = Config.fromfile(tmp_path / 'new.py')
+    assert cfg.model.backbone.arch == 'dfformer-s18' and cfg.model.decode_head.in_channels == [64, 128, 320, 512]
+    assert done.stderr.startswith('Difference from the base:\n  model.pretrained: ')
+    assert '\n  model.auxiliary_head.in_channels: 1024 -> 320\nNote: ' in done.stderr
+    assert list((tmp_path / 'home').iterdir()) == []
+
+
+def test_options_reach_the_config(mix, tmp_path):
+    printed = mix(RETINANET, 'hornet_micro', '--img-size', 64, '--set', 'model.backbone.out_indices=0,2,3', 'model.neck.num_outs=4')
+    (tmp_path / 'new.py').write_text(printed.out)
+    model = Config.fromfile(tmp_path / 'new.py').model
+    assert (model.backbone.arch, model.backbone.img_size, model.backbone.out_indices) == ('hornet-micro', 64, (0, 2, 3))
+    assert (model.neck.in_channels, model.neck.num_outs) == ([16, 64, 128], 4)
+    assert '\n  model.neck.num_outs: 5 -> 4\n' in printed.err
+    assert 'Note: The heads were made for maps of strides 8, 16, 32 and get 4, 16, 32' in printed.err
+
+
+def test_out_writes_a_leaf_beside_its_base(mix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'mine').mkdir()
+    Path('base.py').write_text(f"_base_ = '{RETINANET}'\n")
+    printed = mix('base.py', 'hornet-micro', '--out', 'mine/new.py')
+    assert printed.out == '' and printed.err.endswith('Written to mine/new.py; train it with: python tools/train.py mine/new.py\n')
+    text = Path('mine/new.py').read_text()
+    assert text.startswith("# hornet-micro in base.py; written by tools/mix.py.\n_base_ = '../base.py'\n")
+    assert Config.fromfile('mine/new.py').model.backbone.type == 'mmfreq.HorNet'
+
+
+def test_what_libraries_print_is_kept_out_of_the_config(mix, monkeypatch):
+    import mmfreq.derive.mix as module
+
+    real = module.mix
+
+    def chatty(*args, **kwargs):
+        print('a library says hello')
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, 'mix', chatty)
+    printed = mix(RETINANET, 'hornet-micro')
+    assert 'hello' in printed.err and printed.out.startswith('# hornet-micro in mmdet::')
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ((UPERNET, 'hornet-tinny-gf'), "error: arch 'hornet-tinny-gf' is unknown; nearest: hornet-tiny-gf"),
+        (('mmseg::upernet/upernet_r50_ade20k.py', 'hornet-micro'), 'nearest: mmseg::upernet/upernet_r'),
+        (('none.py', 'hornet-micro'), "error: the config 'none.py' is not there: looked at "),
+        ((UPERNET, 'hornet-micro', '--set', 'model.backbone.depth'), "'model.backbone.depth' has no value; expected KEY=VALUE"),
+        (
+            (UPERNET, 'hornet-micro', '--set', 'model.backbone.depth=18'),
+            'error: mmfreq.HorNet has no argument depth; it takes arch',
+        ),
+        ((UPERNET, 'hornet-micro', '--img-size', 16), 'an integer of at least 32, got 16'),
+        ((UPERNET, 'hornet-micro', '--out', 'there.py'), 'error: there.py exists already: remove it, or give another name'),
+        ((UPERNET, 'hornet-micro', '--out', 'no/x.py'), 'error: there is no folder '),
+        ((UPERNET,), 'the following arguments are required: ARCH'),
+    ],
+)
+def test_mistakes_end_in_one_message_and_lose_nothing(mix, args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'there.py').write_text('mine')
+    with pytest.raises(SystemExit) as end:
+        mix(*args)
+    printed = capsys.readouterr()
+    assert end.value.code == 2 and message in printed.err and printed.out == ''
+    assert [path.name for path in tmp_path.iterdir()] == ['there.py'] and (tmp_path / 'there.py').read_text() == 'mine'
