@@ -94,6 +94,7 @@ class GnConvLayer(GnConv):
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
         last = self.dwconv.post_norm if isinstance(self.dwconv, GlobalLocalFilter) else self.dwconv
+        last.reset_parameters()
         last.weight.mul_(0.1)
         nn.init.ones_(last.bias)
 

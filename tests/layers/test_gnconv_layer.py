@@ -137,3 +137,16 @@ def test_is_a_gnconv():
     mixer.load_state_dict(layer.state_dict())
     x = torch.randn(1, 8, 9, 10)
     assert torch.equal(layer(x), mixer(x))
+
+
+@pytest.mark.parametrize('grid', [None, 8])
+def test_initialising_again_starts_anew(grid):
+    layer = GnConvLayer(64, 64, 3, padding=1, grid=grid)
+    scale = {name: p.detach().abs().mean() for name, p in layer.named_parameters() if 'weight' in name and 'complex' not in name}
+    for name in scale:
+        torch.nn.init.constant_(layer.get_parameter(name), 3.0)
+    layer.reset_parameters()
+    layer.reset_parameters()
+    for name, before in scale.items():
+        drawn_elsewhere = grid and name.startswith('dwconv.') and 'post_norm' not in name  # the layer's own initialisation
+        assert drawn_elsewhere or 0.8 < layer.get_parameter(name).abs().mean() / before < 1.25, name
