@@ -24,18 +24,6 @@ def rows(header):
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
 
 
-def segmentor_parameters(config):
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, DefaultScope
-
-    from mmfreq.engine.machine import sync_to_batch_norm
-
-    cfg = Config.fromfile(config)
-    sync_to_batch_norm(cfg.model)
-    with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
-        return sum(p.numel() for p in MODELS.build(cfg.model).parameters())
-
-
 @pytest.mark.slow
 def test_python_blocks_run(tmp_path, monkeypatch):
     from mmengine.config import Config
@@ -69,7 +57,7 @@ def expand(pattern):
 
 def test_table_of_backbones_names_every_arch_and_its_size():
     told = {}
-    for kind, archs, _, sizes in rows('type'):
+    for kind, archs, _, sizes in rows('type | archs'):
         names = {name for pattern in re.findall(r'`([^`]+)`', archs) for name in expand(pattern)}
         told[kind.strip('`')] = names
         with torch.device('meta'):
@@ -94,16 +82,21 @@ def test_layout_table_names_every_package():
     assert not [p for p in packages if f'mmfreq/{p}/' not in told]
 
 
-def test_arch_table_is_measured():
-    table = rows('arch')
-    assert {row[0].split('`')[1] for row in table} == {
-        a for a in mmfreq.list_archs('hornet') if not a.endswith(('micro', 'img384'))
-    }
-    for name, crop, params, whole, _, miou, augmented in table:
-        arch = name.split('`')[1]
-        with torch.device('meta'):
-            measured = sum(p.numel() for p in mmfreq.build_backbone(arch, img_size=384).parameters())
-        assert params == f'{measured / 1e6:.1f}M', arch
-        config = ROOT / f'configs/seg/hornet/{arch}_upernet_8xb2-160k_ade20k-{crop}x{crop}.py'
-        assert f'as published: {miou} mIoU, {augmented} with multi-scale and flip.' in config.read_text().splitlines()[0]
-        assert abs(segmentor_parameters(config) / 1e6 - int(whole.removesuffix('M'))) < 0.5, arch
+def test_every_decoder_is_named():
+    """What the registries hold beside the backbones and the classifier."""
+    from mmfreq.registry import MODELS, TASK_UTILS
+
+    named = {name for row in rows('type | what') for name in re.findall(r'`mmfreq\.(\w+)`', ' '.join(row))}
+    backbones = {row[0].strip('`').removeprefix('mmfreq.') for row in rows('type | archs')}
+    for registry in (MODELS, TASK_UTILS):
+        registry.import_from_location()
+    assert {*MODELS.module_dict, *TASK_UTILS.module_dict} == named | backbones | {'FrequencyImageClassifier'}
+
+
+def test_every_tool_is_named():
+    tools = {path.name for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh') and not path.name.startswith('_')}
+    assert not {tool for tool in tools if f'tools/{tool}' not in README} - {'env.sh'}
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 200

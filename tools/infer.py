@@ -47,10 +47,10 @@ def main(argv=None):
         results = write_predictions(predictor, pictures, args.out, args.truth, args.opacity, args.score_thr)
         results = list(track(results, description='infer', total=len(pictures)))
     problems = [result.problem for result in results if result.problem]
-    files = [result.files[-1] for result in results if result.files]
+    drawn = [file for result in results for file in result.files[::-1] if file.suffix == '.png']
     print(f'{sum(bool(result.files) for result in results)} of {len(pictures)} pictures done, results in {args.out}')
-    if files:
-        print(f'look at {next((file for file in files if file.suffix == ".png"), files[0])}')
+    if drawn:
+        print(f'look at {drawn[0]}')
     if problems:
         sys.exit('\n'.join([f'error: {len(problems)} of {len(pictures)} pictures have a problem:', *problems]))
 

@@ -3,7 +3,7 @@
 | subject | model | size by default |
 |---|---|---|
 | arch | the ImageNet classifier | the published image size |
-| classification config | its model | the backbone's `img_size` |
+| classification config | its model | the side of the test pipeline's crop |
 | segmentation config | its model, auxiliary heads not run | the crop; for a square one S x 4S, as HorNet and Swin publish it |
 | detection config | its model | the test pipeline's scale; for (1333, 800) 800 x 1280, as mmdet publishes it |
 """
@@ -67,8 +67,10 @@ def _size(model: nn.Module, cfg: Config, scope: str) -> tuple[int, int]:
     if scope == 'mmseg':
         height, width = model.data_preprocessor.size or cfg.crop_size
         return (height, 4 * width) if height == width else (height, width)
-    side = getattr(model.backbone, 'img_size', 224)
-    return side, side
+    steps = cfg.test_dataloader.dataset.pipeline if 'test_dataloader' in cfg else ()
+    sides = [side for step in steps for side in (step.get('crop_size'), step.get('scale') if step['type'] == 'Resize' else None)]
+    side = next(filter(None, sides), getattr(model.backbone, 'img_size', 224))
+    return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
 
 
 def _without_pretraining(cfg):

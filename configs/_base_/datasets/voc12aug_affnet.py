@@ -14,8 +14,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-dataset_train = dict(pipeline=train_pipeline)
-dataset_aug = dict(pipeline=train_pipeline)
-train_dataloader = dict(dataset=dict(datasets=[dataset_train, dataset_aug]))
+datasets = [dict(part, pipeline=train_pipeline) for part in (_base_.dataset_train, _base_.dataset_aug)]
+train_dataloader = dict(dataset=dict(datasets=datasets))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -1,4 +1,4 @@
-# Mask R-CNN + HorNet-Micro (GF) on generated shapes: minutes on two CPU cores.
+# Mask R-CNN + HorNet-Micro (GF) on generated shapes: minutes on two CPU cores. Our recipe.
 _base_ = [
     '../../_base_/models/mask_rcnn.py',
     '../../_base_/datasets/toy_coco.py',
@@ -23,5 +23,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=8, convert_to_iter_based=True),
 ]
+auto_scale_lr = dict(base_batch_size=4)
 train_cfg = dict(max_epochs=8, val_interval=4)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4))

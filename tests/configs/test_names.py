@@ -1,0 +1,149 @@
+"""Every dense config is what its name says, and is written for OpenMMLab 2.x."""
+
+import pytest
+from mmengine.config import Config
+
+from mmfreq.engine.machine import type_name
+from mmfreq.models.factory import FAMILIES, backbone_class
+from tests.configs.names import CONFIGS, LEAFS, read
+
+HEADLINE = CONFIGS / 'upernet_hornet_ade20k.py'
+# data -> (data set, classes)
+DATA = {
+    'ade20k': ('ADE20KDataset', 150),
+    'camvid': ('CamVidDataset', 11),
+    'voc12aug': ('PascalVOCDataset', 21),
+    'coco': ('CocoDataset', 80),
+}
+TOY = {'seg': ('ToyShapesDataset', 6), 'det': ('ToyInstancesDataset', 5)}
+# method -> part of the model and its type
+METHODS = {
+    'upernet': ('decode_head', 'UPerHead'),
+    'horfpn-7x7-upernet': ('decode_head', 'mmfreq.GnUPerHead'),
+    'horfpn-gf-upernet': ('decode_head', 'mmfreq.GnUPerHead'),
+    'fpn': ('decode_head', 'FPNHead'),
+    'deeplabv3': ('decode_head', 'mmfreq.AFFNetASPPHead'),
+    'cascade-mask-rcnn': (None, 'CascadeRCNN'),
+    'mask-rcnn': (None, 'MaskRCNN'),
+    'mask-rcnn-horfpn-7x7': ('neck', 'mmfreq.GnFPN'),
+    'mask-rcnn-horfpn-gf': ('neck', 'mmfreq.GnFPN'),
+    'retinanet': (None, 'RetinaNet'),
+    'ssdlite': ('bbox_head', 'mmfreq.AFFNetSSDLiteHead'),
+}
+# of mmseg 0.x, mmdet 2.x and mmcv 1.x: keys of the outermost dict, keys anywhere, types
+OLD_OUTER_KEYS = {'data', 'optimizer_config', 'lr_config', 'runner', 'evaluation', 'log_config', 'checkpoint_config', 'workflow'}
+OLD_OUTER_KEYS |= {'dist_params', 'fp16', 'total_epochs', 'optimizer', 'cudnn_benchmark'}
+OLD_KEYS = {
+    'samples_per_gpu',
+    'workers_per_gpu',
+    'img_norm_cfg',
+    'img_scale',
+    'img_dir',
+    'ann_dir',
+    'img_prefix',
+    'multiscale_mode',
+}
+OLD_KEYS |= {'pretrained'}
+OLD_TYPES = {'Collect', 'DefaultFormatBundle', 'ImageToTensor', 'Normalize', 'MultiScaleFlipAug', 'AutoAugment', 'EpochBasedRunner'}
+OLD_TYPES |= {'IterBasedRunner', 'TextLoggerHook', 'Fp16OptimizerHook', 'DistOptimizerHook', 'EvalHook'}
+each_config = pytest.mark.parametrize('path', LEAFS, ids=lambda path: path.stem)
+anything = pytest.mark.parametrize(
+    'path', sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts), ids=lambda path: path.stem
+)
+
+
+def classes_of(node):
+    """All `num_classes` in a nested config."""
+    if isinstance(node, dict):
+        return [value for key, child in node.items() for value in ([child] if key == 'num_classes' else classes_of(child))]
+    return [value for child in node for value in classes_of(child)] if isinstance(node, (list, tuple)) else []
+
+
+def innermost(dataset):
+    """The data set within its wrappers."""
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset
+
+
+def test_names_are_unique_and_folders_are_families():
+    assert len({path.stem for path in LEAFS}) == len(LEAFS) > 60
+    assert {path.parent.name for path in LEAFS} == set(FAMILIES)
+
+
+@each_config
+def test_model_and_data(path):
+    name, cfg = read(path), Config.fromfile(path)
+    backbone = cfg.model.backbone
+    if not name.arch.startswith('hornet-dim'):
+        assert backbone.arch == name.arch and backbone.type == f'mmfreq.{backbone_class(name.arch).__name__}'
+        assert backbone_class(name.arch).family == path.parent.name
+    else:
+        assert backbone.arch.base_dim == int(name.arch.removeprefix('hornet-dim'))
+    part, kind = METHODS[name.method]
+    assert (cfg.model[part] if part else cfg.model).type == kind
+    dataset, classes = TOY[path.parts[-3]] if name.data == 'toy' else DATA.get(name.data, ('CocoDataset', 3))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert type_name(innermost(loader.dataset).type) == dataset
+    assert set(classes_of(cfg.model)) == {classes}
+
+
+@each_config
+def test_batch_schedule_and_size(path):
+    name, cfg = read(path), Config.fromfile(path)
+    assert cfg.train_dataloader.batch_size == name.images
+    loop = cfg.train_cfg
+    assert (loop.get('max_iters'), loop.get('max_epochs')) == (name.iterations, name.epochs)
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size', name.gpus * name.images)
+    assert base == name.gpus * name.images
+    if name.size and path.parts[-3] == 'seg':
+        steps = [step for step in innermost(cfg.train_dataloader.dataset).pipeline if step.type == 'RandomCrop']
+        assert [tuple(step.crop_size) for step in steps] in ([name.size], [])
+        assert tuple(cfg.model.data_preprocessor.size) == name.size
+    elif name.size:
+        scales = [step.scale for step in cfg.test_dataloader.dataset.pipeline if 'scale' in step]
+        assert [tuple(scale) for scale in scales] in ([name.size[::-1]], [])
+
+
+@each_config
+def test_variant(path):
+    name, cfg = read(path), Config.fromfile(path)
+    affnet = path.parent.name == 'affnet'  # whose recipes have both always
+    mixed = cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    averaged = any(hook.type == 'EMAHook' for hook in cfg.get('custom_hooks') or [])
+    cropped = any(step.type == 'RandomChoice' for step in innermost(cfg.train_dataloader.dataset).pipeline)
+    assert mixed == (name.variant == 'amp') or (affnet and mixed)
+    assert averaged == (name.variant == 'ema') or (affnet and averaged)
+    assert cropped == (name.variant == 'ms-crop')
+
+
+def all_keys_and_types(node):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key, value
+            yield from all_keys_and_types(value)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            yield from all_keys_and_types(child)
+
+
+@anything
+def test_nothing_of_the_old_libraries(path):
+    cfg = Config.fromfile(path).to_dict()
+    found = list(all_keys_and_types(cfg))
+    assert not {key for key, value in cfg.items() if value is not None} & OLD_OUTER_KEYS
+    assert not {key for key, value in found if value is not None} & OLD_KEYS
+    assert not {type_name(value) for key, value in found if key == 'type'} & OLD_TYPES
+
+
+@anything
+def test_the_head_says_what_it_is_and_leafs_are_short(path):
+    lines = path.read_text(encoding='utf-8').splitlines()
+    assert lines[0].startswith('# ') and len(lines) <= 60
+    published = 'as published' in lines[0] and '_base_' in lines[1] + lines[2]
+    assert not published or len(lines) <= 30
+
+
+def test_headline_is_the_tiny_gf_row():
+    row = CONFIGS / 'seg/hornet/hornet-tiny-gf_upernet_8xb2-160k_ade20k-512x512.py'
+    assert Config.fromfile(HEADLINE).to_dict() == Config.fromfile(row).to_dict()

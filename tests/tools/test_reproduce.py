@@ -1,0 +1,264 @@
+"""reproduce.py as a user calls it, on toy data and a checkpoint trained on it: a table, verdicts for wrong checkpoints, a run that
+goes on after kill -9, and numbers that enter a copy of the zoo.
+"""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import mmfreq
+from mmfreq.datasets.toy import write_toy_ade20k
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = 'configs/seg/hornet'
+TOY = 'hornet-micro_upernet_1xb8-400_toy-128x128'
+GOOD, ALSO_GOOD, OTHER_ARCH, CLASSIFIER, TRUNCATED = (TOY.replace('_', f'-{letter}_', 1) for letter in 'agoct')
+ROWS = (GOOD, OTHER_ARCH, CLASSIFIER, TRUNCATED, ALSO_GOOD)
+FEW = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
+LIGHT = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0']
+
+
+def tool(name):
+    """`main` of a tool."""
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        return importlib.import_module(name).main
+    finally:
+        sys.path.remove(str(ROOT / 'tools'))
+
+
+@pytest.fixture(autouse=True)
+def tools_leave_no_modules():
+    yield
+    for name in ('train', 'reproduce', '_path'):
+        sys.modules.pop(name, None)
+
+
+def write_metafile(root, published):
+    """The metafile of the copied tree: five rows like the toy row of the repository, with published metrics by name."""
+    content = yaml.safe_load((ROOT / FOLDER / 'metafile.yml').read_text())
+    (model,) = [each for each in content['Models'] if each['Name'] == TOY]
+    results = {
+        name: [{'Task': 'Semantic Segmentation', 'Dataset': 'generated shapes', 'Metrics': metrics}]
+        for name, metrics in published.items()
+    }
+    content['Models'] = [
+        {**model, 'Name': name, 'Config': f'{FOLDER}/{name}.py', **({'Results': results[name]} if name in results else {})}
+        for name in ROWS
+    ]
+    (root / FOLDER / 'metafile.yml').write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture(scope='module')
+def zoo(tmp_path_factory):
+    """Folder with data/, a zoo of five rows under root/, and their checkpoints under ck/, two of them good."""
+    folder = tmp_path_factory.mktemp('zoo')
+    root = folder / 'root'
+    shutil.copytree(ROOT / 'configs/_base_', root / 'configs/_base_')
+    (root / FOLDER).mkdir(parents=True)
+    for name in ROWS:
+        shutil.copy(ROOT / FOLDER / f'{TOY}.py', root / FOLDER / f'{name}.py')
+    write_metafile(root, {GOOD: {'mIoU': 99.0, 'mIoU(ms+flip)': 99.0}})
+    write_toy_ade20k(folder / 'data', train=4, val=2, size=(64, 64), seed=0)
+    data = [f'{loader}_dataloader.dataset.data_root={folder / "data"}' for loader in ('train', 'val')]
+    work_dir = folder / 'ck' / GOOD
+    config = root / FOLDER / f'{GOOD}.py'
+    tool('train')([str(config), '--work-dir', str(work_dir), '--cfg-options', *FEW, *LIGHT, *data])
+    trained = (work_dir / 'iter_2.pth').read_bytes()
+    (folder / 'ck/sub').mkdir()
+    state = torch.load(work_dir / 'iter_2.pth', weights_only=False)['state_dict']
+    torch.save({'state_dict': state}, folder / f'ck/sub/{ALSO_GOOD}-0123abcd.pth')
+    wider = {name: torch.cat([value, value]) if value.ndim else value for name, value in state.items()}
+    torch.save({'state_dict': wider}, folder / f'ck/{OTHER_ARCH}.pth')
+    torch.save({'model': mmfreq.build_classifier('hornet-micro').state_dict()}, folder / f'ck/{CLASSIFIER}.pth')
+    (folder / f'ck/{TRUNCATED}.pth').write_bytes(trained[: len(trained) // 2])
+    (folder / 'ck/notes.bin').write_bytes(b'something else')
+    return folder
+
+
+def arguments(zoo, *more):
+    places = ['--root', zoo / 'root', '--checkpoints', zoo / 'ck', '--data', f'toy={zoo / "data"}', '--out', zoo / 'out']
+    return [str(word) for word in (*places, *more)]
+
+
+def results(zoo):
+    """The results on disk, by row and way of testing; none while there is no file."""
+    path = zoo / 'out/results.json'
+    entries = json.loads(path.read_text())['results'] if path.is_file() else []
+    return {(entry['row'], entry['test']): entry for entry in entries}
+
+
+def killed_after_the_first_result(zoo):
+    """Runs the tool and kills it, hard, when the second evaluation has begun; returns the process of that evaluation."""
+    environment = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'OMP_WAIT_POLICY': 'PASSIVE'}
+    with (zoo / 'first.txt').open('w') as printed:
+        run = subprocess.Popen(
+            [sys.executable, str(ROOT / 'tools/reproduce.py'), *arguments(zoo)],
+            cwd=zoo,
+            env=environment,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            end = time.monotonic() + 240
+            while results(zoo).get((GOOD, 'ms+flip'), {}).get('state') != 'started':
+                assert run.poll() is None and time.monotonic() < end, (zoo / 'first.txt').read_text()
+                time.sleep(0.05)
+        finally:
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+
+
+@pytest.fixture(scope='module')
+def finished(zoo):
+    """The first run killed in the middle; then run again, with --update-zoo: what it left after the kill, status and print."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('CUDA_VISIBLE_DEVICES', '')
+        killed_after_the_first_result(zoo)
+        left = results(zoo)
+        log = Path(left[GOOD, 'single scale']['log'])
+        written = (zoo / log).stat().st_mtime_ns
+        patch.chdir(zoo)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / 'tools/reproduce.py'), *arguments(zoo, '--update-zoo')],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (zoo / log).stat().st_mtime_ns == written, 'what was finished was evaluated again'
+    return left, done
+
+
+@pytest.mark.slow
+def test_a_killed_run_keeps_what_it_finished_and_goes_on(zoo, finished):
+    left, _ = finished
+    assert {key: entry['state'] for key, entry in left.items()} == {
+        (GOOD, 'single scale'): 'measured',
+        (GOOD, 'ms+flip'): 'started',
+    }
+    after = results(zoo)
+    assert after[GOOD, 'single scale'] == left[GOOD, 'single scale']
+    assert after[GOOD, 'ms+flip']['state'] == 'measured'
+    assert set(after) == {(GOOD, 'single scale'), (GOOD, 'ms+flip'), *((name, 'single scale') for name in ROWS[1:])}
+
+
+@pytest.mark.slow
+def test_the_table_is_filled_and_wrong_checkpoints_are_verdicts(zoo, finished):
+    _, done = finished
+    assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr, done.stderr
+    score = results(zoo)[GOOD, 'single scale']['metrics']['mIoU']
+    lines = [line.strip('|').split(' | ') for line in (zoo / 'out/results.md').read_text().splitlines() if 'hornet-micro' in line]
+    table = {(cells[0].strip(), cells[1]): cells[2:] for cells in lines}
+    assert table[GOOD, 'single scale'][:4] == ['mIoU', '99.0', f'{score:.2f}', f'differs by {round(score - 99, 2):+.1f}']
+    assert table[GOOD, 'ms+flip'][0] == 'mIoU(ms+flip)' and table[GOOD, 'ms+flip'][3].startswith('differs by -')
+    assert table[ALSO_GOOD, 'single scale'][2:4] == [f'{score:.2f}', 'measured (nothing published)']
+    assert table[OTHER_ARCH, 'single scale'][3].startswith('failed: the checkpoint')
+    assert 'does not fit the model: it fills' in table[CLASSIFIER, 'single scale'][3]
+    assert 'truncated or not a checkpoint' in table[TRUNCATED, 'single scale'][3]
+    for name in (OTHER_ARCH, CLASSIFIER, TRUNCATED):
+        verdict = table[name, 'single scale'][3]
+        assert (zoo / verdict.rpartition('log: ')[2]).is_file()
+        assert name in done.stdout
+    assert 'notes.bin' in done.stdout and '3 failed' in done.stdout
+
+
+@pytest.mark.slow
+def test_numbers_are_in_the_copied_zoo_and_nowhere_else(zoo, finished):
+    entry = results(zoo)[ALSO_GOOD, 'single scale']
+    page = (zoo / 'root/model_zoo.md').read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith(f'| [{ALSO_GOOD}]')]
+    assert f'{entry["metrics"]["mIoU"]:.1f} mIoU ({ALSO_GOOD}-0123abcd.pth, {entry["date"][:10]}, CPU)' in line
+    assert 'here' in page and all(f'[{name}]' in page for name in ROWS)
+    models = {each['Name']: each for each in yaml.safe_load((zoo / 'root' / FOLDER / 'metafile.yml').read_text())['Models']}
+    (measured,) = models[ALSO_GOOD]['Measured here']
+    assert measured['Versions'] == {'torch': torch.__version__, 'mmfreq': mmfreq.__version__}
+    assert [each['Test'] for each in models[GOOD]['Measured here']] == ['single scale', 'ms+flip']
+    assert all('Measured here' not in models[name] for name in (OTHER_ARCH, CLASSIFIER, TRUNCATED))
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_judged_by_what_is_published_now(zoo, finished, capsys, monkeypatch):
+    monkeypatch.chdir(zoo)
+    before = results(zoo)
+    score, multi = (before[GOOD, test]['metrics'] for test in ('single scale', 'ms+flip'))
+    for shift, status, verdict in ((0, 0, 'reproduced'), (1, 1, 'differs by -1.0')):
+        write_metafile(zoo / 'root', {GOOD: {**multi, 'mIoU': score['mIoU']}, ALSO_GOOD: {'mIoU': score['mIoU'] + shift}})
+        pattern = '*-a_*' if shift == 0 else '*-g_*'  # ROWS' letters
+        assert tool('reproduce')(arguments(zoo, '--filter', pattern)) == status
+        printed = capsys.readouterr().out
+        assert verdict in printed and 'measured on' in printed and 'running' not in printed
+    assert results(zoo) == before
+
+
+def test_the_audit_needs_no_data_and_fails_on_a_difference(zoo, capsys):
+    reproduce = tool('reproduce')
+    assert reproduce(['--root', str(zoo / 'root'), '--audit', '--filter', 'micro-o']) == 0
+    assert '1 configs, 0 of them differ' in capsys.readouterr().out
+    path = zoo / 'root' / FOLDER / 'metafile.yml'
+    before = path.read_text()
+    path.write_text(before.replace('lr: 0.004', 'lr: 0.003'))
+    try:
+        assert reproduce(['--root', str(zoo / 'root'), '--audit']) == 1
+    finally:
+        path.write_text(before)
+    printed = capsys.readouterr().out
+    assert f'{OTHER_ARCH}: lr is 0.004 in the config, 0.003 in the record' in printed and '5 of them differ' in printed
+
+
+def test_the_list_names_rows_and_checkpoints(zoo, capsys):
+    assert tool('reproduce')(arguments(zoo, '--list')) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ROWS)
+    assert f'{zoo}/ck/{GOOD}/iter_2.pth: {GOOD}, told by its folder' in printed
+    assert re.search(r'mIoU \d+\.\d, mIoU\(ms\+flip\) \d+\.\d', printed)
+
+
+@pytest.mark.parametrize(
+    ('words', 'told'),
+    [
+        (['--filter', 'resnet'], "none of the 5 rows matches 'resnet'"),
+        (['--data', 'ade=/data'], "--data takes NAME=FOLDER, with one of the names toy; got 'ade=/data'"),
+        (['--checkpoints', 'nowhere'], 'there is no .*nowhere'),
+        (['--data', 'ade=/data', '--data', 'toy=/data'], "got 'ade=/data'"),
+        (['--root', 'nowhere'], 'nowhere/configs'),
+    ],
+)
+def test_a_wrong_command_is_told(zoo, capsys, words, told):
+    with pytest.raises(SystemExit) as end:
+        tool('reproduce')([*arguments(zoo), *words])
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ')
+    assert re.search(told, message)
+
+
+def test_without_a_checkpoint_the_status_is_not_success(zoo, tmp_path, capsys):
+    assert tool('reproduce')(['--root', str(zoo / 'root'), '--checkpoints', str(tmp_path)]) == 1
+    assert 'nothing to evaluate: of 5 rows none has a checkpoint' in capsys.readouterr().out
+
+
+def test_the_page_for_users_names_options_and_data_sets_that_exist(capsys):
+    from mmfreq.zoo.data_roots import data_name
+    from mmfreq.zoo.rows import load_rows
+
+    page = (ROOT / 'docs/reproduction.md').read_text()
+    with pytest.raises(SystemExit):
+        tool('reproduce')(['--help'])
+    told = capsys.readouterr().out
+    for call in re.findall(r'^python tools/reproduce\.py.*', page, re.MULTILINE):
+        assert all(option in told for option in re.findall(r'--[\w-]+', call))
+    assert all(option in told for option in re.findall(r'`(--[\w-]+)', page))
+    listed = set(re.findall(r'`(\w+)`', page[page.index('`--data NAME=FOLDER` names') : page.index('; `--list` shows')]))
+    names = {data_name(row) for row in load_rows()}
+    assert len(listed) == 7 and listed <= names and names - listed <= {'fruits_nuts'}

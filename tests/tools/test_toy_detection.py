@@ -1,0 +1,97 @@
+"""Detection from nothing to drawn boxes, with the four tools as a user calls them: toy data, training, testing, pictures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mmfreq.datasets import TOY_COCO_METAINFO
+
+pytest.importorskip('mmdet')
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = 'configs/det/hornet/hornet-micro_mask-rcnn_1xb4-8e_toy-160x192.py'
+DRAWN = ('000000000001.jpg', '000000000002.jpg', '000000000003.jpg')
+
+
+def tool(folder, name, *args):
+    """Runs a tool in `folder` on two CPU threads; returns what it printed."""
+    environment = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '2', 'OMP_WAIT_POLICY': 'PASSIVE'}
+    command = [sys.executable, ROOT / f'tools/{name}.py', *args]
+    done = subprocess.run(list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f'{name}.py ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A folder that was empty: data/toy_coco from the tool, work/ from training, test/ and found/ from the test."""
+    folder = tmp_path_factory.mktemp('empty')
+    tool(folder, 'make_toy_dataset', 'coco', '--out', 'data/toy_coco')
+    tool(folder, 'train', ROOT / CONFIG, '--work-dir', 'work', '--seed', '0')
+    checkpoint = (folder / 'work/last_checkpoint').read_text()
+    tool(folder, 'test', ROOT / CONFIG, checkpoint, '--work-dir', 'test', '--out', 'found')
+    return folder
+
+
+def losses(folder):
+    lines = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return [row['loss'] for row in map(json.loads, lines) if 'loss' in row]
+
+
+@pytest.mark.slow
+def test_detector_learns(run):
+    trained = losses(run / 'work')
+    assert np.isfinite(trained).all() and trained[-1] < 0.6 * trained[0]
+    (path,) = run.glob('test/*/*.json')
+    scores = json.loads(path.read_text())
+    assert scores['coco/bbox_mAP_50'] > 0.5
+    assert scores['coco/segm_mAP_50'] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['bbox', 'segm'])
+def test_written_predictions_score_what_was_printed(run, kind):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO(str(run / 'data/toy_coco/annotations/instances_val2017.json'))
+    found = truth.loadRes(str(run / f'found/results.{kind}.json'))
+    evaluation = COCOeval(truth, found, kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    (path,) = run.glob('test/*/*.json')
+    assert json.loads(path.read_text())[f'coco/{kind}_mAP'] == pytest.approx(evaluation.stats[0], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_drawn_detections_are_the_shapes(run):
+    pictures = [run / 'data/toy_coco/val2017' / name for name in DRAWN]
+    printed = tool(run, 'infer', ROOT / CONFIG, (run / 'work/last_checkpoint').read_text(), *pictures, '--out', 'drawn')
+    assert f'look at drawn/{pictures[0].stem}_overlay.png' in printed
+    table = json.loads((run / 'data/toy_coco/annotations/instances_val2017.json').read_text())
+    hits = []
+    for picture in pictures:
+        image, drawn = cv2.imread(str(picture)), cv2.imread(str(run / f'drawn/{picture.stem}_overlay.png'))
+        assert drawn.shape == image.shape and 0.05 < (drawn != image).any(axis=-1).mean() < 1
+        found = json.loads((run / f'drawn/{picture.stem}.json').read_text())
+        assert found['names'] == [TOY_COCO_METAINFO['classes'][label] for label in found['labels']]
+        (image_id,) = [row['id'] for row in table['images'] if row['file_name'] == picture.name]
+        truth = [row for row in table['annotations'] if row['image_id'] == image_id]
+        best = list(zip(found['boxes'], found['labels']))[:3]  # best first
+        assert len(best) == 3
+        hits += [any(label == row['category_id'] - 1 and overlap(box, row['bbox']) > 0.5 for row in truth) for box, label in best]
+    assert sum(hits) >= 6, hits
+
+
+def overlap(box, xywh):
+    """Intersection over union of a box (x1, y1, x2, y2) and one of COCO's."""
+    x1, y1, x2, y2 = box
+    x, y, width, height = xywh
+    inside = max(min(x2, x + width) - max(x1, x), 0) * max(min(y2, y + height) - max(y1, y), 0)
+    return inside / ((x2 - x1) * (y2 - y1) + width * height - inside)

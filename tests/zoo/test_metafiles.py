@@ -1,0 +1,168 @@
+"""The metafiles: one row for each config, canonical, true to the configs, to the list of weights, and to what is measured."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+import mmfreq
+from mmfreq.checkpoint import zoo as published_files
+from mmfreq.models.factory import FAMILIES
+from mmfreq.zoo.audit import Difference, audit
+from mmfreq.zoo.measure import FIELDS, agreements, measure
+from mmfreq.zoo.render import index_text, is_own, page_text
+from mmfreq.zoo.rows import load_rows, metafile_text, metafiles, read_metafile
+
+ROOT = Path(mmfreq.__file__).parents[1]
+ROWS = load_rows(ROOT)
+LEAFS = sorted(path for task in ('cls', 'seg', 'det') for path in (ROOT / 'configs' / task).glob('*/*.py'))
+QUICK = ('hornet-tiny-gf_upernet_8xb2-160k', 'gfnet-h-ti_8xb128', 'dfformer-s18_retinanet', 'affnet-t_ssdlite', 'affnet-t_8xb128')
+TASKS = {
+    'cls': {'imagenet-1k': {'top1': 'Top 1 Accuracy', 'top5': 'Top 5 Accuracy'}},
+    'seg': {'ade20k': {'miou': 'mIoU', 'miou_ms': 'mIoU(ms+flip)'}, 'voc': {'miou': 'mIoU'}},
+    'det': {'coco': {'box_ap': 'box AP', 'mask_ap': 'mask AP'}},
+}
+DATASETS = {'imagenet-1k': 'ImageNet-1k', 'ade20k': 'ADE20K', 'voc': 'VOC 2012 + SBD', 'coco': 'COCO'}
+each_row = pytest.mark.parametrize('row', ROWS, ids=lambda row: row.name)
+
+
+def test_every_config_has_one_row_and_every_row_a_config():
+    assert sorted(row.config for row in ROWS) == LEAFS
+    assert [row.name for row in ROWS] == [row.config.stem for row in ROWS] and len({row.name for row in ROWS}) == len(ROWS)
+    assert {row.family for row in ROWS} == set(FAMILIES)
+
+
+def test_every_published_row_is_there():
+    """As many as the papers' tables and the authors' configs have."""
+    published = [row for row in ROWS if not is_own(row)]
+    kinds = ['hornet.*upernet.*ade20k', 'hornet.*cascade', 'hornet-small-7x7_mask-rcnn', 'gfnet-h.*_fpn_', 'dfformer.*_fpn_']
+    kinds += ['dfformer.*_retinanet_', 'affnet.*_deeplabv3_.*ade20k', 'affnet.*_deeplabv3_.*voc', 'affnet.*_ssdlite_']
+    assert [sum(bool(re.search(kind, row.name)) for row in published) for kind in kinds] == [10, 8, 3, 3, 6, 6, 3, 3, 3]
+
+
+@pytest.mark.parametrize('path', metafiles(ROOT), ids=lambda path: '-'.join(path.parts[-3:-1]))
+def test_metafiles_are_written_canonically(path):
+    contents = read_metafile(path)
+    assert path.read_text(encoding='utf-8') == metafile_text(contents)
+    (collection,) = contents['Collections']
+    assert {model['In Collection'] for model in contents['Models']} == {collection['Name']}
+    assert (ROOT / collection['README']).is_file()
+
+
+def test_the_index_names_every_metafile():
+    text = (ROOT / 'model-index.yml').read_text(encoding='utf-8')
+    assert text == index_text(ROOT)
+    assert (
+        [ROOT / path for path in yaml.safe_load(text)['Import']]
+        == metafiles(ROOT)
+        == sorted(metafiles(ROOT), key=metafiles(ROOT).index)
+    )
+    assert len(metafiles(ROOT)) == 3 * len(FAMILIES)
+
+
+def test_the_page_is_that_of_the_metafiles():
+    assert (ROOT / 'model_zoo.md').read_text(encoding='utf-8') == page_text(ROWS)
+
+
+@each_row
+def test_the_config_follows_the_recorded_recipe(row):
+    assert audit(row).differences == ()
+
+
+def test_a_wrong_recipe_is_seen():
+    row = next(row for row in ROWS if row.name.startswith('hornet-tiny-gf_upernet_8xb2-160k'))
+    entry = {**row.entry, 'Recipe': {**row.entry['Recipe'], 'lr': 6e-5, 'teacher': 'none'}}
+    del entry['Recipe']['batch']
+    found = audit(type(row)(entry, row.task, row.root))
+    assert not found.agrees and found.compared == (16, 0)
+    assert set(found.differences) == {
+        Difference('lr', 1e-4, 6e-5),
+        Difference('teacher', 'missing', 'none'),
+        Difference('batch', 16, 'missing'),
+    }
+
+
+@each_row
+def test_what_is_ours_is_said(row):
+    assert set(row.ours) <= set(row.recipe) and row.published['Source']
+    if is_own(row):
+        assert row.ours == list(row.recipe) and not row.metrics and not row.weights
+    else:
+        assert row.metrics or row.published.get('Note'), 'say why no metric is given'
+    words = row.config.read_text(encoding='utf-8').lower()
+    assert not row.ours or re.search(r'\bour\b|not published|unknown|neither the recipe', words), (
+        'the config marks what is our choice'
+    )
+
+
+@each_row
+def test_metrics_and_weights_are_those_of_the_list_of_files(row):
+    known = [
+        (each, names)
+        for task, names in TASKS[row.task].items()
+        for each in published_files.find(row.arch, task)
+        if DATASETS[task] == row.dataset and 'mmpretrain' not in each.repository
+    ]
+    if row.metrics and not second_hand(row):
+        ((each, names),) = known
+        assert row.metrics == {names[name]: value for name, value in each.metrics.items()}
+    if row.weights:
+        assert row.weights in {each.url for each, _ in known}
+    linked = {each.url for each, _ in known if each.url != published_files.UNKNOWN}
+    assert bool(row.weights) == bool(linked and (row.metrics or (row.task, row.family) == ('cls', 'dfformer')))
+
+
+def second_hand(row):
+    """Numbers without a file, which the list of files does not have."""
+    said = row.published['Source'] + row.published.get('Note', '')
+    return 'second-hand' in said or 'recalled' in said
+
+
+@each_row
+def test_published_numbers_stand_in_the_config_too(row):
+    head = row.config.read_text(encoding='utf-8').partition('_base_')[0]
+    assert [value for value in row.metrics.values() if f'{value:.1f}' not in head] == []
+
+
+@each_row
+def test_everything_is_measured_and_agrees_or_is_explained(row):
+    assert all(field in row.entry['Metadata'] for field in FIELDS)
+    assert all(each.holds for each in agreements(row)) or row.published['Note']
+
+
+@each_row
+def test_mim_can_read_it(row):
+    """`mim search` joins lists as strings, and takes the last of a title's bracketed words for a unit."""
+    for key, value in row.entry['Metadata'].items():
+        assert isinstance(value, (str, int, float)), key
+    assert all({'Task', 'Dataset', 'Metrics'} == set(result) for result in row.entry.get('Results', ()))
+
+
+def test_few_numbers_disagree():
+    """More would mean that something here counts wrongly."""
+    off = [(row.name, each.name) for row in ROWS for each in agreements(row) if not each.holds]
+    families = {name.partition('_')[0] for name, _ in off}
+    assert families <= {'affnet', 'affnet-t', 'gfnet-h-ti', 'gfnet-h-s', 'gfnet-h-b'} | {
+        arch for arch in families if 'hornet-large' in arch
+    }
+    assert len(off) <= 18 and sum(len(agreements(row)) for row in ROWS) > 60
+
+
+@pytest.mark.parametrize(
+    'row',
+    [pytest.param(row, marks=() if row.name.startswith(QUICK) else pytest.mark.slow) for row in ROWS],
+    ids=lambda row: row.name,
+)
+def test_measured_again(row):
+    assert {field: row.entry['Metadata'][field] for field in FIELDS} == measure(row)
+
+
+def test_configs_know_the_file_of_their_row():
+    """`published_checkpoint` of the classification configs; where the file's head is of other classes, the row has no weights."""
+    by_url = {each.url: each for each in published_files.ZOO}
+    for row in (row for row in ROWS if row.task == 'cls'):
+        said = Config.fromfile(row.config).get('published_checkpoint')
+        fits = said and by_url[said].task == 'imagenet-1k'
+        assert row.weights == (said if fits else None), row.name

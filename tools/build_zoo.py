@@ -1,0 +1,68 @@
+"""Measures parameters and FLOPs of every config into its metafile, and writes the page of the zoo from the metafiles.
+
+Examples:
+  python tools/build_zoo.py                        # measure what was not, write model_zoo.md and model-index.yml
+  python tools/build_zoo.py --measure 'gfnet*'     # measure those again
+  python tools/build_zoo.py --check                # write nothing; say what is out of date
+"""
+
+import argparse
+import fnmatch
+import sys
+
+import _path  # noqa: F401
+
+import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--measure', metavar='PATTERN', help="measure the configs of these names again, such as '*upernet*'")
+    parser.add_argument('--check', action='store_true', help='write nothing; the exit status is 1 if something is out of date')
+    return parser.parse_args(argv)
+
+
+def is_measured(entry, fields):
+    return all(field in entry['Metadata'] for field in fields)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from rich.progress import track
+
+    from mmfreq.engine.errors import UserError, short_user_errors
+    from mmfreq.zoo.measure import FIELDS, measure
+    from mmfreq.zoo.render import index_text, page_text
+    from mmfreq.zoo.rows import default_root, load_rows, metafiles, update_models, write_text
+
+    root = default_root()
+    with short_user_errors():
+        rows = load_rows(root)
+        if args.measure and not fnmatch.filter([row.name for row in rows], args.measure):
+            raise UserError(f'no config is named {args.measure!r}; patterns are as in a shell, such as "*upernet*"')
+        due = [row for row in rows if not is_measured(row.entry, FIELDS) or fnmatch.fnmatch(row.name, args.measure or '')]
+        if due and not args.check:
+            found = {row.name: measure(row) for row in track(due, description='measuring')}
+
+            def with_measured(entry):
+                return {**entry, 'Metadata': {**entry['Metadata'], **found.get(entry['Name'], {})}}
+
+            for path in metafiles(root):
+                update_models(path, with_measured)
+            due, rows = [], load_rows(root)
+        stale = [f'{row.name} is not measured' for row in due]
+        for name, text in (('model-index.yml', index_text(root)), ('model_zoo.md', page_text(rows) if not due else '')):
+            path = root / name
+            if due or (path.is_file() and path.read_text(encoding='utf-8') == text):
+                continue
+            stale.append(f'{name} is out of date')
+            if not args.check:
+                write_text(path, text)
+                print(f'wrote {path.name}')
+    if args.check and stale:
+        sys.exit('\n'.join([*stale, 'run: python tools/build_zoo.py']))
+    print(f'{len(rows)} configs, all measured')
+
+
+if __name__ == '__main__':
+    main()
