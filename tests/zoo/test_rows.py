@@ -118,5 +118,5 @@ def test_the_page(root):
     lines = [line for line in text.splitlines() if line.startswith('| [')]
     assert lines[0].endswith('| 52.00 (52M) | 512x2048 | 930.0 | 926.4 (926G) | 48.1 | - | - | - |')
     assert lines[1].endswith('| 52.00 | 512x2048 | 930.0 | 926.4 | - | - | 48.1 mIoU (tiny.pth, 2026-01-01, a GPU) | - |')
-    assert lines[2].endswith('| 52.00 (60M\\*) | 512x2048 | 930.0 | 926.4 | unknown | unknown | - | [file](http://x) |')
+    assert lines[2].endswith('| 52.00 (60M\\*) | 512x2048 | 930.0 | 926.4 | unknown | - | - | [file](http://x) |')
     assert '- `c_d_1xb1-1_ade20k`: Wrong head.' in text
