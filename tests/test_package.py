@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
 
 import mmfreq
 
@@ -79,11 +78,6 @@ def test_version_is_one():
     assert re.fullmatch(r'\d+\.\d+\.\d+(\.?(dev|a|b|rc)\d+)?', mmfreq.__version__)
     first = re.search(r'^## \[(.+?)\]', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE).group(1)
     assert first in ('Unreleased', mmfreq.__version__)
-
-
-def test_model_index_lists_every_metafile():
-    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    assert index['Import'] == [name for name in files_of('configs', {'.yml'}) if name.endswith('/metafile.yml')]
 
 
 @pytest.mark.slow
