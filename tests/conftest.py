@@ -28,10 +28,9 @@ def fixed_seeds():
 @pytest.fixture(autouse=True)
 def scope_of_its_own():
     """A Runner leaves its default scope behind, in which the next test's modules would be looked up."""
-    before = dict(DefaultScope._instance_dict)
+    DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(autouse=True, scope='session')
