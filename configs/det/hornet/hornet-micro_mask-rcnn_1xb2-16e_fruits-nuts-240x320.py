@@ -1,22 +1,13 @@
 # Mask R-CNN + HorNet-Micro (GF) on 10 photographs of fruits and nuts, from scratch: minutes on two CPU cores. Our recipe.
 _base_ = [
-    '../../_base_/models/mask_rcnn.py',
+    '../../_base_/models/mask_rcnn_micro.py',
     '../../_base_/datasets/fruits_nuts.py',
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
 model = dict(
-    backbone=dict(arch='hornet-micro', img_size=256, drop_path_rate=0.0),
-    neck=dict(in_channels=[16, 32, 64, 128], out_channels=64),
-    rpn_head=dict(in_channels=64, feat_channels=64),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=3),
-        mask_roi_extractor=dict(out_channels=64),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=3),
-    ),
-    train_cfg=dict(rcnn=dict(sampler=dict(num=128))),
-    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=200)),
+    backbone=dict(img_size=256),
+    roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3)),
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=10.0, norm_type=2))
 param_scheduler = [
