@@ -10,6 +10,7 @@ already (same folder, iterations done) is read and not trained again.
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from datetime import date
@@ -107,7 +108,7 @@ def hardware():
 
 def page(args, rows):
     base, precision = Path(args.base).stem, 'mixed precision' if args.amp else 'float32'
-    command = f'python benchmarks/compare_backbones.py {" ".join(sys.argv[1:])}'.strip()
+    command = shlex.join(['python', 'benchmarks/compare_backbones.py', *sys.argv[1:]])
     lines = [
         f'# {args.title}',
         '',
