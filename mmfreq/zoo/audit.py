@@ -40,6 +40,7 @@ def audit(row: Row) -> Audit:
 
     Raises:
         ValueError: as in `facts.recipe`.
+        FileNotFoundError: the config is not there.
     """
     found, recorded = recipe(row.config), row.recipe
     keys = [*recorded, *(key for key in found if key not in recorded)]
