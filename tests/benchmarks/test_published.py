@@ -1,0 +1,173 @@
+"""The published formulation is the published function: by the golden files of the papers' code, and ours by every little arch."""
+
+import pytest
+import torch
+
+import mmfreq
+from benchmarks import published
+from benchmarks.published import dfformer_mixers, mmpretrain_hornet
+from mmfreq.testing import backbone_contract as contract
+from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
+
+# golden file -> arch, image size of the stored grids (None: the arch's own), tolerance of the tests of our models
+GOLDEN = {
+    'hornet__hornet_tiny_gf': ('hornet-tiny-gf', None, 2e-6),
+    'hornet__hornet_small_7x7': ('hornet-small-7x7', None, 2e-6),
+    'dfformer__dfformer_s18_seg': ('dfformer-s18', 512, 1e-5),
+    'dfformer__dfformer_s18_seg_from224': ('dfformer-s18', 512, 1e-5),
+    'dfformer__cdfformer_s18_seg': ('cdfformer-s18', 512, 1e-5),
+    'gfnet__gfnet-h-ti': ('gfnet-h-ti', None, 1e-5),
+    'gfnet__gfnet-h-ti__img128': ('gfnet-h-ti', 128, 1e-5),
+    'gfnet__gfnet-h-ti__img64_scaled': ('gfnet-h-ti', 64, 1e-5),
+    'gfnet__gfnet-h-ti__img96_gradients': ('gfnet-h-ti', 96, 1e-5),
+    'gfnet__gfnet-h-ti__transfer256': ('gfnet-h-ti', 256, 1e-5),
+    'gfnet__gfnet-ti': ('gfnet-ti', None, 1e-5),
+    'gfnet__gfnet-ti__img96_gradients': ('gfnet-ti', 96, 1e-5),
+    'gfnet__gfnet-ti__transfer256': ('gfnet-ti', 256, 1e-5),
+    'affnet__affnet_et': ('affnet-et', None, 1e-5),
+    'affnet__affnet_t': ('affnet-t', None, 1e-5),
+}
+PUBLISHED = [arch for arch in mmfreq.list_archs() if not arch.startswith('gfnet-cnn')]
+MICRO = [arch for arch in PUBLISHED if arch.endswith('-micro')]
+# the mixers of DFFormer's ablations have no little arch in the table
+LITTLE = {kind: dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40), mixers=(kind,) * 4, act='gelu') for kind in ('global', 'afno')}
+OUTPUT_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4  # 5e-5 was measured for a StarReLU's scale, one number with a gradient of terms of both signs
+ROUNDING = 1e-6  # of the norm of all gradients: less is rounding, not a gradient
+
+
+def pair(arch, **kwargs):
+    """A backbone of ours in eval mode, every parameter with a value of its own, and its published twin."""
+    cls = mmfreq.models.backbones.DFFormer if isinstance(arch, dict) else mmfreq.models.factory.backbone_class(arch)
+    model = cls(arch, **kwargs).eval()
+    model.load_state_dict(golden_state({n: p.shape for n, p in model.state_dict().items()}))
+    return model, published.twin(model)
+
+
+def relative_error(got, want):
+    return ((got - want).norm() / want.norm()).item()
+
+
+def golden_twin(name, golden):
+    arch, img_size, _ = GOLDEN[name]
+    model = mmfreq.build_backbone(arch, img_size=img_size).eval()
+    mmfreq.load_weights(model, golden_state(golden['state_dict'], golden.get('scale')))
+    return published.twin(model)
+
+
+@pytest.mark.parametrize('name', GOLDEN)
+def test_golden_stages(name, golden_folder):
+    golden = read_golden(golden_folder, name)
+    twin = golden_twin(name, golden)
+    cases = [case for case in golden['cases'] if case['what'] == 'stages' and not case.get('training')]
+    assert cases
+    for case in cases:
+        with torch.no_grad():
+            error, stage = worst_error(twin(*golden_inputs(case)), case['outputs'][:4])  # a fifth is the classifier's norm
+        assert error < GOLDEN[name][2], (stage, error)
+
+
+def test_golden_training_mode_and_running_statistics(golden_folder):
+    golden = read_golden(golden_folder, 'affnet__affnet_et')
+    twin = golden_twin('affnet__affnet_et', golden).train()
+    (case,) = (case for case in golden['cases'] if case['training'])
+    with torch.no_grad():
+        outs = twin(*golden_inputs(case))
+    state = twin.state_dict()
+    for got, want in ((outs, case['outputs']), ([state[o['name']] for o in case['other_outputs']], case['other_outputs'])):
+        error, where = worst_error(got, want)
+        assert error < OUTPUT_TOLERANCE, (where, error)
+
+
+@pytest.mark.parametrize('arch', PUBLISHED)
+def test_names_and_shapes_are_ours(arch):
+    with torch.device('meta'):
+        models = mmfreq.build_backbone(arch), published.build(arch), mmfreq.build_backbone(arch, img_size=160)
+        models = *models, published.build(arch.replace('-', '_'), img_size=160)
+    ours, plain, ours_160, plain_160 = ({n: tuple(p.shape) for n, p in model.state_dict().items()} for model in models)
+    assert plain == ours and plain_160 == ours_160
+
+
+@pytest.mark.parametrize('arch', [*MICRO, *LITTLE.values()], ids=[*MICRO, *LITTLE])
+def test_outputs_are_ours(arch):
+    ours, twin = pair(arch)
+    assert not [m for m in twin.modules() if type(m).__module__.startswith('mmfreq')]
+    for size in ((64, 96), (67, 101), (224, 224)):  # off the stored grids, odd, and on them
+        x = contract.image(1, 3, *size)
+        with torch.no_grad():
+            got, want = twin(x), ours(x)
+        assert isinstance(got, tuple) and len(got) == 4
+        for a, b in zip(got, want, strict=True):
+            assert a.shape == b.shape and a.dtype == b.dtype and relative_error(a, b) < OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_gradients_are_ours_in_training_mode(arch):
+    models = [model.train() for model in pair(arch)]
+    grads = []
+    for model in models:
+        golden_loss(model(contract.image(2, 3, 64, 96))).backward()
+        every = {name: param.grad for name, param in model.named_parameters()}
+        whole = sum(grad.square().sum() for grad in every.values()).sqrt()
+        grads.append({name: grad for name, grad in every.items() if grad.norm() > ROUNDING * whole})
+        rest = every.keys() - grads[-1].keys()
+        assert not rest or (arch == 'affnet-micro' and all(name.endswith('.bias') for name in rest))  # batch norms undo these
+    ours, plain = grads
+    assert plain.keys() == ours.keys()
+    for name, grad in plain.items():
+        assert relative_error(grad, ours[name]) < GRADIENT_TOLERANCE, name
+
+
+def test_dynamic_filters_are_resized_in_every_forward_and_others_where_the_grid_differs(monkeypatch):
+    sizes = []
+    resized = dfformer_mixers.resized
+    monkeypatch.setattr(dfformer_mixers, 'resized', lambda weight, size: sizes.append(size) or resized(weight, size))
+    dynamic, fixed = pair('dfformer-micro', img_size=64)[1], pair(LITTLE['global'], img_size=64)[1]
+    for model, at_64, at_96 in ((dynamic, 5, 5), (fixed, 0, 5)):
+        for side, calls in ((64, at_64), (96, at_96)):
+            sizes.clear()
+            for _ in range(2):
+                model(contract.image(1, 3, side, side))
+            assert len(sizes) == 2 * calls
+
+
+def test_a_twin_is_a_copy_in_the_mode_of_the_original():
+    ours, twin = pair('gfnet-h-micro')
+    assert not twin.training and published.twin(ours.train()).training
+    before = ours.pos_embed.clone()
+    with torch.no_grad():
+        twin.pos_embed.zero_()
+    assert torch.equal(ours.pos_embed, before)
+    assert pair('gfnet-micro', in_channels=5)[1](contract.image(1, 5, 64, 64))[0].shape == (1, 32, 4, 4)
+
+
+@pytest.mark.parametrize(
+    'kwargs', [dict(arch='hornet-tiny-7x7'), dict(arch='hornet-micro'), dict(arch='hornet-micro', img_size=384, in_channels=4)]
+)
+def test_the_hornet_of_mmpretrain_is_the_published_form(kwargs):
+    ours, twin = pair(**kwargs)
+    theirs = mmpretrain_hornet.twin(ours)
+    assert type(theirs).__module__ == 'mmpretrain.models.backbones.hornet' and not theirs.training
+    x = contract.image(1, ours.in_channels, 64, 96)
+    with torch.no_grad():
+        for a, b, c in zip(theirs(x), twin(x), ours(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+            assert a.is_contiguous() and relative_error(a, c) < OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    'call,told',
+    [
+        (lambda: published.build('gfnet-cnn-micro'), 'no published form of GFNetCNN'),
+        (lambda: published.build('hornet-tiny-fg'), 'hornet-tiny-gf'),
+        (lambda: published.twin(mmfreq.build_backbone('gfnet-cnn-micro')), 'no published form of GFNetCNN'),
+        (lambda: published.twin(mmfreq.build_backbone('hornet-micro', out_indices=(3,))), r'no out_indices=\(3,\)'),
+        (lambda: published.twin(mmfreq.build_backbone('gfnet-micro', filter_resize='modes')), "no filter_resize='modes'"),
+        (lambda: published.twin(mmfreq.build_backbone('affnet-micro', output_stride=8)), 'no output_stride=8'),
+        (lambda: mmpretrain_hornet.twin(mmfreq.build_backbone('affnet-micro')), 'got AFFNet'),
+        (lambda: mmpretrain_hornet.twin(mmfreq.build_backbone('hornet-micro', filter_resize='modes')), "got .*'modes'"),
+    ],
+)
+def test_what_has_no_published_form_is_told(call, told):
+    with pytest.raises(ValueError, match=told):
+        call()
