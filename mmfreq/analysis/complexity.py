@@ -19,6 +19,7 @@ from mmfreq.analysis.call_counter import CallCounter
 from mmfreq.analysis.complexity_report import Complexity, Macs, ModuleCost
 from mmfreq.analysis.mmengine_handles import fft_aware_mmengine, register_handles
 from mmfreq.ops import dft
+from mmfreq.ops.fusing import plain_forms
 
 __all__ = ['Complexity', 'Macs', 'ModuleCost', 'count', 'fft_aware_mmengine', 'register_handles']
 
@@ -40,7 +41,7 @@ def count(model: nn.Module, inputs: int | tuple[int, int] | Tensor | tuple[Tenso
     tensors = as_tensors(inputs, channels)
     counter = CallCounter()
     recipe = _Recipe(model)
-    with _eval_mode(model), _no_cached_bases(), _shapes_only():
+    with _eval_mode(model), _no_cached_bases(), _shapes_only(), plain_forms():
         state = {name: _fake(t) for name, t in (*recipe.named_parameters(), *recipe.named_buffers())}
         images = tuple(_fake(t) for t in tensors)
         with counter.watching(model), counter:

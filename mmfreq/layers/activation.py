@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+
+from mmfreq.ops.activation import squared_relu, star_relu
 
 
 class StarReLU(nn.Module):
@@ -18,7 +19,7 @@ class StarReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * relu(x).square() + self.bias
+        return star_relu(x, self.scale, self.bias)
 
 
 class SquaredReLU(nn.Module):
@@ -29,4 +30,4 @@ class SquaredReLU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(x).square()
+        return squared_relu(x)

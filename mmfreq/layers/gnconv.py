@@ -3,14 +3,21 @@
 Legend: B batch, C channels, H W grid, n order; dims = C / 2^(n-1), ..., C / 2, C; D = sum(dims).
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import layer_norm, pad
 from torch.nn.modules.utils import _pair
 
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.fused import fusable, in_dtype, norm_of, parameters_of, scale_inside
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.norm import LayerNorm2d
 from mmfreq.layers.spectral import GlobalFilter
+from mmfreq.ops.fusing import work_dtype
+from mmfreq.ops.gated import gated_linear
+from mmfreq.ops.norm_mlp import norm_linear, scaled_linear
 
 
 class GlobalLocalFilter(GlobalFilter):
@@ -34,9 +41,13 @@ class GlobalLocalFilter(GlobalFilter):
         self.post_norm = LayerNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        local, everywhere = self.pre_norm(x).chunk(2, dim=1)
-        both = torch.stack((self.dw(local), super().forward(everywhere)), dim=2)  # channel 2k is local k, 2k + 1 global k
-        return self.post_norm(both.flatten(1, 2))
+        return self.post_norm(to_bchw(self.mixed_bhwc(to_bhwc(x))))
+
+    def mixed_bhwc(self, x_bhwc: Tensor) -> Tensor:
+        """The result before `post_norm`; `(B, H, W, D)` to the same."""
+        local, everywhere = self.pre_norm(to_bchw(x_bhwc)).chunk(2, dim=1)
+        both = (to_bhwc(self.dw(local)), to_bhwc(super().forward(everywhere.contiguous())))
+        return torch.stack(both, -1).flatten(3)  # channel 2k is local k, 2k + 1 global k
 
 
 class GnConv(nn.Module):
@@ -117,11 +128,67 @@ class GnConv(nn.Module):
             self.dwconv = GlobalLocalFilter(total, grid, filter_resize, spectral)
         self.proj_out = nn.Conv2d(dim, self.out_channels, 1) if proj_out else nn.Identity()
         self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims[:-1], self.dims[1:]))
+        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
-        x_bchw = to_bchw(x) if self.channels_last else x
-        y = self.proj_out(self.mix(*self.proj_in(x_bchw).split((self.dims[0], sum(self.dims)), dim=1)))
-        return to_bhwc(y) if self.channels_last else y
+        x_bhwc = x if self.channels_last else to_bhwc(x)
+        if self.fusable_on(x_bhwc):
+            y_bhwc = self.fused(x_bhwc)
+        else:
+            y_bhwc = to_bhwc(self.proj_out(self.mix(*self.proj_in(to_bchw(x_bhwc)).split((self.dims[0], sum(self.dims)), dim=1))))
+        return y_bhwc if self.channels_last else to_bchw(y_bhwc)
+
+    def fusable_on(self, x_bhwc: Tensor, *around: nn.Module) -> bool:
+        """Whether `fused` may stand in for the modules' own forward on this map: a channels-last one, or any on a CPU."""
+        if not (x_bhwc.is_contiguous() or x_bhwc.device.type == 'cpu'):
+            return False
+        dwconv = () if isinstance(self.dwconv, GlobalLocalFilter) else (self.dwconv,)
+        return fusable(self.proj_in, *self.pws, self.proj_out, *dwconv, *around)
+
+    def fused(self, x_bhwc: Tensor, norm: nn.LayerNorm | None = None, out_scale: Tensor | None = None) -> Tensor:
+        """`out_scale * self(norm(x))` on a channels-last map, keeping neither the normed map nor the gated products.
+
+        The factor `scale` and the layer scale are multiplied into the weights before them.
+        """
+        dtype, inside = work_dtype(x_bhwc), scale_inside(x_bhwc, out_scale)
+        sources = parameters_of(self) + ((out_scale,) if inside else ())
+        make = partial(self.fused_weights, out_scale if inside else None, dtype)
+        maps, spatial, pws, last = self._weights.get(self.training, ('gnconv', dtype, inside), sources, make)
+        gate, rest = norm_linear(x_bhwc, (None, None, None) if norm is None else norm_of(norm), maps)
+        parts = self.scaled_spatial(rest, *spatial).split(self.dims, dim=-1)
+        y = to_bhwc(self.at_centres(to_bchw(gate)))
+        for pw, part in zip(pws, parts):
+            y = gated_linear(y, part, *pw)
+        y = y * parts[-1] if last is None else gated_linear(y, parts[-1], *last)
+        return y if out_scale is None or (inside and last is not None) else out_scale * y
+
+    def fused_weights(self, out_scale: Tensor | None, dtype: torch.dtype) -> tuple:
+        """(weight, bias) of the parts of proj_in, the spatial operator, pws and proj_out, with their factors, in `dtype`."""
+        weight, bias = self.proj_in.weight.flatten(1), self.proj_in.bias
+        halves = (self.dims[0], sum(self.dims))
+        maps = zip(weight.split(halves), (None, None) if bias is None else bias.split(halves))
+        pws = ((pw.weight.flatten(1), pw.bias) for pw in self.pws)
+        last = None
+        if not isinstance(self.proj_out, nn.Identity):
+            last = in_dtype(dtype, scaled_linear(self.proj_out.weight.flatten(1), self.proj_out.bias, out_scale))
+        if isinstance(self.dwconv, GlobalLocalFilter):
+            norm = self.dwconv.post_norm
+            spatial = (norm.weight * self.scale, norm.bias * self.scale)  # float32 under autocast, as the norm is
+        else:
+            weight, bias = self.dwconv.weight, self.dwconv.bias
+            spatial = in_dtype(dtype, (weight * self.scale, None if bias is None else bias * self.scale))
+        return [in_dtype(dtype, pair) for pair in maps], spatial, [in_dtype(dtype, pair) for pair in pws], last
+
+    def scaled_spatial(self, rest_bhwc: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The spatial operator and its factor, which is part of `weight` and `bias`, on a channels-last map, in its dtype."""
+        if not isinstance(self.dwconv, GlobalLocalFilter):
+            return to_bhwc(self.dwconv._conv_forward(to_bchw(rest_bhwc), weight, bias))
+        mixed = self.dwconv.mixed_bhwc(rest_bhwc)[:, :: self.stride[0], :: self.stride[1]]
+        return layer_norm(mixed, weight.shape, weight, bias, self.dwconv.post_norm.eps).to(rest_bhwc.dtype)
+
+    def train(self, mode: bool = True) -> 'GnConv':
+        self._weights.clear()
+        return super().train(mode)
 
     def mix(self, gate: Tensor, rest: Tensor) -> Tensor:
         """The spatial operator and the gated products: (B, dims[0], H, W) and (B, D, H, W) to (B, dim, H', W')."""

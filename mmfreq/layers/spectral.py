@@ -4,16 +4,19 @@ Legend: B batch, C channels, H W grid of the map, h w stored grid, F = w // 2 + 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from mmfreq.layers.activation import StarReLU
+from mmfreq.layers.fused import fusable, norm_of
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.mlp import Mlp
 from mmfreq.layers.stored_filter import StoredFilter, choose
-from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, block_mlp, map_spectrum
+from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, apply_mixture, block_mlp, map_spectrum
+from mmfreq.ops.norm_mlp import linear_of_bchw, norm_linear
 
 
 class GlobalFilter(StoredFilter):
@@ -87,14 +90,22 @@ class DynamicFilter(StoredFilter):
         self.pwconv2 = nn.Linear(mixed, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x_bhwc = x if self.channels_last else to_bhwc(x)
-        routing = self.reweight(x_bhwc.mean((1, 2))).unflatten(1, (self.num_filters, -1)).softmax(1)  # (B, N, M)
-        filters = self.filter_for(tuple(x_bhwc.shape[1:3]))
-        with torch.autocast(device_type=x.device.type, enabled=False):
-            mixed = torch.einsum('bnm,hwnp->bhwmp', routing.to(filters.dtype), filters)
-        y = apply_filter(self.act1(self.pwconv1(x_bhwc)), mixed, (1, 2), self.spectral)
-        y = self.pwconv2(y)
+        y = self.mix_normed(x if self.channels_last else to_bhwc(x))
         return y if self.channels_last else to_bchw(y)
+
+    def mix_normed(self, x_bhwc: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """`self(norm(x))` on a channels-last map; the filter acts on an NCHW map, straight from the linear layer."""
+        fuse = fusable(self.pwconv1, self.pwconv2, *(norm,) * (norm is not None))
+        if fuse:
+            norm_parts = (None, None, None) if norm is None else norm_of(norm)
+            weights = [(self.pwconv1.weight, self.pwconv1.bias)]
+            y, mean = norm_linear(x_bhwc, norm_parts, weights, channels_first=True, with_mean=True)
+        else:
+            x_bhwc = x_bhwc if norm is None else norm(x_bhwc)
+            y, mean = to_bchw(self.pwconv1(x_bhwc)), x_bhwc.mean((1, 2))
+        routing = self.reweight(mean.to(x_bhwc.dtype)).unflatten(1, (self.num_filters, -1)).softmax(1)  # (B, N, M)
+        y = apply_mixture(y, routing, self.filter_for(tuple(y.shape[2:])), self.spectral, self.act1)
+        return linear_of_bchw(y, self.pwconv2.weight, self.pwconv2.bias) if fuse else self.pwconv2(to_bhwc(y))
 
 
 class AdaptiveFrequencyFilter(nn.Module):
@@ -144,8 +155,9 @@ class AdaptiveFrequencyFilter(nn.Module):
     def masked(self, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
         """The spectrum times its mask; two of `(B, C, H, F)`."""
         first, second = ((w.to(re.dtype), b.to(re.dtype)) for w, b in ((self.w1, self.b1), (self.w2, self.b2)))
-        mask_re, mask_im = block_mlp(re, im, first, second, silu, self.threshold)
-        return mask_re * re - mask_im * im, mask_re * im + mask_im * re
+        act = partial(silu, inplace=not torch.is_grad_enabled())
+        mask_re, mask_im = block_mlp(re, im, first, second, act, self.threshold)
+        return torch.addcmul(mask_re * re, mask_im, im, value=-1), torch.addcmul(mask_re * im, mask_im, re)
 
     def extra_repr(self) -> str:
         return f'blocks={self.w1.shape[1]}, threshold={self.threshold}, spectral={self.spectral}'

@@ -3,15 +3,13 @@
 Legend: h w stored grid, F = w // 2 + 1 half width of the stored grid.
 """
 
-from collections import OrderedDict
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from mmfreq.layers.eval_cache import EvalCache
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS, half_width, resize_filter
-
-CACHED_SIZES = 8  # resized filters kept in eval mode; the oldest goes first
 
 
 def as_grid(grid: int | tuple[int, int]) -> tuple[int, int]:
@@ -62,7 +60,7 @@ class StoredFilter(nn.Module):
         half = (self.grid[0], half_width(self.grid[1]))
         shape = (*half, count, 2) if grid_first else (count, *half, 2)
         self.register_parameter(self.stored_name, nn.Parameter(nn.init.normal_(torch.empty(shape), std=0.02)))
-        self._resized: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._resized = EvalCache()
 
     @property
     def stored(self) -> nn.Parameter:
@@ -77,18 +75,8 @@ class StoredFilter(nn.Module):
     def filter_for(self, size: tuple[int, int]) -> Tensor:
         """The filter for maps of `size`, resized by the policy; from the cache where nothing can have changed."""
         weight = self.stored
-        reusable = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
-        if not reusable or weight.is_inference():
-            return self._resize(weight, size)
         key = (size, weight.dtype, weight.device)
-        state = (weight._version, weight.data_ptr())
-        kept_state, kept = self._resized.get(key, (None, None))
-        if kept_state != state:
-            kept = self._resize(weight, size)
-            self._resized[key] = (state, kept)
-            while len(self._resized) > CACHED_SIZES:
-                self._resized.popitem(last=False)
-        return kept
+        return self._resized.get(self.training, key, (weight,), lambda: self._resize(weight, size).contiguous())
 
     def fit_stored(self, name: str, value: Tensor) -> Tensor:
         """Parameter `name` of a file, resized to the stored grid by the load-time rule (the same policy)."""
@@ -113,6 +101,3 @@ class StoredFilter(nn.Module):
             if prefix + name in state_dict:
                 state_dict[prefix + name] = self.fit_stored(name, state_dict[prefix + name])
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def __getstate__(self):
-        return {**self.__dict__, '_resized': OrderedDict()}

@@ -15,19 +15,21 @@ from torch.nn.functional import softshrink as soft_shrink
 __all__ = ['block_linear', 'block_mlp', 'soft_shrink']
 
 
-def block_linear(re: Tensor, im: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def block_linear(stacked: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Block-diagonal complex linear map over the channels, the same at every frequency.
 
     The four real products are one: (re, im) times the real matrix ((Re W, Im W), (-Im W, Re W)).
 
     Shape:
-        `re`, `im` `(B, K, I, H, F)`; `weight` `(2, K, I, O)`, `bias` `(2, K, O)`; two of `(B, K, O, H, F)`.
+        `stacked` `(B, K, 2I, N)`, the real parts of a block's channels before the imaginary ones, N frequencies; `weight`
+        `(2, K, I, O)`, `bias` `(2, K, O)`; `(B, K, 2O, N)`.
     """
     w_re, w_im = weight
-    matrix = torch.cat((torch.cat((w_re, w_im), 2), torch.cat((-w_im, w_re), 2)), 1)  # (K, 2I, 2O)
-    both = torch.cat((re, im), 2).flatten(-2)  # (B, K, 2I, H F)
-    out = matrix.transpose(1, 2) @ both + torch.cat(tuple(bias), 1).unsqueeze(-1)
-    return out.unflatten(-1, re.shape[-2:]).chunk(2, 2)
+    matrix = torch.cat((torch.cat((w_re, w_im), 2), torch.cat((-w_im, w_re), 2)), 1).transpose(1, 2)  # (K, 2O, 2I)
+    column = torch.cat(tuple(bias), 1).unsqueeze(-1)
+    if len(stacked) == 1:
+        return torch.baddbmm(column, matrix, stacked[0]).unsqueeze(0)
+    return matrix @ stacked + column
 
 
 def block_mlp(
@@ -49,7 +51,7 @@ def block_mlp(
     Shape:
         Two of `(B, C, H, F)` to two of the same, C = K I.
     """
-    blocks = first[0].shape[1]
-    hidden = block_linear(*(part.unflatten(1, (blocks, -1)) for part in (re, im)), *first)
-    out = block_linear(*(activation(part) for part in hidden), *second)
-    return tuple(soft_shrink(part, threshold).flatten(1, 2) for part in out)
+    stacked = torch.cat([part.unflatten(1, (first[0].shape[1], -1)) for part in (re, im)], 2)  # (B, K, 2I, H, F)
+    hidden = activation(block_linear(stacked.flatten(3), *first))
+    out = soft_shrink(block_linear(hidden, *second), threshold)
+    return tuple(part.flatten(1, 2) for part in out.unflatten(3, re.shape[2:]).chunk(2, 2))

@@ -3,9 +3,7 @@
 One operator serves every family (GFNet section 3.2, HorNet section 3.2). It computes in float32 (float64 for float64 input) with
 autocast off, uses `norm='ortho'` both ways, always gives the size of the inverse, and returns the input's dtype.
 
-One meaning of the inverse. A product with a learned filter is not Hermitian in its zero column and, for even W, in its Nyquist
-column. The inverse here is: complex inverse over H, the imaginary part of those two columns dropped, real inverse over W. This
-is what `torch.fft.irfft2` computes on a CPU; on other devices the same steps are written out.
+The inverse has one meaning, also for spectra that are not Hermitian: see `ops/transforms.py`.
 
 Legend: H W grid, F = W // 2 + 1 half width. `dims` are the positions of H and W in the tensor.
 """
@@ -16,47 +14,11 @@ import torch
 from torch import Tensor
 
 from mmfreq.ops.dft import filter_by_matmul, map_by_matmul
+from mmfreq.ops.fusing import may_fuse
+from mmfreq.ops.spectral_filter import filter_by_fft, filter_by_mixture
+from mmfreq.ops.transforms import half_width, irfft2, rfft2
 
 SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
-
-
-def half_width(width: int) -> int:
-    """Columns F of the half spectrum of a grid `width` columns wide."""
-    return width // 2 + 1
-
-
-def rfft2(x: Tensor, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """Orthonormal half spectrum of a real float32 or float64 tensor.
-
-    Shape:
-        `(..., H, W)` at `dims` to complex `(..., H, F)`, DC at index 0, not shifted.
-    """
-    return torch.fft.rfft2(x, s=(x.shape[dims[0]], x.shape[dims[1]]), dim=dims, norm='ortho')
-
-
-def irfft2(spec: Tensor, size: tuple[int, int], dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """Back to the `(H, W)` grid, with the module's one meaning for spectra that are not Hermitian.
-
-    Shape:
-        Complex `(..., H, F)` at `dims` to real `(..., H, W)`.
-    """
-    if spec.device.type == 'cpu':
-        return torch.fft.irfft2(spec, s=size, dim=dims, norm='ortho')
-    return irfft2_written_out(spec, size, dims)
-
-
-def irfft2_written_out(spec: Tensor, size: tuple[int, int], dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """`irfft2` step by step, for devices whose two-dimensional inverse gives non-Hermitian columns another meaning."""
-    height, width = size
-    columns = torch.fft.ifft(spec, n=height, dim=dims[0], norm='ortho')
-    self_conjugate = torch.zeros(spec.shape[dims[1]], dtype=torch.bool, device=spec.device)
-    self_conjugate[0] = True
-    if width % 2 == 0:
-        self_conjugate[width // 2] = True
-    along_width = [1] * spec.ndim
-    along_width[dims[1]] = -1
-    imag = columns.imag.masked_fill(self_conjugate.view(along_width), 0)
-    return torch.fft.irfft(torch.complex(columns.real, imag), n=width, dim=dims[1], norm='ortho')
 
 
 def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), backend: str = 'auto') -> Tensor:
@@ -85,10 +47,41 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
         work, weight = x.to(work_dtype), weight.to(work_dtype)
         if backend == 'matmul':
             out = filter_by_matmul(work, weight, dims)
+        elif may_fuse():
+            out = filter_by_fft(work, weight, dims)
         else:
             spec = rfft2(work, dims) * torch.view_as_complex(weight.contiguous())
             out = irfft2(spec, (x.shape[dims[0]], x.shape[dims[1]]), dims)
     return out.to(x.dtype)
+
+
+def apply_mixture(
+    x: Tensor, routing: Tensor, filters: Tensor, backend: str = 'auto', act: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """`apply_filter` with a filter of its own for each sample and channel, mixed from a few.
+
+    Args:
+        x: real map.
+        routing: coefficients of the mixture.
+        filters: real view of the filters' half spectra.
+        backend: as in `apply_filter`.
+        act: an activation of `x` before the filter.
+
+    Shape:
+        `x` `(B, M, H, W)`, `routing` `(B, N, M)`, `filters` `(H, F, N, 2)`; the result has the shape and dtype of `x`.
+
+    Raises:
+        ValueError, TypeError: as `apply_filter`.
+    """
+    backend, work_dtype = plan(x, backend)
+    check_grid(x, filters.permute(2, 0, 1, 3), (2, 3))
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        routing, filters = routing.to(work_dtype), filters.to(work_dtype)
+        if backend == 'fft' and may_fuse():
+            return filter_by_mixture(x, routing, filters, act)
+        mixed = torch.einsum('bnm,hwnp->bmhwp', routing, filters)
+        y = x if act is None else act(x)
+        return apply_filter(y.to(work_dtype), mixed, (2, 3), backend).to(x.dtype)
 
 
 def map_spectrum(

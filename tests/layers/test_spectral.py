@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmfreq.layers import GlobalFilter
-from mmfreq.layers.stored_filter import CACHED_SIZES
+from mmfreq.layers.eval_cache import CACHED_VALUES
 from mmfreq.ops import apply_filter, resize_filter
 
 
@@ -64,9 +64,9 @@ def test_no_cache_where_gradients_are_wanted(layer):
 
 @torch.no_grad()
 def test_cache_is_bounded_and_no_part_of_state_copies_or_pickles(layer):
-    for side in range(5, 5 + 2 * CACHED_SIZES):
+    for side in range(5, 5 + 2 * CACHED_VALUES):
         layer(torch.randn(1, 4, side, side))
-    assert len(layer._resized) == CACHED_SIZES
+    assert len(layer._resized) == CACHED_VALUES
     assert list(layer.state_dict()) == ['complex_weight']
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert not twin._resized

@@ -5,7 +5,13 @@ import torch
 from torch.nn.functional import silu
 
 from mmfreq.ops import block_mlp, soft_shrink
-from mmfreq.ops.complex import block_linear
+from mmfreq.ops.complex import block_linear as stacked_block_linear
+
+
+def block_linear(re, im, weight, bias):
+    """The two parts `(B, K, I, H, F)` apart."""
+    out = stacked_block_linear(torch.cat((re, im), 2).flatten(3), weight, bias)
+    return out.unflatten(3, re.shape[3:]).chunk(2, 2)
 
 
 def random(*shape):

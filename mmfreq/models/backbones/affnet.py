@@ -8,13 +8,26 @@ Legend: B batch, C channels, H W grid.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import AdaptiveFrequencyFilter
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.fused import fusable
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import FrequencyBackbone, Preprocessing, drop_path_rates
+from mmfreq.ops.fusing import no_autocast, wants_gradient, work_dtype
+from mmfreq.ops.norm_act_conv import (
+    BatchStatistics,
+    ConvArguments,
+    fold_batch_norm,
+    inverted_residual,
+    norm_silu_conv,
+)
 from mmfreq.registry import MODELS
 
 
@@ -38,6 +51,7 @@ ARCHS = {
 OUTPUT_STRIDES = {32: ((2, 1), (2, 1)), 16: ((2, 1), (1, 1)), 8: ((1, 1), (1, 2))}
 STAGE2_RESIDUALS = 3
 BLOCK_EXPAND = 2
+silu_ = partial(silu, inplace=True)
 
 
 class ConvNormAct(nn.Module):
@@ -63,8 +77,47 @@ class ConvNormAct(nn.Module):
         if act:
             self.block.add_module('act', nn.SiLU())
 
+        self._folded = EvalCache()
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        if not self.fusable():
+            return self.block(x)
+        if self.training or wants_gradient(x, *self.parameters()):
+            return self.activate(self.block.norm(self.block.conv(x)))
+        return self.activate(self.block.conv._conv_forward(x, *self.folded()))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """The activation, in place: `x` is nobody else's."""
+        return silu(x, inplace=not torch.is_grad_enabled()) if hasattr(self.block, 'act') else x
+
+    def fusable(self) -> bool:
+        """Whether the parts may be computed otherwise than one after the other."""
+        norm = self.block.norm
+        return fusable(*self.block) and norm.track_running_stats and norm.momentum is not None
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution with the norm of eval mode in it."""
+        conv, norm = self.block.conv, self.block.norm
+        sources = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        make = lambda: fold_batch_norm(conv.weight, (norm.weight, norm.bias), batch_statistics(norm))  # noqa: E731
+        return self._folded.get(self.training or norm.training, 'folded', sources, make)
+
+    def train(self, mode: bool = True) -> 'ConvNormAct':
+        self._folded.clear()
+        return super().train(mode)
+
+
+def norm_silu_then(x: Tensor, before: ConvNormAct, after: ConvNormAct) -> Tensor:
+    """The norm and activation of `before`, then the convolution of `after`."""
+    norm, conv = before.block.norm, after.block.conv
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+    arguments = ConvArguments(conv.stride, conv.padding, conv.dilation, conv.groups)
+    return norm_silu_conv(x, (norm.weight, norm.bias), batch_statistics(norm), (conv.weight, arguments))
+
+
+def batch_statistics(norm: nn.BatchNorm2d) -> BatchStatistics:
+    return BatchStatistics(norm.running_mean, norm.running_var, norm.training, norm.momentum, norm.eps)
 
 
 class InvertedResidual(nn.Module):
@@ -88,7 +141,24 @@ class InvertedResidual(nn.Module):
         self.block.add_module('red_1x1', ConvNormAct(hidden, out_channels, act=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.block(x)
+        parts = tuple(self.block)
+        if not fusable(*parts) or not all(part.fusable() for part in parts):
+            y = self.block(x)
+            return x + y if self.adds else y
+        if any(part.block.norm.training for part in parts) or wants_gradient(x, *self.parameters()):
+            return self.forward_with_gradients(x, *parts)
+        dtype = work_dtype(x)
+        weights = (tuple(t.to(dtype) for t in part.folded()) for part in parts)
+        conv = parts[1].block.conv
+        with no_autocast(x):
+            y = inverted_residual(to_bhwc(x).to(dtype), *weights, conv.stride[0], conv.dilation[0], silu_, self.adds)
+        return to_bchw(y)
+
+    def forward_with_gradients(self, x: Tensor, expand: ConvNormAct, depthwise: ConvNormAct, reduce: ConvNormAct) -> Tensor:
+        """The same, keeping the results of the convolutions alone."""
+        y = expand.block.conv(x)
+        y = norm_silu_then(y, expand, depthwise)
+        y = reduce.block.norm(norm_silu_then(y, depthwise, reduce))
         return x + y if self.adds else y
 
 
@@ -193,6 +263,8 @@ class AFFNet(FrequencyBackbone):
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         self.check_input(x)
+        if x.device.type == 'cpu':
+            x = x.contiguous(memory_format=torch.channels_last)  # several times faster there, the backward pass above all
         x = self.layer_1(self.conv_1(x))
         outs = []
         for stage in self.stages:
@@ -203,7 +275,7 @@ class AFFNet(FrequencyBackbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         outs = self.forward_stages(x)
-        return tuple(outs[i] for i in self.out_indices)
+        return tuple(outs[i].contiguous() for i in self.out_indices)
 
     def stage_sides(self, side: int) -> tuple[int, ...]:
         halvings = 1  # conv_1

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import DynamicFilter, Mlp, StarReLU
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.fused import add_branch, fusable, mlp_residual
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.stored_filter import choose
 from mmfreq.models.backbones.base import Preprocessing, drop_path_rates
@@ -132,10 +134,22 @@ class MetaFormerBlock(nn.Module):
         self.mlp = Mlp(channels, MLP_RATIO * channels, act=act, bias=False)
         self.res_scale2 = Scale(channels) if scaled_skips else nn.Identity()
         self.drop_path = StochasticDepth(drop_path, 'row')
+        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.res_scale1(x) + self.drop_path(self.token_mixer(self.norm1(x)))
-        return self.res_scale2(x) + self.drop_path(self.mlp(self.norm2(x)))
+        x = self.mix(x)
+        if not fusable(self.mlp):
+            return self.res_scale2(x) + self.drop_path(self.mlp(self.norm2(x)))
+        mlp, skip = (self.mlp.fc1, self.mlp.act, self.mlp.fc2), self.res_scale2(x)
+        return mlp_residual(skip, x, self.norm2, *mlp, None, self.drop_path, self._weights, overwrite=True)
+
+    def mix(self, x: Tensor) -> Tensor:
+        """The first residual."""
+        if fusable(self.token_mixer, self.norm1) and hasattr(self.token_mixer, 'mix_normed'):
+            branch = self.token_mixer.mix_normed(x, self.norm1)
+        else:
+            branch = self.token_mixer(self.norm1(x))
+        return add_branch(self.res_scale1(x), branch, self.drop_path)
 
 
 @MODELS.register_module()

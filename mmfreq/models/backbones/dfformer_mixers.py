@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from mmfreq.layers import StarReLU, StoredFilter
+from mmfreq.layers.fused import fusable, norm_of
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.ops import apply_filter, block_mlp, map_spectrum
+from mmfreq.ops.norm_mlp import norm_linear
 
 EXPANSION = 2  # M / C
 AFNO_BLOCKS = 8
@@ -38,8 +40,16 @@ class SepConv(nn.Module):
         self.pwconv2 = nn.Linear(mixed, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.act1(self.pwconv1(x))
-        return self.pwconv2(to_bhwc(self.dwconv(to_bchw(y))))
+        return self.mix_normed(x)
+
+    def mix_normed(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """`self(norm(x))`."""
+        if fusable(self.pwconv1, *(norm,) * (norm is not None)):
+            weights = [(self.pwconv1.weight, self.pwconv1.bias)]
+            (y,) = norm_linear(x, (None, None, None) if norm is None else norm_of(norm), weights)
+        else:
+            y = self.pwconv1(x if norm is None else norm(x))
+        return self.pwconv2(to_bhwc(self.dwconv(to_bchw(self.act1(y)))))
 
 
 class GlobalFilterMixer(StoredFilter):

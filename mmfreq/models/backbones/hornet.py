@@ -13,10 +13,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GnConv, LayerNorm2d
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.fused import add_branch, mlp_residual
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import Preprocessing, drop_path_rates, find_arch
 from mmfreq.models.backbones.staged import STRIDES, StagedBackbone
 from mmfreq.registry import MODELS
@@ -48,6 +50,7 @@ ARCHS = {
     'hornet-large-gf-img384': HorNetArch(192, GF, 384),
 }
 GNCONV_SCALE = 1 / 3
+GELU = nn.GELU()
 LAYER_SCALE_INIT = 1e-6
 
 
@@ -99,16 +102,24 @@ class HorNetBlock(nn.Module):
             gamma = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
             self.register_parameter(name, gamma)
         self.drop_path = StochasticDepth(drop_path, 'row')
+        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
+        x_bhwc = self.mix(x)
+        y_bhwc = mlp_residual(
+            x_bhwc, x_bhwc, self.norm2, self.pwconv1, GELU, self.pwconv2, self.gamma2, self.drop_path, self._weights, overwrite=True
+        )
+        return to_bchw(y_bhwc)
+
+    def mix(self, x: Tensor) -> Tensor:
+        """The first residual; channels-last."""
+        x_bhwc = to_bhwc(x)
+        if self.gnconv.fusable_on(x_bhwc, self.gnconv, self.norm1):
+            return add_branch(x_bhwc, self.gnconv.fused(x_bhwc, self.norm1, self.gamma1), self.drop_path)
         mixed = self.gnconv(self.norm1(x))
         if self.gamma1 is not None:
             mixed = self.gamma1.view(-1, 1, 1) * mixed
-        x_bhwc = (x + self.drop_path(mixed)).permute(0, 2, 3, 1)
-        mlp = self.pwconv2(gelu(self.pwconv1(self.norm2(x_bhwc))))
-        if self.gamma2 is not None:
-            mlp = self.gamma2 * mlp
-        return (x_bhwc + self.drop_path(mlp)).permute(0, 3, 1, 2)
+        return to_bhwc(x + self.drop_path(mixed))
 
 
 @MODELS.register_module()

@@ -1,0 +1,133 @@
+"""Blocks' parts computed by the fused functions of `mmfreq.ops`, from the modules that keep the parameters.
+
+The modules stay what they are (names, state dicts, `repr`), and where somebody has changed or watches one of them (a forward hook,
+another class in its place, a replaced `forward`) it is called as usual: the fused form is taken only where nobody can tell.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+from torch.nn.modules import module as torch_module
+from torchvision.ops import StochasticDepth
+
+from mmfreq.layers.activation import SquaredReLU, StarReLU
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.ops.activation import squared_relu
+from mmfreq.ops.fusing import may_fuse, wants_gradient, work_dtype
+from mmfreq.ops.norm_mlp import norm_mlp, scaled_linear
+
+# class -> what remains of the activation once its affine map is part of the next linear one
+ACTIVATIONS: dict[type, Callable[[Tensor], Tensor]] = {
+    nn.GELU: gelu,
+    nn.ReLU: torch.relu,
+    StarReLU: squared_relu,
+    SquaredReLU: squared_relu,
+}
+PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SiLU, nn.Identity, *ACTIVATIONS)
+
+
+def fusable(*modules: nn.Module) -> bool:
+    """Whether the modules may be computed together: eager mode, and all are what they look like, unwatched."""
+    if torch_module._has_any_global_hook() or not may_fuse():
+        return False
+    return all(is_untouched(m) for m in modules)
+
+
+def is_untouched(module: nn.Module) -> bool:
+    """A module of ours, or one with the forward of one of `PLAIN`; without hooks."""
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return False
+    if 'forward' in module.__dict__:
+        return False
+    ours = type(module).__module__.partition('.')[0] == 'mmfreq'
+    return ours or any(isinstance(module, kind) and type(module).forward is kind.forward for kind in PLAIN)
+
+
+def norm_of(norm: nn.LayerNorm) -> tuple[Tensor | None, Tensor | None, float]:
+    """Weight, bias and eps."""
+    return norm.weight, norm.bias, norm.eps
+
+
+def scale_inside(x: Tensor, scale: Tensor | None) -> bool:
+    """Whether a layer scale may be multiplied into the matrix before it; in float16 a small one would be lost there."""
+    return scale is not None and work_dtype(x) != torch.float16
+
+
+def drops_nothing(drop_path: nn.Module) -> bool:
+    return isinstance(drop_path, nn.Identity) or (
+        isinstance(drop_path, StochasticDepth) and (drop_path.p == 0 or not drop_path.training)
+    )
+
+
+def mlp_residual(
+    skip: Tensor,
+    x: Tensor,
+    norm: nn.LayerNorm | None,
+    fc1: nn.Linear,
+    act: nn.Module,
+    fc2: nn.Linear,
+    scale: Tensor | None,
+    drop_path: nn.Module,
+    cache: EvalCache,
+    overwrite: bool = False,
+) -> Tensor:
+    """`skip + drop_path(scale * fc2(act(fc1(norm(x)))))` over the last axis.
+
+    Args:
+        skip, x: channels-last maps; they may be the same.
+        norm, scale: may be None.
+        cache: of the block, for the weights as they are used.
+        overwrite: without gradients, `skip` may be used for the result: nobody else needs it.
+    """
+    if type(act) not in ACTIVATIONS or not fusable(*(m for m in (norm, fc1, act, fc2) if m is not None)):
+        y = fc2(act(fc1(x if norm is None else norm(x))))
+        return skip + drop_path(y if scale is None else scale * y)
+    norm_parts = None if norm is None else norm_of(norm)
+    inside = scale_inside(x, scale)
+    dtype = work_dtype(x)
+    sources = parameters_of(fc1, act, fc2) + ((scale,) if inside else ())
+    make = partial(mlp_weights, fc1, act, fc2, scale if inside else None, dtype)
+    first, second = cache.get(fc1.training, ('mlp', dtype), sources, make)
+    function = ACTIVATIONS[type(act)]
+    gradient = wants_gradient(skip, x, *sources, *(norm_parts or ())[:2])
+    whole = scale is None or inside
+    if whole and overwrite and drops_nothing(drop_path) and skip.is_contiguous() and not gradient:
+        return norm_mlp(x, norm_parts, first, function, second, residual=skip)
+    y = norm_mlp(x, norm_parts, first, function, second)
+    return add_branch(skip, y if whole else scale * y, drop_path)
+
+
+def mlp_weights(
+    fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, scale: Tensor | None, dtype: torch.dtype
+) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+    """(weight, bias) of both linear maps in `dtype`, with StarReLU's affine map and the layer scale in the second."""
+    second = scaled_linear(fc2.weight, fc2.bias, scale)
+    if isinstance(act, StarReLU):
+        second = after_star_relu(*second, act)
+    first = (fc1.weight, fc1.bias)
+    return in_dtype(dtype, first), in_dtype(dtype, second)
+
+
+def after_star_relu(weight: Tensor, bias: Tensor | None, act: StarReLU) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the linear map that does on `relu(x)^2` what (weight, bias) does on `act(x)`."""
+    shift = act.bias * weight.sum(1)
+    return weight * act.scale, shift if bias is None else bias + shift
+
+
+def in_dtype(dtype: torch.dtype, pair: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """(weight, bias or None) cast to `dtype`."""
+    return tuple(t if t is None else t.to(dtype) for t in pair)
+
+
+def parameters_of(*modules: nn.Module) -> tuple[Tensor, ...]:
+    return tuple(p for module in modules for p in module.parameters())
+
+
+def add_branch(skip: Tensor, branch: Tensor, drop_path: nn.Module) -> Tensor:
+    """`skip + drop_path(branch)`; in the memory of `branch`, which is nobody else's, where autograd does not mind."""
+    if drops_nothing(drop_path) and branch.dtype == skip.dtype and not wants_gradient(branch, skip):
+        return branch.add_(skip)
+    return skip + drop_path(branch)

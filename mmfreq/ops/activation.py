@@ -1,0 +1,35 @@
+"""Activations as functions that keep their input alone."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+from torch.nn.functional import relu
+
+from mmfreq.ops.fusing import may_fuse
+
+
+def star_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """`scale * relu(x)^2 + bias` with scalar scale and bias (MetaFormer baselines, arXiv 2210.13452)."""
+    return _StarReLU.apply(x, scale, bias) if may_fuse() else scale * relu(x).square() + bias
+
+
+class _StarReLU(Function):
+    @staticmethod
+    def forward(ctx, x, scale, bias):
+        ctx.save_for_backward(x, scale)
+        return relu(x).to(torch.promote_types(x.dtype, scale.dtype)).square_().mul_(scale).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, scale = ctx.saved_tensors
+        positive = relu(x).to(grad.dtype)
+        wants_x, wants_scale, wants_bias = ctx.needs_input_grad
+        dx = (grad * positive).mul_(2 * scale).to(x.dtype) if wants_x else None
+        dscale = torch.dot(grad.flatten(), positive.square().flatten()).view_as(scale) if wants_scale else None
+        return dx, dscale, grad.sum().view_as(scale) if wants_bias else None
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """`relu(x)^2`."""
+    return relu(x).square() if torch.is_grad_enabled() or not may_fuse() else relu(x).square_()

@@ -1,0 +1,77 @@
+"""When the fused forms of a computation may stand in for the plain ones, and in which pieces they work.
+
+The fused forms (`norm_mlp`, `gated`, `batch_norm`, `spectral_filter`) compute what a chain of torch's own functions computes, but keep
+less for the backward pass and touch memory less often. They are for eager mode alone: a compiler or an exporter wants the chain.
+
+On a CPU they work in pieces whose intermediate results stay in its cache. A large intermediate result costs more than its bytes:
+memory above some MiB is handed back to the system when it is freed, and every new page is cleared on its first touch.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+PIECE_BYTES = 4 * 2**20  # of the widest intermediate result of a piece on a CPU
+
+
+_allowed = True
+
+
+@contextmanager
+def plain_forms() -> Iterator[None]:
+    """Within it no fused form is taken: what runs is the chain of torch's own functions, for counting, comparing or debugging."""
+    global _allowed
+    before, _allowed = _allowed, False
+    try:
+        yield
+    finally:
+        _allowed = before
+
+
+def may_fuse() -> bool:
+    """Whether we run eagerly, in plain or reverse mode: nobody compiles, traces, exports or transforms the computation."""
+    return _allowed and not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch.onnx.is_in_onnx_export()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def wants_gradient(*tensors: Tensor | None) -> bool:
+    """Whether autograd will want the gradient of any of them."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def work_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which torch would multiply matrices with `x`: autocast's where it holds, else its own."""
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager:
+    """Autocast off on the device of `x`."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def pieces(count: int, bytes_each: int, device: torch.device) -> Iterator[slice]:
+    """Slices that cover `count` items: as many at a time as fit into `PIECE_BYTES` on a CPU, all at once on other devices."""
+    step = max(PIECE_BYTES // max(bytes_each, 1), 1) if device.type == 'cpu' else count
+    rounds = max(-(-count // step), 1)
+    step = -(-count // rounds)  # even pieces
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def vjp(function: Callable[..., Tensor], inputs: tuple[Tensor | None, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of `function(*inputs)` for the gradient `grad` of its result, by computing it again."""
+    leaves = tuple(None if t is None else t.detach().requires_grad_() for t in inputs)
+    with torch.enable_grad():
+        out = function(*leaves)
+    found = iter(torch.autograd.grad(out, [t for t in leaves if t is not None], grad))
+    return tuple(None if t is None else next(found) for t in leaves)
