@@ -15,9 +15,11 @@ from torchvision.ops import StochasticDepth
 
 from mmfreq.layers.activation import SquaredReLU, StarReLU
 from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.ops.activation import squared_relu
 from mmfreq.ops.fusing import may_fuse, wants_gradient, work_dtype
 from mmfreq.ops.norm_mlp import norm_mlp, scaled_linear
+from mmfreq.ops.patches import patch_linear
 
 # class -> what remains of the activation once its affine map is part of the next linear one
 ACTIVATIONS: dict[type, Callable[[Tensor], Tensor]] = {
@@ -82,7 +84,7 @@ def mlp_residual(
         cache: of the block, for the weights as they are used.
         overwrite: without gradients, `skip` may be used for the result: nobody else needs it.
     """
-    if type(act) not in ACTIVATIONS or not fusable(*(m for m in (norm, fc1, act, fc2) if m is not None)):
+    if not has_form(act) or not fusable(*(m for m in (norm, fc1, act, fc2) if m is not None)):
         y = fc2(act(fc1(x if norm is None else norm(x))))
         return skip + drop_path(y if scale is None else scale * y)
     norm_parts = None if norm is None else norm_of(norm)
@@ -98,6 +100,11 @@ def mlp_residual(
         return norm_mlp(x, norm_parts, first, function, second, residual=skip)
     y = norm_mlp(x, norm_parts, first, function, second)
     return add_branch(skip, y if whole else scale * y, drop_path)
+
+
+def has_form(act: nn.Module) -> bool:
+    """Whether the table knows the activation."""
+    return type(act) in ACTIVATIONS and getattr(act, 'approximate', 'none') == 'none'
 
 
 def mlp_weights(
@@ -131,3 +138,16 @@ def add_branch(skip: Tensor, branch: Tensor, drop_path: nn.Module) -> Tensor:
     if drops_nothing(drop_path) and branch.dtype == skip.dtype and not wants_gradient(branch, skip):
         return branch.add_(skip)
     return skip + drop_path(branch)
+
+
+def patches(conv: nn.Conv2d, x_bhwc: Tensor) -> Tensor:
+    """A convolution whose stride is its kernel, on a channels-last map, the result channels-last."""
+    if x_bhwc.device.type == 'cpu' and fusable(conv):
+        return patch_linear(x_bhwc, conv.weight, conv.bias)
+    return to_bhwc(conv(to_bchw(x_bhwc)))
+
+
+def strided_conv(conv: nn.Conv2d, x_bhwc: Tensor) -> Tensor:
+    """Any other convolution, likewise; on a CPU in channels-last layout."""
+    x = to_bchw(x_bhwc)
+    return to_bhwc(conv(x.contiguous(memory_format=torch.channels_last) if x.device.type == 'cpu' else x))

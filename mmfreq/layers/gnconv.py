@@ -138,12 +138,12 @@ class GnConv(nn.Module):
             y_bhwc = to_bhwc(self.proj_out(self.mix(*self.proj_in(to_bchw(x_bhwc)).split((self.dims[0], sum(self.dims)), dim=1))))
         return y_bhwc if self.channels_last else to_bchw(y_bhwc)
 
-    def fusable_on(self, x_bhwc: Tensor, *around: nn.Module) -> bool:
+    def fusable_on(self, x_bhwc: Tensor) -> bool:
         """Whether `fused` may stand in for the modules' own forward on this map: a channels-last one, or any on a CPU."""
         if not (x_bhwc.is_contiguous() or x_bhwc.device.type == 'cpu'):
             return False
-        dwconv = () if isinstance(self.dwconv, GlobalLocalFilter) else (self.dwconv,)
-        return fusable(self.proj_in, *self.pws, self.proj_out, *dwconv, *around)
+        post_norm = (self.dwconv.post_norm,) if isinstance(self.dwconv, GlobalLocalFilter) else ()
+        return fusable(self.proj_in, *self.pws, self.proj_out, self.dwconv, *post_norm)
 
     def fused(self, x_bhwc: Tensor, norm: nn.LayerNorm | None = None, out_scale: Tensor | None = None) -> Tensor:
         """`out_scale * self(norm(x))` on a channels-last map, keeping neither the normed map nor the gated products.

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from mmfreq.layers.activation import StarReLU
 from mmfreq.layers.fused import fusable, norm_of
@@ -16,6 +16,7 @@ from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.mlp import Mlp
 from mmfreq.layers.stored_filter import StoredFilter, choose
 from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, apply_mixture, block_mlp, map_spectrum
+from mmfreq.ops.activation import squared_relu
 from mmfreq.ops.norm_mlp import linear_of_bchw, norm_linear
 
 
@@ -104,8 +105,16 @@ class DynamicFilter(StoredFilter):
             x_bhwc = x_bhwc if norm is None else norm(x_bhwc)
             y, mean = to_bchw(self.pwconv1(x_bhwc)), x_bhwc.mean((1, 2))
         routing = self.reweight(mean.to(x_bhwc.dtype)).unflatten(1, (self.num_filters, -1)).softmax(1)  # (B, N, M)
-        y = apply_mixture(y, routing, self.filter_for(tuple(y.shape[2:])), self.spectral, self.act1)
-        return linear_of_bchw(y, self.pwconv2.weight, self.pwconv2.bias) if fuse else self.pwconv2(to_bhwc(y))
+        filters = self.filter_for(tuple(y.shape[2:]))
+        if not fuse or not fusable(self.act1):
+            return self.pwconv2(to_bhwc(apply_mixture(y, routing, filters, self.spectral, self.act1)))
+        weight, bias, act = self.pwconv2.weight, self.pwconv2.bias, self.act1
+        if isinstance(act, StarReLU):  # its affine map commutes with the filter: a constant meets the zero frequency alone
+            zero = routing.to(filters.dtype).transpose(1, 2) @ filters[0, 0, :, 0]  # (B, M)
+            constant = linear(act.bias * zero.to(weight.dtype), weight, bias)
+            routing, bias, act = routing * act.scale, constant, squared_relu
+        y = apply_mixture(y, routing, filters, self.spectral, act)
+        return linear_of_bchw(y, weight, bias)
 
 
 class AdaptiveFrequencyFilter(nn.Module):

@@ -1,9 +1,11 @@
 """Activations as functions that keep their input alone."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
-from torch.nn.functional import relu
+from torch.nn.functional import gelu, relu
 
 from mmfreq.ops.fusing import may_fuse
 
@@ -32,4 +34,29 @@ class _StarReLU(Function):
 
 def squared_relu(x: Tensor) -> Tensor:
     """`relu(x)^2`."""
-    return relu(x).square() if torch.is_grad_enabled() or not may_fuse() else relu(x).square_()
+    return _SquaredReLU.apply(x) if may_fuse() else relu(x).square()
+
+
+class _SquaredReLU(Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return relu(x).square_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return relu(x).mul_(grad).mul_(2)
+
+
+def overwriting(act: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The activation in the memory of its argument, for a hidden layer that nobody else needs."""
+    return IN_PLACE.get(act, act)
+
+
+IN_PLACE: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
+    gelu: torch.ops.aten.gelu_,
+    torch.relu: torch.relu_,
+    squared_relu: lambda x: x.relu_().square_(),
+}

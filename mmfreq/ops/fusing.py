@@ -1,7 +1,8 @@
 """When the fused forms of a computation may stand in for the plain ones, and in which pieces they work.
 
-The fused forms (`norm_mlp`, `gated`, `batch_norm`, `spectral_filter`) compute what a chain of torch's own functions computes, but keep
-less for the backward pass and touch memory less often. They are for eager mode alone: a compiler or an exporter wants the chain.
+The fused forms (`norm_mlp`, `gated`, `norm_act_conv`, `spectral_filter`) compute what a chain of torch's own functions computes,
+but keep less for the backward pass and touch memory less often. They are for eager mode alone: a compiler or an exporter wants the
+chain.
 
 On a CPU they work in pieces whose intermediate results stay in its cache. A large intermediate result costs more than its bytes:
 memory above some MiB is handed back to the system when it is freed, and every new page is cleared on its first touch.
@@ -63,7 +64,7 @@ def pieces(count: int, bytes_each: int, device: torch.device) -> Iterator[slice]
     """Slices that cover `count` items: as many at a time as fit into `PIECE_BYTES` on a CPU, all at once on other devices."""
     step = max(PIECE_BYTES // max(bytes_each, 1), 1) if device.type == 'cpu' else count
     rounds = max(-(-count // step), 1)
-    step = -(-count // rounds)  # even pieces
+    step = max(-(-count // rounds), 1)  # even pieces
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 

@@ -1,6 +1,5 @@
 """Gated products: the product of two maps, then a linear map; the product is not kept for the backward pass."""
 
-import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import linear

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import layer_norm, linear
 
+from mmfreq.ops.activation import overwriting
 from mmfreq.ops.fusing import no_autocast, pieces, vjp, wants_gradient, work_dtype
 
 
@@ -137,10 +138,11 @@ def linear_of_bchw(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     """Linear map of the channels of an NCHW map, the result channels-last: the matrix product reads the map as it lies.
 
     Shape:
-        `(B, C, H, W)` and `(O, C)` to `(B, H, W, O)`.
+        `(B, C, H, W)`, `(O, C)` and `(O)` or, one for each sample, `(B, O)` to `(B, H, W, O)`.
     """
-    out = x.flatten(2).transpose(1, 2) @ weight.t().expand(len(x), -1, -1)
-    return (out if bias is None else out + bias).unflatten(1, x.shape[2:])
+    rows, matrix = x.flatten(2).transpose(1, 2), weight.t().expand(len(x), -1, -1)
+    out = rows @ matrix if bias is None else torch.baddbmm(bias.view(-1, 1, len(weight)), rows, matrix)
+    return out.unflatten(1, x.shape[2:])
 
 
 def _norm_backward(x, weight, bias, eps, dtype, grad):
@@ -155,7 +157,7 @@ def _mlp_forward(x, norm, weights, act, dtype, hidden=None, residual=None):
     out = x.new_empty(len(x), len(w2), dtype=dtype) if residual is None else residual
     for at in pieces(len(x), len(w1) * dtype.itemsize, x.device):
         y = normed(x[at], *(norm or (None, None, None)), dtype)
-        a = act(linear(y, w1, b1) if hidden is None else _linear_into(hidden[at], y, w1, b1))
+        a = overwriting(act)(linear(y, w1, b1)) if hidden is None else act(_linear_into(hidden[at], y, w1, b1))
         if residual is None:
             _linear_into(out[at], a, w2, b2)
         else:

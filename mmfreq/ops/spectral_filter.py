@@ -1,9 +1,10 @@
 """Filtering in the frequency domain as autograd functions with the backward pass written down.
 
-The operator y = irfft2(W rfft2(x)) with the inverse of `ops/fft.py` is the circular convolution with the kernel whose half spectrum is
-W, but in the zero and (even width) Nyquist columns (W(k) + conj W(-k)) / 2. Its adjoint is therefore the same operator with conj W,
-and with orthonormal transforms the gradient of W is m G conj(X): G, X the half spectra of the gradient and of the input, m how often
-a column stands in the full spectrum. Plain autograd takes complex transforms of the full grid for the same, and keeps the filter.
+The operator y = irfft2(W rfft2(x)) with the inverse of `ops/transforms.py` is the circular convolution with the kernel whose half
+spectrum is W, but in the zero and (even width) Nyquist columns (W(k) + conj W(-k)) / 2. Its adjoint is therefore the same operator
+with conj W, and with orthonormal transforms the gradient of W is m G conj(X): G, X the half spectra of the gradient and of the
+input, m how often a column stands in the full spectrum. Plain autograd takes complex transforms of the full grid for the same, and
+keeps the filter.
 
 Legend: B batch, M channels, H W grid, F = W // 2 + 1, N filters.
 """
@@ -20,7 +21,7 @@ from mmfreq.ops.transforms import irfft2, rfft2
 
 
 def filter_by_fft(x: Tensor, weight: Tensor, dims: tuple[int, int]) -> Tensor:
-    """Inverse transform of `weight` times the spectrum of `x`; both float32 or both float64; other arguments as in `apply_filter`."""
+    """Inverse transform of `weight` times the spectrum of `x`, both float32 or float64; arguments as in `apply_filter`."""
     return _Filter.apply(x, weight, dims)
 
 
@@ -124,7 +125,7 @@ def channel_pieces(x: Tensor, bases: Tensor) -> Iterator[slice]:
 
 
 def mixture(routing: Tensor, bases: Tensor, spec: Tensor) -> Tensor:
-    """Complex filters of some channels, as one real product: `(B, N, M)` and `(N, H F 2)` to `(B, M, H, F)`, the shape of `spec`."""
+    """Complex filters of some channels, as one real product: `(B, N, M)`, `(N, H F 2)` to the shape of `spec`, `(B, M, H, F)`."""
     return torch.view_as_complex((routing.transpose(1, 2) @ bases).view(*spec.shape, 2))
 
 

@@ -1,9 +1,9 @@
 """To the half spectrum of a real map and back, with one meaning of the inverse on every device.
 
 A product with a learned filter is not Hermitian in its zero column and, for even W, in its Nyquist column. The inverse here is:
-complex inverse over H, the imaginary part of those two columns dropped, real inverse over W. This is what `torch.fft.irfft2` computes
-on a CPU. Other devices may read those columns in another way; there the two columns are replaced by their Hermitian part, which
-gives the same and has one reading only.
+complex inverse over H, the imaginary part of those two columns dropped, real inverse over W. This is what `torch.fft.irfft2`
+computes on a CPU. Other devices may read those columns in another way; there the two columns are replaced by their Hermitian part,
+which gives the same and has one reading only.
 
 Legend: H W grid, F = W // 2 + 1 half width. `dims` are the positions of H and W in the tensor.
 """

@@ -19,7 +19,7 @@ from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import DynamicFilter, Mlp, StarReLU
 from mmfreq.layers.eval_cache import EvalCache
-from mmfreq.layers.fused import add_branch, fusable, mlp_residual
+from mmfreq.layers.fused import add_branch, fusable, mlp_residual, strided_conv
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.stored_filter import choose
 from mmfreq.models.backbones.base import Preprocessing, drop_path_rates
@@ -85,8 +85,8 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if hasattr(self, 'post_norm'):
-            return self.post_norm(to_bhwc(self.conv(x)))
-        return to_bhwc(self.conv(to_bchw(self.pre_norm(x)).contiguous()))
+            return self.post_norm(strided_conv(self.conv, to_bhwc(x)))
+        return strided_conv(self.conv, self.pre_norm(x))
 
 
 class Scale(nn.Module):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GlobalFilter, Mlp
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.fused import fusable, mlp_residual, patches
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import FrequencyBackbone, drop_path_rates
 from mmfreq.ops import resize_tokens
@@ -57,7 +59,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, out_channels, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return to_bhwc(self.proj(x))
+        return patches(self.proj, to_bhwc(x))
 
 
 class GFNetBlock(nn.Module):
@@ -90,14 +92,15 @@ class GFNetBlock(nn.Module):
         gamma = None if layer_scale is None else nn.Parameter(torch.full((channels,), layer_scale))
         self.register_parameter('gamma', gamma)
         self.drop_path = StochasticDepth(drop_path, 'row')
+        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.branch(x))
-
-    def branch(self, x: Tensor) -> Tensor:
-        """What is added to `x`."""
-        y = self.mlp(self.norm2(self.filter(self.norm1(x))))
-        return y if self.gamma is None else self.gamma * y
+        y = self.filter(self.norm1(x))
+        if fusable(self.mlp):
+            mlp = (self.mlp.fc1, self.mlp.act, self.mlp.fc2)
+            return mlp_residual(x, y, self.norm2, *mlp, self.gamma, self.drop_path, self._weights)
+        y = self.mlp(self.norm2(y))
+        return x + self.drop_path(y if self.gamma is None else self.gamma * y)
 
 
 class GFNetBase(FrequencyBackbone):

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GlobalLocalFilter, LayerNorm2d, Mlp
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.fused import fusable, mlp_residual
+from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import drop_path_rates
-from mmfreq.models.backbones.hornet import Downsampling, init_linear, stem
+from mmfreq.models.backbones.hornet import Downsampling, Stem, init_linear
 from mmfreq.models.backbones.staged import STRIDES, StagedBackbone
 from mmfreq.registry import MODELS
 
@@ -61,10 +64,14 @@ class GFNetCNNBlock(nn.Module):
         self.mlp = Mlp(channels, MLP_RATIO * channels)
         self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE_INIT))
         self.drop_path = StochasticDepth(drop_path, 'row')
+        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
-        x_bhwc = self.gamma * self.mlp(self.filter(x).permute(0, 2, 3, 1))
-        return x + self.drop_path(x_bhwc.permute(0, 3, 1, 2))
+        y_bhwc = to_bhwc(self.filter(x))
+        if not fusable(self.mlp):
+            return x + self.drop_path(to_bchw(self.gamma * self.mlp(y_bhwc)))
+        mlp = (self.mlp.fc1, self.mlp.act, self.mlp.fc2)
+        return to_bchw(mlp_residual(to_bhwc(x), y_bhwc, None, *mlp, self.gamma, self.drop_path, self._weights))
 
 
 @MODELS.register_module()
@@ -93,7 +100,7 @@ class GFNetCNN(StagedBackbone):
         self.strides = STRIDES
         self.arch_depths = arch.depths
         built = arch.dims[: self.built_stages]
-        self.downsample_layers = nn.ModuleList([stem(self.in_channels, built[0])])
+        self.downsample_layers = nn.ModuleList([Stem(self.in_channels, built[0])])
         self.downsample_layers.extend(Downsampling(a, b) for a, b in pairwise(built))
         shared = dict(filter_resize=self.filter_resize, spectral=self.spectral)
         self.stages = nn.ModuleList()

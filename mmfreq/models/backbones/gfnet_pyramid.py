@@ -73,8 +73,7 @@ class GFNetPyramid(GFNetBase):
         self.check_input(x)
         outs = []
         for i, (embed, blocks) in enumerate(zip(self.patch_embed, self.blocks)):
-            # contiguous: the CPU's channels-last kernel for 2x2 patches loses precision (see `hornet.Downsampling`)
-            x_bhwc = embed(x if i == 0 else x.contiguous())
+            x_bhwc = embed(x)
             if i == 0:
                 x_bhwc = self.with_positions(x_bhwc)
             for block in blocks:

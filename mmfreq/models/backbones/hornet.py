@@ -17,7 +17,7 @@ from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GnConv, LayerNorm2d
 from mmfreq.layers.eval_cache import EvalCache
-from mmfreq.layers.fused import add_branch, mlp_residual
+from mmfreq.layers.fused import add_branch, fusable, mlp_residual, patches
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import Preprocessing, drop_path_rates, find_arch
 from mmfreq.models.backbones.staged import STRIDES, StagedBackbone
@@ -54,6 +54,21 @@ GELU = nn.GELU()
 LAYER_SCALE_INIT = 1e-6
 
 
+class Stem(nn.Sequential):
+    """4x4 patches, stride 4, no padding, then the norm.
+
+    Shape:
+        `(B, in_channels, H, W)` to `(B, dim, H // 4, W // 4)`.
+    """
+
+    def __init__(self, in_channels: int, dim: int):
+        super().__init__(nn.Conv2d(in_channels, dim, 4, stride=4), LayerNorm2d(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm = self
+        return norm(to_bchw(patches(conv, to_bhwc(x))))
+
+
 class Downsampling(nn.Sequential):
     """The norm, then 2x2 patches, stride 2, no padding: odd sides are rounded down.
 
@@ -66,7 +81,7 @@ class Downsampling(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         norm, conv = self
-        return conv(norm(x).contiguous())  # the CPU's channels-last kernel for this convolution doubles the model's float32 error
+        return to_bchw(patches(conv, to_bhwc(norm(x))))
 
 
 class HorNetBlock(nn.Module):
@@ -114,7 +129,7 @@ class HorNetBlock(nn.Module):
     def mix(self, x: Tensor) -> Tensor:
         """The first residual; channels-last."""
         x_bhwc = to_bhwc(x)
-        if self.gnconv.fusable_on(x_bhwc, self.gnconv, self.norm1):
+        if fusable(self.gnconv, self.norm1) and self.gnconv.fusable_on(x_bhwc):
             return add_branch(x_bhwc, self.gnconv.fused(x_bhwc, self.norm1, self.gamma1), self.drop_path)
         mixed = self.gnconv(self.norm1(x))
         if self.gamma1 is not None:
@@ -147,7 +162,7 @@ class HorNet(StagedBackbone):
         self.channels = tuple(arch.base_dim * 2**i for i in range(self.num_stages))
         self.strides = STRIDES
         self.arch_depths = arch.depths
-        self.downsample_layers = nn.ModuleList([stem(self.in_channels, self.channels[0])])
+        self.downsample_layers = nn.ModuleList([Stem(self.in_channels, self.channels[0])])
         built = self.channels[: self.built_stages]
         self.downsample_layers.extend(Downsampling(a, b) for a, b in pairwise(built))
         self.stages = nn.ModuleList()
@@ -178,11 +193,6 @@ class HorNet(StagedBackbone):
         """At 384 the published evaluation warps the image to the square."""
         size = find_arch(arch, cls.ARCHS)[1].img_size
         return replace(cls.preprocessing, size=size, resize=256 if size == 224 else None)
-
-
-def stem(in_channels: int, dim: int) -> nn.Sequential:
-    """4x4 patches, stride 4, no padding, then the norm."""
-    return nn.Sequential(nn.Conv2d(in_channels, dim, 4, stride=4), LayerNorm2d(dim))
 
 
 def init_linear(module: nn.Module) -> None:
