@@ -4,7 +4,7 @@ from mmfreq.layers.activation import SquaredReLU, StarReLU
 from mmfreq.layers.gnconv import GlobalLocalFilter, GnConv
 from mmfreq.layers.gnconv_layer import GnConvLayer
 from mmfreq.layers.mlp import Mlp
-from mmfreq.layers.norm import LayerNorm2d
+from mmfreq.layers.norm import LayerNorm2d, MapNorm
 from mmfreq.layers.spectral import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter
 from mmfreq.layers.stored_filter import StoredFilter
 
@@ -16,6 +16,7 @@ __all__ = [
     'GnConv',
     'GnConvLayer',
     'LayerNorm2d',
+    'MapNorm',
     'Mlp',
     'SquaredReLU',
     'StarReLU',

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 import mmfreq
-from mmfreq.layers import DynamicFilter, LayerNorm2d, Mlp, StarReLU, fused
+from mmfreq.layers import DynamicFilter, LayerNorm2d, MapNorm, Mlp, StarReLU, fused
 from mmfreq.layers.eval_cache import CACHED_VALUES, EvalCache
 from mmfreq.models.backbones.affnet import AFFBlock, ConvNormAct, InvertedResidual
 from mmfreq.models.backbones.dfformer import MetaFormerBlock
@@ -198,3 +198,15 @@ def test_new_weights_are_used_after_inference():
     for a, b, c in zip(before, after, want):
         assert not torch.allclose(a, b)
         torch.testing.assert_close(b, c, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('mean', [0, 100])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('gradient', [True, False])
+def test_map_norm_is_exact_in_either_layout(mean, layout, gradient):
+    norm = with_values(MapNorm(8))
+    x = (torch.randn(2, 8, 16, 16) + mean).contiguous(memory_format=layout)
+    want = nn.functional.group_norm(x.double(), 1, norm.weight.double(), norm.bias.double(), norm.eps)
+    with torch.set_grad_enabled(gradient):
+        got = norm(x)
+    assert ((got.double() - want).norm() / want.norm()).item() < 2e-5  # of the input's own rounding, at a mean of 100

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 from torchvision.ops import StochasticDepth
 
-from mmfreq.layers import AdaptiveFrequencyFilter
+from mmfreq.layers import AdaptiveFrequencyFilter, MapNorm
 from mmfreq.layers.eval_cache import EvalCache
 from mmfreq.layers.fused import fusable
 from mmfreq.layers.layout import to_bchw, to_bhwc
@@ -176,9 +176,9 @@ class AFFBlock(nn.Module):
 
     def __init__(self, channels: int, drop_path: float = 0.0, spectral: str = 'auto'):
         super().__init__()
-        self.norm1 = group_norm(channels)
+        self.norm1 = MapNorm(channels)
         self.filter = AdaptiveFrequencyFilter(channels, spectral=spectral)
-        self.norm2 = group_norm(channels)
+        self.norm2 = MapNorm(channels)
         self.mlp = InvertedResidual(channels, channels, BLOCK_EXPAND)
         self.drop_path = StochasticDepth(drop_path, 'row')
 
@@ -201,7 +201,7 @@ class AFFStage(nn.Module):
 
     def __init__(self, channels: int, drop_paths: list[float], spectral: str = 'auto'):
         super().__init__()
-        self.global_rep = nn.Sequential(*(AFFBlock(channels, rate, spectral) for rate in drop_paths), group_norm(channels))
+        self.global_rep = nn.Sequential(*(AFFBlock(channels, rate, spectral) for rate in drop_paths), MapNorm(channels))
         self.conv_proj = ConvNormAct(channels, channels, act=False)
         self.fusion = ConvNormAct(2 * channels, channels)
 
@@ -312,8 +312,3 @@ class AFFNet(FrequencyBackbone):
             return stage, 0
         last = self.arch_depths[stage] - 1
         return stage, min(int(index[2]), last) if index[1] == 'global_rep' else last
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Over channels and grid together, per sample (the published 'layer_norm_2d')."""
-    return nn.GroupNorm(1, channels, eps=1e-5)
