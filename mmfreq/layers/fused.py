@@ -89,17 +89,39 @@ def mlp_residual(
         return skip + drop_path(y if scale is None else scale * y)
     norm_parts = None if norm is None else norm_of(norm)
     inside = scale_inside(x, scale)
-    dtype = work_dtype(x)
-    sources = parameters_of(fc1, act, fc2) + ((scale,) if inside else ())
-    make = partial(mlp_weights, fc1, act, fc2, scale if inside else None, dtype)
-    first, second = cache.get(fc1.training, ('mlp', dtype), sources, make)
+    star = (act.scale, act.bias) if isinstance(act, StarReLU) else (None, None)
+    sources = (fc1.weight, fc1.bias, fc2.weight, fc2.bias, scale if inside else None, *star)
+    prepare = partial(mlp_weights, dtype=work_dtype(x))
     function = ACTIVATIONS[type(act)]
-    gradient = wants_gradient(skip, x, *sources, *(norm_parts or ())[:2])
     whole = scale is None or inside
-    if whole and overwrite and drops_nothing(drop_path) and skip.is_contiguous() and not gradient:
-        return norm_mlp(x, norm_parts, first, function, second, residual=skip)
-    y = norm_mlp(x, norm_parts, first, function, second)
+    if wants_gradient(skip, x, *sources, *(norm_parts or ())[:2]):
+        y = norm_mlp(x, norm_parts, sources, function, prepare)
+        return add_branch(skip, y if whole else scale * y, drop_path)
+    weights = cache.get(fc1.training, ('mlp', work_dtype(x)), sources, lambda: prepare(*sources))
+    if whole and overwrite and drops_nothing(drop_path) and skip.is_contiguous():
+        return norm_mlp(x, norm_parts, weights, function, residual=skip)
+    y = norm_mlp(x, norm_parts, weights, function)
     return add_branch(skip, y if whole else scale * y, drop_path)
+
+
+def mlp_weights(
+    w1: Tensor,
+    b1: Tensor | None,
+    w2: Tensor,
+    b2: Tensor | None,
+    scale: Tensor | None,
+    star_scale: Tensor | None,
+    star_bias: Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor | None, ...]:
+    """Weights and biases of both linear maps in `dtype`, with StarReLU's affine map and the layer scale in the second.
+
+    With r the rectified hidden layer, W2 (s r^2 + t) + b2 = (s W2) r^2 + (t W2 1 + b2).
+    """
+    if star_scale is not None:
+        shift = star_bias * w2.sum(1)
+        w2, b2 = w2 * star_scale, shift if b2 is None else b2 + shift
+    return in_dtype(dtype, (w1, b1, *scaled_linear(w2, b2, scale)))
 
 
 def has_form(act: nn.Module) -> bool:
@@ -107,26 +129,17 @@ def has_form(act: nn.Module) -> bool:
     return type(act) in ACTIVATIONS and getattr(act, 'approximate', 'none') == 'none'
 
 
-def mlp_weights(
-    fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, scale: Tensor | None, dtype: torch.dtype
-) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
-    """(weight, bias) of both linear maps in `dtype`, with StarReLU's affine map and the layer scale in the second."""
-    second = scaled_linear(fc2.weight, fc2.bias, scale)
-    if isinstance(act, StarReLU):
-        second = after_star_relu(*second, act)
-    first = (fc1.weight, fc1.bias)
-    return in_dtype(dtype, first), in_dtype(dtype, second)
+def in_dtype(dtype: torch.dtype, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Each cast to `dtype`, None left alone."""
+    return tuple(t if t is None else t.to(dtype) for t in tensors)
 
 
-def after_star_relu(weight: Tensor, bias: Tensor | None, act: StarReLU) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the linear map that does on `relu(x)^2` what (weight, bias) does on `act(x)`."""
-    shift = act.bias * weight.sum(1)
-    return weight * act.scale, shift if bias is None else bias + shift
-
-
-def in_dtype(dtype: torch.dtype, pair: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """(weight, bias or None) cast to `dtype`."""
-    return tuple(t if t is None else t.to(dtype) for t in pair)
+def linear_weights(module: nn.Linear, x: Tensor, cache: EvalCache) -> tuple[Tensor, Tensor | None]:
+    """(weight, bias) in the dtype in which torch would multiply `x` with them."""
+    dtype = work_dtype(x)
+    return cache.get(
+        module.training, (id(module), dtype), parameters_of(module), lambda: in_dtype(dtype, (module.weight, module.bias))
+    )
 
 
 def parameters_of(*modules: nn.Module) -> tuple[Tensor, ...]:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, pad
 from torch.nn.modules.utils import _pair
 
-from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
 from mmfreq.layers.fused import fusable, in_dtype, norm_of, parameters_of, scale_inside
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.norm import LayerNorm2d
 from mmfreq.layers.spectral import GlobalFilter
-from mmfreq.ops.fusing import work_dtype
+from mmfreq.ops.fusing import wants_gradient, work_dtype
 from mmfreq.ops.gated import gated_linear
 from mmfreq.ops.norm_mlp import norm_linear, scaled_linear
 
@@ -50,7 +50,7 @@ class GlobalLocalFilter(GlobalFilter):
         return torch.stack(both, -1).flatten(3)  # channel 2k is local k, 2k + 1 global k
 
 
-class GnConv(nn.Module):
+class GnConv(CachingModule):
     """Recursive gated convolution of order n.
 
     A 1x1 projection to 2 dim channels, split into a gate (the first dim / 2^(n-1)) and the rest, which one depth-wise operator
@@ -151,33 +151,38 @@ class GnConv(nn.Module):
         The factor `scale` and the layer scale are multiplied into the weights before them.
         """
         dtype, inside = work_dtype(x_bhwc), scale_inside(x_bhwc, out_scale)
-        sources = parameters_of(self) + ((out_scale,) if inside else ())
-        make = partial(self.fused_weights, out_scale if inside else None, dtype)
-        maps, spatial, pws, last = self._weights.get(self.training, ('gnconv', dtype, inside), sources, make)
+        make = partial(self.fused_weights, dtype)
+        maps, spatial, pws = self._weights.get(self.training, ('gnconv', dtype), parameters_of(self), make)
         gate, rest = norm_linear(x_bhwc, (None, None, None) if norm is None else norm_of(norm), maps)
         parts = self.scaled_spatial(rest, *spatial).split(self.dims, dim=-1)
         y = to_bhwc(self.at_centres(to_bchw(gate)))
         for pw, part in zip(pws, parts):
-            y = gated_linear(y, part, *pw)
-        y = y * parts[-1] if last is None else gated_linear(y, parts[-1], *last)
-        return y if out_scale is None or (inside and last is not None) else out_scale * y
+            y = gated_linear(y, part, pw)
+        if isinstance(self.proj_out, nn.Identity):
+            y = y * parts[-1]
+            return y if out_scale is None else out_scale * y
+        sources = (self.proj_out.weight, self.proj_out.bias, out_scale if inside else None)
+        prepare = partial(last_weights, dtype=dtype)
+        if wants_gradient(*sources):
+            y = gated_linear(y, parts[-1], sources, prepare)
+        else:
+            key = ('last', dtype, inside)
+            y = gated_linear(y, parts[-1], self._weights.get(self.training, key, sources, lambda: prepare(*sources)))
+        return y if inside or out_scale is None else out_scale * y
 
-    def fused_weights(self, out_scale: Tensor | None, dtype: torch.dtype) -> tuple:
-        """(weight, bias) of the parts of proj_in, the spatial operator, pws and proj_out, with their factors, in `dtype`."""
+    def fused_weights(self, dtype: torch.dtype) -> tuple:
+        """(weight, bias) in `dtype` of the two parts of proj_in, of the spatial operator with its factor, and of each of pws."""
         weight, bias = self.proj_in.weight.flatten(1), self.proj_in.bias
         halves = (self.dims[0], sum(self.dims))
         maps = zip(weight.split(halves), (None, None) if bias is None else bias.split(halves))
         pws = ((pw.weight.flatten(1), pw.bias) for pw in self.pws)
-        last = None
-        if not isinstance(self.proj_out, nn.Identity):
-            last = in_dtype(dtype, scaled_linear(self.proj_out.weight.flatten(1), self.proj_out.bias, out_scale))
         if isinstance(self.dwconv, GlobalLocalFilter):
             norm = self.dwconv.post_norm
             spatial = (norm.weight * self.scale, norm.bias * self.scale)  # float32 under autocast, as the norm is
         else:
             weight, bias = self.dwconv.weight, self.dwconv.bias
             spatial = in_dtype(dtype, (weight * self.scale, None if bias is None else bias * self.scale))
-        return [in_dtype(dtype, pair) for pair in maps], spatial, [in_dtype(dtype, pair) for pair in pws], last
+        return [in_dtype(dtype, pair) for pair in maps], spatial, [in_dtype(dtype, pair) for pair in pws]
 
     def scaled_spatial(self, rest_bhwc: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The spatial operator and its factor, which is part of `weight` and `bias`, on a channels-last map, in its dtype."""
@@ -185,10 +190,6 @@ class GnConv(nn.Module):
             return to_bhwc(self.dwconv._conv_forward(to_bchw(rest_bhwc), weight, bias))
         mixed = self.dwconv.mixed_bhwc(rest_bhwc)[:, :: self.stride[0], :: self.stride[1]]
         return layer_norm(mixed, weight.shape, weight, bias, self.dwconv.post_norm.eps).to(rest_bhwc.dtype)
-
-    def train(self, mode: bool = True) -> 'GnConv':
-        self._weights.clear()
-        return super().train(mode)
 
     def mix(self, gate: Tensor, rest: Tensor) -> Tensor:
         """The spatial operator and the gated products: (B, dims[0], H, W) and (B, D, H, W) to (B, dim, H', W')."""
@@ -206,6 +207,11 @@ class GnConv(nn.Module):
         if any(self.border):
             gate = pad(gate, (self.border[1], self.border[1], self.border[0], self.border[0]))
         return gate if self.stride == (1, 1) else gate[..., :: self.stride[0], :: self.stride[1]]
+
+
+def last_weights(weight: Tensor, bias: Tensor | None, scale: Tensor | None, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
+    """Weight and bias of a 1x1 convolution as those of a linear map, scaled, in `dtype`."""
+    return in_dtype(dtype, scaled_linear(weight.flatten(1), bias, scale))
 
 
 def gate_dims(dim: int, order: int) -> list[int]:

@@ -42,6 +42,6 @@ class MapNorm(nn.GroupNorm):
             return super().forward(x.contiguous())
         wide = x.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 2, 3, 1)
         centred = wide - wide.mean((1, 2, 3), keepdim=True)
-        variance = centred.square().mean((1, 2, 3), keepdim=True)  # torch's sums are pairwise, its dot products and norms are not
+        variance = (centred * centred).mean((1, 2, 3), keepdim=True)  # torch's sums are pairwise, its norms are not
         y_bhwc = centred.mul_((variance + self.eps).rsqrt() * self.weight).add_(self.bias)
         return y_bhwc.permute(0, 3, 1, 2).to(x.dtype)

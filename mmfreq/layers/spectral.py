@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from mmfreq.layers.activation import StarReLU
-from mmfreq.layers.fused import fusable, norm_of
+from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.fused import fusable, linear_weights, norm_of
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.mlp import Mlp
 from mmfreq.layers.stored_filter import StoredFilter, choose
@@ -89,6 +90,7 @@ class DynamicFilter(StoredFilter):
         self.act1 = act()
         self.reweight = Mlp(channels, int(routing_ratio * channels), num_filters * mixed, act=StarReLU, bias=False)
         self.pwconv2 = nn.Linear(mixed, channels, bias=False)
+        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.mix_normed(x if self.channels_last else to_bhwc(x))
@@ -99,7 +101,7 @@ class DynamicFilter(StoredFilter):
         fuse = fusable(self.pwconv1, self.pwconv2, *(norm,) * (norm is not None))
         if fuse:
             norm_parts = (None, None, None) if norm is None else norm_of(norm)
-            weights = [(self.pwconv1.weight, self.pwconv1.bias)]
+            weights = [linear_weights(self.pwconv1, x_bhwc, self._weights)]
             y, mean = norm_linear(x_bhwc, norm_parts, weights, channels_first=True, with_mean=True)
         else:
             x_bhwc = x_bhwc if norm is None else norm(x_bhwc)
@@ -108,7 +110,7 @@ class DynamicFilter(StoredFilter):
         filters = self.filter_for(tuple(y.shape[2:]))
         if not fuse or not fusable(self.act1):
             return self.pwconv2(to_bhwc(apply_mixture(y, routing, filters, self.spectral, self.act1)))
-        weight, bias, act = self.pwconv2.weight, self.pwconv2.bias, self.act1
+        (weight, bias), act = linear_weights(self.pwconv2, y, self._weights), self.act1
         if isinstance(act, StarReLU):  # its affine map commutes with the filter: a constant meets the zero frequency alone
             zero = routing.to(filters.dtype).transpose(1, 2) @ filters[0, 0, :, 0]  # (B, M)
             constant = linear(act.bias * zero.to(weight.dtype), weight, bias)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS, half_width, resize_filter
 
 
@@ -27,7 +27,7 @@ def choose(name: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
-class StoredFilter(nn.Module):
+class StoredFilter(CachingModule):
     """Base of the layers with a filter that is stored for one grid and resized to the map's in forward.
 
     In eval mode without gradients the resized filter is kept for the last few sizes; the cache is dropped when the parameter
@@ -85,10 +85,6 @@ class StoredFilter(nn.Module):
         if value.ndim != 4 or any(value.shape[d] != want[d] for d in range(4) if d not in at):
             return value  # not a matter of the grid: the loader reports it
         return resize_filter(value, self.grid, self.filter_resize, at) if value.shape != want else value
-
-    def train(self, mode: bool = True) -> 'StoredFilter':
-        self._resized.clear()
-        return super().train(mode)
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}, filter_resize={self.filter_resize}, spectral={self.spectral}'

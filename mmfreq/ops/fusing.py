@@ -69,10 +69,24 @@ def pieces(count: int, bytes_each: int, device: torch.device) -> Iterator[slice]
         yield slice(start, min(start + step, count))
 
 
-def vjp(function: Callable[..., Tensor], inputs: tuple[Tensor | None, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+Tensors = tuple[Tensor | None, ...]
+
+
+def leaves_of(tensors: Tensors) -> Tensors:
+    """The same values as leaves of a new graph."""
+    return tuple(None if t is None else t.detach().requires_grad_() for t in tensors)
+
+
+def gradients(outputs: Tensors, leaves: Tensors, grads: Tensors) -> Tensors:
+    """Gradients of the leaves for those of the outputs; None for a leaf that is None."""
+    pairs = [(out, grad.to(out.dtype)) for out, grad in zip(outputs, grads, strict=True) if out is not None]
+    found = iter(torch.autograd.grad([out for out, _ in pairs], [t for t in leaves if t is not None], [g for _, g in pairs]))
+    return tuple(None if t is None else next(found) for t in leaves)
+
+
+def vjp(function: Callable[..., Tensor], inputs: Tensors, grad: Tensor) -> Tensors:
     """Gradients of `function(*inputs)` for the gradient `grad` of its result, by computing it again."""
-    leaves = tuple(None if t is None else t.detach().requires_grad_() for t in inputs)
+    leaves = leaves_of(inputs)
     with torch.enable_grad():
         out = function(*leaves)
-    found = iter(torch.autograd.grad(out, [t for t in leaves if t is not None], grad))
-    return tuple(None if t is None else next(found) for t in leaves)
+    return gradients((out,), leaves, (grad,))

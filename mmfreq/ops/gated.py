@@ -1,36 +1,51 @@
 """Gated products: the product of two maps, then a linear map; the product is not kept for the backward pass."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import linear
 
-from mmfreq.ops.fusing import no_autocast, work_dtype
+from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast
 
 
-def gated_linear(gate: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def gated_linear(
+    gate: Tensor, x: Tensor, parameters: Tensors, prepare: Callable[..., Tensors] = lambda *weights: weights
+) -> Tensor:
     """Linear map of `gate * x` over the last axis (one step of gnConv, HorNet eq. 3.3).
 
+    Args:
+        gate, x: channels-last maps.
+        parameters: from which `prepare` makes weight `(O, C)` and bias `(O)` or None; called again in the backward pass.
+
     Shape:
-        Two of `(..., C)` to `(..., O)`, weight `(O, C)`, in the dtype that autocast gives a linear map.
+        Two of `(..., C)` to `(..., O)`, in the dtype of the weight.
     """
-    dtype = work_dtype(gate)
     with no_autocast(gate):
-        return _GatedLinear.apply(gate, x, weight.to(dtype), None if bias is None else bias.to(dtype))
+        return _GatedLinear.apply(gate, x, prepare, *parameters)
 
 
 class _GatedLinear(Function):
     @staticmethod
-    def forward(ctx, gate, x, weight, bias):
-        ctx.save_for_backward(gate, x, weight, bias)
+    def forward(ctx, gate, x, prepare, *parameters):
+        ctx.save_for_backward(gate, x, *parameters)
+        ctx.prepare = prepare
+        weight, bias = prepare(*parameters)
         return linear((gate * x).to(weight.dtype), weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        gate, x, weight, bias = ctx.saved_tensors
+        gate, x, *parameters = ctx.saved_tensors
+        leaves = leaves_of(parameters)
+        with torch.enable_grad():
+            weights = ctx.prepare(*leaves)
+        weight, bias = (None if w is None else w.detach() for w in weights)
         flat = grad.reshape(-1, grad.shape[-1])
         product = (gate * x).to(weight.dtype).reshape(-1, gate.shape[-1])
         dweight = flat.t() @ product
         del product
         dproduct = grad @ weight
-        return dproduct * x, dproduct.mul_(gate), dweight, None if bias is None else flat.sum(0)
+        dweights = gradients(weights, leaves, (dweight, None if bias is None else flat.sum(0)))
+        return dproduct * x, dproduct.mul_(gate), None, *dweights

@@ -2,7 +2,8 @@
 
 Plain autograd keeps the normed input, the hidden layer before and after its activation, and the output before a layer scale. The
 first and third are cheap to compute again; the last is not needed at all if the layer scale is multiplied into the matrix
-(`scaled_linear`): the gradient of the product of matrices gives both their gradients.
+(`scaled_linear`): the gradient of the product of matrices gives both their gradients. Matrices that were scaled or cast are made
+again in the backward pass, too.
 
 Legend: T tokens, C channels, K hidden channels, O channels of the output.
 """
@@ -15,7 +16,7 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import layer_norm, linear
 
 from mmfreq.ops.activation import overwriting
-from mmfreq.ops.fusing import no_autocast, pieces, vjp, wants_gradient, work_dtype
+from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast, pieces, vjp, wants_gradient, work_dtype
 
 
 def scaled_linear(weight: Tensor, bias: Tensor | None, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -53,32 +54,29 @@ def norm_linear(
 def norm_mlp(
     x: Tensor,
     norm: tuple[Tensor | None, Tensor | None, float] | None,
-    first: tuple[Tensor, Tensor | None],
+    parameters: Tensors,
     act: Callable[[Tensor], Tensor],
-    second: tuple[Tensor, Tensor | None],
+    prepare: Callable[..., Tensors] = lambda *weights: weights,
     residual: Tensor | None = None,
 ) -> Tensor:
     """Layer norm, linear map, activation, linear map over the last axis, in pieces; keeps `x` and the hidden layer.
 
     Args:
-        x: channels-last map or tokens.
-        norm: weight, bias and eps of a layer norm; None for no norm.
-        first, second: (weight, bias or None) of the linear maps.
-        act: activation without parameters.
-        residual: without gradients alone: the result is added to it in place, and it is returned.
+        x: channels-last map or tokens. norm: weight, bias and eps of a layer norm; None for no norm. parameters: from which
+        `prepare` makes weight and bias (or None) of the first and of the second linear map, in one dtype. It is called again in
+        the backward pass, and what it makes is not kept. act: activation without parameters. residual: without gradients alone:
+        the result is added to it in place, and it is returned.
 
     Shape:
-        `(..., C)` to `(..., O)`, in the dtype that autocast gives a linear map.
+        `(..., C)` to `(..., O)`, in the dtype of the weights.
     """
-    dtype = work_dtype(x)
     tokens = x.reshape(-1, x.shape[-1])
-    weights = tuple(t if t is None else t.to(dtype) for t in (*first, *second))
     with no_autocast(x):
-        if not wants_gradient(x, *weights, *(norm or ())[:2]):
+        if not wants_gradient(x, *parameters, *(norm or ())[:2]):
             flat = None if residual is None else residual.view(-1, residual.shape[-1])
-            out = _mlp_forward(tokens, norm, weights, act, dtype, residual=flat)
+            out = _mlp_forward(tokens, norm, prepare(*parameters), act, residual=flat)
         else:
-            out = _NormMlp.apply(tokens, *(norm or (None, None, None)), dtype, act, *weights)
+            out = _NormMlp.apply(tokens, *(norm or (None, None, None)), act, prepare, *parameters)
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
@@ -151,17 +149,17 @@ def _norm_backward(x, weight, bias, eps, dtype, grad):
     return vjp(lambda *inputs: normed(*inputs, eps, dtype), (x, weight, bias), grad)
 
 
-def _mlp_forward(x, norm, weights, act, dtype, hidden=None, residual=None):
+def _mlp_forward(x, norm, weights, act, hidden=None, residual=None):
     """The chain on tokens in pieces; fills `hidden` if it is given; adds to `residual` if that is given."""
     w1, b1, w2, b2 = weights
-    out = x.new_empty(len(x), len(w2), dtype=dtype) if residual is None else residual
-    for at in pieces(len(x), len(w1) * dtype.itemsize, x.device):
-        y = normed(x[at], *(norm or (None, None, None)), dtype)
+    out = x.new_empty(len(x), len(w2), dtype=w2.dtype) if residual is None else residual
+    for at in pieces(len(x), len(w1) * w1.element_size(), x.device):
+        y = normed(x[at], *(norm or (None, None, None)), w1.dtype)
         a = overwriting(act)(linear(y, w1, b1)) if hidden is None else act(_linear_into(hidden[at], y, w1, b1))
         if residual is None:
             _linear_into(out[at], a, w2, b2)
         else:
-            out[at] += linear(a, w2, b2)
+            out[at].add_(linear(a, w2, b2))
     return out
 
 
@@ -171,33 +169,37 @@ def _linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) ->
 
 class _NormMlp(Function):
     @staticmethod
-    def forward(ctx, x, norm_weight, norm_bias, eps, dtype, act, w1, b1, w2, b2):
-        hidden = x.new_empty(len(x), len(w1), dtype=dtype)
-        norm = None if eps is None else (norm_weight, norm_bias, eps)
-        out = _mlp_forward(x, norm, (w1, b1, w2, b2), act, dtype, hidden)
-        ctx.save_for_backward(x, norm_weight, norm_bias, hidden, w1, b1, w2, b2)
-        ctx.eps, ctx.dtype, ctx.act = eps, dtype, act
+    def forward(ctx, x, norm_weight, norm_bias, eps, act, prepare, *parameters):
+        weights = prepare(*parameters)
+        hidden = x.new_empty(len(x), len(weights[0]), dtype=weights[0].dtype)
+        out = _mlp_forward(x, None if eps is None else (norm_weight, norm_bias, eps), weights, act, hidden)
+        ctx.save_for_backward(x, norm_weight, norm_bias, hidden, *parameters)
+        ctx.eps, ctx.act, ctx.prepare = eps, act, prepare
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, norm_weight, norm_bias, hidden, w1, b1, w2, b2 = ctx.saved_tensors
+        x, norm_weight, norm_bias, hidden, *parameters = ctx.saved_tensors
+        leaves = leaves_of(parameters)
+        with torch.enable_grad():
+            weights = ctx.prepare(*leaves)
+        w1, b1, w2, b2 = (None if w is None else w.detach() for w in weights)
         dx = torch.empty_like(x)
         sums = Sums()
-        for at in pieces(len(x), len(w1) * ctx.dtype.itemsize, x.device):
+        for at in pieces(len(x), len(w1) * w1.element_size(), x.device):
             g, piece = grad[at], x[at]
             h = hidden[at].detach().requires_grad_()
             with torch.enable_grad():
                 a = ctx.act(h)
             dw2 = g.t() @ a.detach()
             (dh,) = torch.autograd.grad(a, h, g @ w2)
-            y = normed(piece, norm_weight, norm_bias, ctx.eps, ctx.dtype)
+            y = normed(piece, norm_weight, norm_bias, ctx.eps, w1.dtype)
             dw1 = dh.t() @ y
-            dx[at], *dnorm = _norm_backward(piece, norm_weight, norm_bias, ctx.eps, ctx.dtype, dh @ w1)
+            dx[at], *dnorm = _norm_backward(piece, norm_weight, norm_bias, ctx.eps, w1.dtype, dh @ w1)
             sums.add(*dnorm, dw1, None if b1 is None else dh.sum(0), dw2, None if b2 is None else g.sum(0))
-        dnorm_weight, dnorm_bias, *rest = sums.total
-        return dx, dnorm_weight, dnorm_bias, None, None, None, *rest
+        dnorm_weight, dnorm_bias, *dweights = sums.total
+        return dx, dnorm_weight, dnorm_bias, None, None, None, *gradients(weights, leaves, dweights)
 
 
 class Sums:

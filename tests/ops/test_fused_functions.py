@@ -75,7 +75,7 @@ def test_norm_mlp(act, bias, normed, piece_bytes):
     b1, b2, shift = (random(6), random(3), random(4)) if bias else (None, None, None)
 
     def fused(x, weight, shift, w1, b1, w2, b2):
-        return norm_mlp.norm_mlp(x, (weight, shift, 1e-6) if normed else None, (w1, b1), act, (w2, b2))
+        return norm_mlp.norm_mlp(x, (weight, shift, 1e-6) if normed else None, (w1, b1, w2, b2), act)
 
     def plain(x, weight, shift, w1, b1, w2, b2):
         h = linear(layer_norm(x, (4,), weight, shift, 1e-6) if normed else x, w1, b1)
@@ -87,11 +87,33 @@ def test_norm_mlp(act, bias, normed, piece_bytes):
 
 @pytest.mark.parametrize('act', [gelu, torch.relu, squared_relu])
 def test_without_gradients_the_result_is_added_to_the_residual_in_place(act, piece_bytes):
-    x, weights = random(5, 4, grad=False), ((random(6, 4, grad=False), None), (random(4, 6, grad=False), None))
+    x, weights = random(5, 4, grad=False), (random(6, 4, grad=False), None, random(4, 6, grad=False), None)
     residual = random(5, 4, grad=False)
-    want = residual + linear(act(linear(x, weights[0][0])), weights[1][0])
-    assert norm_mlp.norm_mlp(x, None, weights[0], act, weights[1], residual=residual) is not None
+    want = residual + linear(act(linear(x, weights[0])), weights[2])
+    assert norm_mlp.norm_mlp(x, None, weights, act, residual=residual).data_ptr() == residual.data_ptr()
     torch.testing.assert_close(residual, want)
+
+
+def test_weights_are_prepared_inside_and_their_parameters_get_the_gradients():
+    def prepare(w1, w2, scale):
+        return w1, None, *norm_mlp.scaled_linear(w2, None, scale)
+
+    check(
+        lambda x, *parameters: norm_mlp.norm_mlp(x, None, parameters, gelu, prepare),
+        lambda x, w1, w2, scale: scale * linear(gelu(linear(x, w1)), w2),
+        random(5, 4),
+        random(6, 4),
+        random(3, 6),
+        random(3),
+    )
+    check(
+        lambda g, x, *parameters: gated_linear(g, x, parameters, lambda w, s: norm_mlp.scaled_linear(w, None, s)),
+        lambda g, x, w, scale: scale * linear(g * x, w),
+        random(5, 4),
+        random(5, 4),
+        random(3, 4),
+        random(3),
+    )
 
 
 def test_a_scale_in_the_matrix_is_the_scale_of_the_result():
@@ -115,10 +137,11 @@ def test_linear_of_bchw(bias):
 
 
 def test_gated_linear():
-    check(gated_linear, lambda g, x, w, b: linear(g * x, w, b), random(2, 3, 2, 4), random(2, 3, 2, 4), random(5, 4), random(5))
+    fused = lambda g, x, *wb: gated_linear(g, x, wb)  # noqa: E731
+    check(fused, lambda g, x, w, b: linear(g * x, w, b), random(2, 3, 2, 4), random(2, 3, 2, 4), random(5, 4), random(5))
     whole = random(2, 3, 2, 9)  # a slice of a wider map, as gnConv has it
     check(
-        lambda g, x, w: gated_linear(g, x[..., 2:6], w, None),
+        lambda g, x, w: gated_linear(g, x[..., 2:6], (w, None)),
         lambda g, x, w: linear(g * x[..., 2:6], w),
         random(2, 3, 2, 4),
         whole,

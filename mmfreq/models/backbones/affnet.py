@@ -16,8 +16,8 @@ from torch.nn.functional import silu
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import AdaptiveFrequencyFilter, MapNorm
-from mmfreq.layers.eval_cache import EvalCache
-from mmfreq.layers.fused import fusable
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
+from mmfreq.layers.fused import fusable, in_dtype
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import FrequencyBackbone, Preprocessing, drop_path_rates
 from mmfreq.ops.fusing import no_autocast, wants_gradient, work_dtype
@@ -54,7 +54,7 @@ BLOCK_EXPAND = 2
 silu_ = partial(silu, inplace=True)
 
 
-class ConvNormAct(nn.Module):
+class ConvNormAct(CachingModule):
     """Convolution without bias, batch norm, SiLU; padded so that stride 1 keeps the grid.
 
     Args:
@@ -84,7 +84,9 @@ class ConvNormAct(nn.Module):
             return self.block(x)
         if self.training or wants_gradient(x, *self.parameters()):
             return self.activate(self.block.norm(self.block.conv(x)))
-        return self.activate(self.block.conv._conv_forward(x, *self.folded()))
+        dtype = work_dtype(x)
+        with no_autocast(x):
+            return self.activate(self.block.conv._conv_forward(x.to(dtype), *self.folded(dtype)))
 
     def activate(self, x: Tensor) -> Tensor:
         """The activation, in place: `x` is nobody else's."""
@@ -95,16 +97,15 @@ class ConvNormAct(nn.Module):
         norm = self.block.norm
         return fusable(*self.block) and norm.track_running_stats and norm.momentum is not None
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the convolution with the norm of eval mode in it."""
+    def folded(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight and bias, in `dtype`, of the convolution with the norm of eval mode in it."""
         conv, norm = self.block.conv, self.block.norm
         sources = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        make = lambda: fold_batch_norm(conv.weight, (norm.weight, norm.bias), batch_statistics(norm))  # noqa: E731
-        return self._folded.get(self.training or norm.training, 'folded', sources, make)
 
-    def train(self, mode: bool = True) -> 'ConvNormAct':
-        self._folded.clear()
-        return super().train(mode)
+        def fold() -> tuple[Tensor, Tensor]:
+            return in_dtype(dtype, fold_batch_norm(conv.weight, (norm.weight, norm.bias), batch_statistics(norm)))
+
+        return self._folded.get(self.training or norm.training, dtype, sources, fold)
 
 
 def norm_silu_then(x: Tensor, before: ConvNormAct, after: ConvNormAct) -> Tensor:
@@ -148,7 +149,7 @@ class InvertedResidual(nn.Module):
         if any(part.block.norm.training for part in parts) or wants_gradient(x, *self.parameters()):
             return self.forward_with_gradients(x, *parts)
         dtype = work_dtype(x)
-        weights = (tuple(t.to(dtype) for t in part.folded()) for part in parts)
+        weights = (part.folded(dtype) for part in parts)
         conv = parts[1].block.conv
         with no_autocast(x):
             y = inverted_residual(to_bhwc(x).to(dtype), *weights, conv.stride[0], conv.dilation[0], silu_, self.adds)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import DynamicFilter, Mlp, StarReLU
-from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
 from mmfreq.layers.fused import add_branch, fusable, mlp_residual, strided_conv
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.stored_filter import choose
@@ -104,7 +104,7 @@ class Scale(nn.Module):
         return x * self.scale
 
 
-class MetaFormerBlock(nn.Module):
+class MetaFormerBlock(CachingModule):
     """Token mixer, then MLP, each a residual with a norm before; the learned scale is on the skip path, not on the branch.
 
     Args:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from mmfreq.layers import StarReLU, StoredFilter
-from mmfreq.layers.fused import fusable, norm_of
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
+from mmfreq.layers.fused import fusable, linear_weights, norm_of
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.ops import apply_filter, block_mlp, map_spectrum
 from mmfreq.ops.norm_mlp import norm_linear
@@ -20,7 +21,7 @@ AFNO_BLOCKS = 8
 AFNO_THRESHOLD = 0.01
 
 
-class SepConv(nn.Module):
+class SepConv(CachingModule):
     """Linear to M, activation, depth-wise 7x7, linear back (inverted separable convolution of MobileNetV2, as in ConvFormer).
 
     Args:
@@ -38,6 +39,7 @@ class SepConv(nn.Module):
         self.act1 = act()
         self.dwconv = nn.Conv2d(mixed, mixed, 7, padding=3, groups=mixed, bias=False)
         self.pwconv2 = nn.Linear(mixed, channels, bias=False)
+        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mix_normed(x)
@@ -45,7 +47,7 @@ class SepConv(nn.Module):
     def mix_normed(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """`self(norm(x))`."""
         if fusable(self.pwconv1, *(norm,) * (norm is not None)):
-            weights = [(self.pwconv1.weight, self.pwconv1.bias)]
+            weights = [linear_weights(self.pwconv1, x, self._weights)]
             (y,) = norm_linear(x, (None, None, None) if norm is None else norm_of(norm), weights)
         else:
             y = self.pwconv1(x if norm is None else norm(x))

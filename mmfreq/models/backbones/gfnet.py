@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GlobalFilter, Mlp
-from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
 from mmfreq.layers.fused import fusable, mlp_residual, patches
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import FrequencyBackbone, drop_path_rates
@@ -62,7 +62,7 @@ class PatchEmbed(nn.Module):
         return patches(self.proj, to_bhwc(x))
 
 
-class GFNetBlock(nn.Module):
+class GFNetBlock(CachingModule):
     """Norm, global filter, norm, MLP; one residual around all of them.
 
     Args:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GlobalLocalFilter, LayerNorm2d, Mlp
-from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
 from mmfreq.layers.fused import fusable, mlp_residual
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import drop_path_rates
@@ -46,7 +46,7 @@ LAYER_SCALE_INIT = 1e-6
 MLP_RATIO = 4
 
 
-class GFNetCNNBlock(nn.Module):
+class GFNetCNNBlock(CachingModule):
     """Our reconstruction: global-local filter (which norms before and after), channels-last MLP, layer scale; one residual.
 
     Args:

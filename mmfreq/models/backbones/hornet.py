@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GnConv, LayerNorm2d
-from mmfreq.layers.eval_cache import EvalCache
+from mmfreq.layers.eval_cache import CachingModule, EvalCache
 from mmfreq.layers.fused import add_branch, fusable, mlp_residual, patches
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import Preprocessing, drop_path_rates, find_arch
@@ -84,7 +84,7 @@ class Downsampling(nn.Sequential):
         return to_bchw(patches(conv, to_bhwc(norm(x))))
 
 
-class HorNetBlock(nn.Module):
+class HorNetBlock(CachingModule):
     """gnConv, then a channels-last MLP, each a residual with a norm before and a layer scale after.
 
     Args:
