@@ -128,14 +128,22 @@ def inverted_residual(
     weight, bias = depthwise
     rows, columns = -(-height // stride), -(-width // stride)
     lead = -(-dilation // stride)  # rows of the result that see the padding of a strip where the map goes on
-    out = x.new_empty(len(x), rows, columns, len(reduce[0]))
+
+    def strip(batch: slice, at: slice) -> Tensor:
+        first = max(at.start - lead, 0)
+        last = min((at.stop - 1) * stride + dilation + 1, height)
+        h = act(conv2d(x[batch, first * stride : last].permute(0, 3, 1, 2), *expand))
+        h = act(conv2d(h, weight, bias, stride, dilation, dilation, len(weight)))
+        y = conv2d(h[:, :, at.start - first : at.stop - first], *reduce).permute(0, 2, 3, 1)
+        return y.add_(x[batch, at]) if adds else y
+
     hidden_row = stride * width * len(weight) * x.element_size()
-    for batch in [slice(b, b + 1) for b in range(len(x))] if x.device.type == 'cpu' else [slice(None)]:
-        for at in pieces(rows, hidden_row, x.device):
-            first = max(at.start - lead, 0)
-            last = min((at.stop - 1) * stride + dilation + 1, height)
-            h = act(conv2d(x[batch, first * stride : last].permute(0, 3, 1, 2), *expand))
-            h = act(conv2d(h, weight, bias, stride, dilation, dilation, len(weight)))
-            y = conv2d(h[:, :, at.start - first : at.stop - first], *reduce).permute(0, 2, 3, 1)
-            out[batch, at] = y.add_(x[batch, at]) if adds else y
+    strips = list(pieces(rows, hidden_row, x.device))
+    batches = [slice(b, b + 1) for b in range(len(x))] if x.device.type == 'cpu' else [slice(None)]
+    if len(strips) == len(batches) == 1:
+        return strip(batches[0], strips[0])
+    out = x.new_empty(len(x), rows, columns, len(reduce[0]))
+    for batch in batches:
+        for at in strips:
+            out[batch, at] = strip(batch, at)
     return out
