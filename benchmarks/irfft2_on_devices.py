@@ -29,7 +29,9 @@ def rows(device: str) -> list[tuple[str, float, float]]:
         want = torch.fft.irfft2(spec, s=(height, width), norm='ortho')
         on_device = spec.to(device)
         stock = torch.fft.irfft2(on_device, s=(height, width), norm='ortho')
-        ours = irfft2(hermitian_columns(on_device, width), (height, width)) if device == 'cpu' else irfft2(on_device, (height, width))
+        ours = (
+            irfft2(hermitian_columns(on_device, width), (height, width)) if device == 'cpu' else irfft2(on_device, (height, width))
+        )
         found.append((f'{height}x{width}', *(((out.cpu() - want).norm() / want.norm()).item() for out in (stock, ours))))
     return found
 

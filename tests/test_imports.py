@@ -21,6 +21,7 @@ RULES = {
     'mmfreq/doctor.py': ({'torch', 'torchvision', 'mmengine', 'rich'}, {'compat', 'version'}),
     'mmfreq/compat/mmdet_ssd.py': ({'mmdet'}, set()),
     'mmfreq/compat/*': ({'torch', 'torchvision', 'mmengine', 'mmcv'}, {'compat', 'version'}),
+    'mmfreq/ops/triton_*': ({'torch', 'triton'}, {'ops'}),
     'mmfreq/ops/*': ({'torch'}, {'ops'}),
     'mmfreq/layers/*': ({'torch', 'torchvision'}, {'ops', 'layers'}),
     'mmfreq/checkpoint/*': ({'torch'}, {'ops', 'checkpoint', 'compat'}),

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
-from torch.nn.functional import gelu, relu
+from torch.nn.functional import relu
 
-from mmfreq.ops.fusing import may_fuse
+from mmfreq.ops.fusing import may_fuse, pieces
 
 
 def star_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -19,7 +19,15 @@ class _StarReLU(Function):
     @staticmethod
     def forward(ctx, x, scale, bias):
         ctx.save_for_backward(x, scale)
-        return relu(x).to(torch.promote_types(x.dtype, scale.dtype)).square_().mul_(scale).add_(bias)
+        dtype = torch.promote_types(x.dtype, scale.dtype)
+        if x.device.type != 'cpu' or not x.is_contiguous():
+            return relu(x).to(dtype).square_().mul_(scale).add_(bias)
+        out = torch.empty_like(x, dtype=dtype)
+        factor, offset = scale.item(), bias.to(dtype)
+        for at in pieces(x.numel(), dtype.itemsize, x.device):
+            positive = relu(x.view(-1)[at]).to(dtype)
+            torch.addcmul(offset, positive, positive, value=factor, out=out.view(-1)[at])
+        return out
 
     @staticmethod
     @once_differentiable
@@ -56,7 +64,6 @@ def overwriting(act: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 IN_PLACE: dict[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = {
-    gelu: torch.ops.aten.gelu_,
     torch.relu: torch.relu_,
     squared_relu: lambda x: x.relu_().square_(),
 }

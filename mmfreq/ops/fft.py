@@ -17,8 +17,9 @@ from mmfreq.ops.dft import filter_by_matmul, map_by_matmul
 from mmfreq.ops.fusing import may_fuse
 from mmfreq.ops.spectral_filter import filter_by_fft, filter_by_mixture
 from mmfreq.ops.transforms import half_width, irfft2, rfft2
+from mmfreq.ops.triton_spectral import fused_filter, supported
 
-SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
+SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul', 'triton')
 
 
 def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), backend: str = 'auto') -> Tensor:
@@ -30,8 +31,9 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
             the spectrum of `x`. For an NCHW map `(C, H, F, 2)`, for a channels-last map with `dims=(1, 2)` `(H, F, C, 2)`; with
             a leading batch axis, one filter for each sample.
         dims: positions of H and W in `x`.
-        backend: 'fft', 'matmul' (real matrix products, no complex numbers), or 'auto': 'fft', but 'matmul' while a model is
-            being exported to ONNX.
+        backend: 'fft', 'matmul' (real matrix products, no complex numbers), 'triton' (one kernel on CUDA for sides up to 128,
+            `ops/triton_spectral.py`; 'fft' for maps that it does not take), or 'auto': 'fft', but 'matmul' while a model is being
+            exported to ONNX.
 
     Shape:
         `x` of any shape and memory layout; the result has its shape and dtype.
@@ -43,6 +45,8 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
     backend, work_dtype = plan(x, backend)
     dims = (dims[0] % x.ndim, dims[1] % x.ndim)
     check_grid(x, weight, dims)
+    if backend == 'triton' and supported(x, weight, dims):
+        return fused_filter(x, weight, dims)
     with torch.autocast(device_type=x.device.type, enabled=False):
         work, weight = x.to(work_dtype), weight.to(work_dtype)
         if backend == 'matmul':

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-PIECE_BYTES = 4 * 2**20  # of the widest intermediate result of a piece on a CPU
+PIECE_BYTES = 8 * 2**20  # of the widest intermediate result of a piece on a CPU
 
 
 _allowed = True

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
-from torch.nn.functional import linear
 
-from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast
+from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast, pieces
+from mmfreq.ops.linear import fast_linear, linear_into
 
 
 def gated_linear(
@@ -32,7 +32,15 @@ class _GatedLinear(Function):
         ctx.save_for_backward(gate, x, *parameters)
         ctx.prepare = prepare
         weight, bias = prepare(*parameters)
-        return linear((gate * x).to(weight.dtype), weight, bias)
+        flat_gate, flat_x = (t.reshape(-1, t.shape[-1]) for t in (gate, x))
+        slices = list(pieces(len(flat_gate), gate.shape[-1] * weight.element_size(), gate.device))
+        if len(slices) == 1:
+            out = fast_linear((flat_gate * flat_x).to(weight.dtype), weight, bias)
+        else:
+            out = weight.new_empty(len(flat_gate), len(weight))
+            for at in slices:
+                linear_into(out[at], (flat_gate[at] * flat_x[at]).to(weight.dtype), weight, bias)
+        return out.view(*gate.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
-from torch.nn.functional import batch_norm, conv2d
+from torch.nn.functional import conv2d, silu
 
 from mmfreq.ops.fusing import no_autocast, pieces, work_dtype
 
@@ -75,19 +75,24 @@ class _NormSiluConv(Function):
             mean, inverse_std = s.mean.clone(), (s.var + s.eps).rsqrt()
         ctx.save_for_backward(x, weight, bias, mean, inverse_std, conv_weight)
         ctx.statistics, ctx.conv = statistics, conv
-        return conv.conv(torch.nn.functional.silu(y, inplace=True).to(conv_weight.dtype), conv_weight, None)
+        return conv.conv(silu(y, inplace=True).to(conv_weight.dtype), conv_weight, None)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, weight, bias, mean, inverse_std, conv_weight = ctx.saved_tensors
         s = ctx.statistics
-        y = batch_norm(x, mean, inverse_std.square().reciprocal(), weight, bias, training=False, eps=0.0)
+        scale = inverse_std * weight
+        shift, scale = ((t.view(1, -1, 1, 1)).to(x.dtype) for t in (bias - mean * scale, scale))
+        buffer = torch.addcmul(shift, x, scale)  # one for all: large fresh memory costs more than to compute this twice
         mask = (any(ctx.needs_input_grad[:3]), ctx.needs_input_grad[4])
-        dy, dconv = ctx.conv.backward(grad, torch.nn.functional.silu(y).to(conv_weight.dtype), conv_weight, mask)
+        dy, dconv = ctx.conv.backward(grad, silu(buffer, inplace=True).to(conv_weight.dtype), conv_weight, mask)
         if dy is None:
             return None, None, None, None, dconv, None
-        dy = torch.ops.aten.silu_backward(dy.to(y.dtype), y)
+        dy = dy.to(x.dtype)
+        torch.addcmul(shift, x, scale, out=buffer)
+        torch.ops.aten.silu_backward(dy, buffer, grad_input=dy)
+        del buffer
         dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             dy, x, weight, s.mean, s.var, mean, inverse_std, s.training, s.eps, ctx.needs_input_grad[:3]
         )

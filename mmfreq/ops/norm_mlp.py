@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import gelu, layer_norm, linear
 
 from mmfreq.ops.activation import overwriting
 from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast, pieces, vjp, wants_gradient, work_dtype
+from mmfreq.ops.linear import fast_linear, linear_into
 
 
 def scaled_linear(weight: Tensor, bias: Tensor | None, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -93,9 +94,11 @@ class _NormLinear(Function):
     def forward(ctx, x, weight, bias, eps, dtype, channels_first, with_mean, *flat):
         ctx.save_for_backward(x, weight, bias, *flat)
         ctx.eps, ctx.dtype, ctx.channels_first, ctx.with_mean = eps, dtype, channels_first, with_mean
+        maps = list(zip(flat[::2], flat[1::2]))
+        if not channels_first and not with_mean:
+            return _linear_pieces(x, (weight, bias, eps), maps, dtype)
         y = normed(x, weight, bias, eps, dtype)
-        mean = (y.mean((1, 2), dtype=torch.promote_types(dtype, torch.float32)),) * with_mean
-        maps = zip(flat[::2], flat[1::2])
+        mean = (y.mean((1, 2), dtype=torch.promote_types(dtype, torch.float32)),) if with_mean else ()
         if not channels_first:
             return *(linear(y, w, b) for w, b in maps), *mean
         columns = y.flatten(1, 2).transpose(1, 2)  # (B, C, H W), a view
@@ -124,6 +127,22 @@ class _NormLinear(Function):
             back.view(len(x), count, -1).add_((dmean / count).to(back.dtype).unsqueeze(1))
         dx, dweight, dbias = _norm_backward(tokens, weight, bias, ctx.eps, ctx.dtype, back)
         return dx.view_as(x), dweight, dbias, None, None, None, None, *found
+
+
+def _linear_pieces(x, norm, maps, dtype):
+    """Each linear map of the normed tokens, a piece at a time; as a whole where that is one piece."""
+    tokens = x.reshape(-1, x.shape[-1])
+    slices = list(pieces(len(tokens), max(len(w) for w, _ in maps) * dtype.itemsize, x.device))
+    if len(slices) == 1:
+        y = normed(tokens, *norm, dtype)
+        outs = [fast_linear(y, w, b) for w, b in maps]
+    else:
+        outs = [tokens.new_empty(len(tokens), len(w), dtype=dtype) for w, _ in maps]
+        for at in slices:
+            y = normed(tokens[at], *norm, dtype)
+            for out, (w, b) in zip(outs, maps):
+                linear_into(out[at], y, w, b)
+    return tuple(out.view(*x.shape[:-1], -1) for out in outs)
 
 
 def _rows_times(weight: Tensor, bias: Tensor | None, columns: Tensor) -> Tensor:
@@ -155,16 +174,17 @@ def _mlp_forward(x, norm, weights, act, hidden=None, residual=None):
     out = x.new_empty(len(x), len(w2), dtype=w2.dtype) if residual is None else residual
     for at in pieces(len(x), len(w1) * w1.element_size(), x.device):
         y = normed(x[at], *(norm or (None, None, None)), w1.dtype)
-        a = overwriting(act)(linear(y, w1, b1)) if hidden is None else act(_linear_into(hidden[at], y, w1, b1))
-        if residual is None:
-            _linear_into(out[at], a, w2, b2)
+        if hidden is not None:
+            a = act(linear_into(hidden[at], y, w1, b1))
+        elif act is gelu:
+            a = fast_linear(y, w1, b1, with_gelu=True)
         else:
-            out[at].add_(linear(a, w2, b2))
+            a = overwriting(act)(fast_linear(y, w1, b1))
+        if residual is None:
+            linear_into(out[at], a, w2, b2)
+        else:
+            out[at].add_(fast_linear(a, w2, b2))
     return out
-
-
-def _linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.mm(x, weight.t(), out=out) if bias is None else torch.addmm(bias, x, weight.t(), out=out)
 
 
 class _NormMlp(Function):
