@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink as soft_shrink
 
+from mmfreq.ops.fusing import may_fuse
+
 __all__ = ['block_linear', 'block_mlp', 'soft_shrink']
 
 
@@ -27,7 +29,7 @@ def block_linear(stacked: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     w_re, w_im = weight
     matrix = torch.cat((torch.cat((w_re, w_im), 2), torch.cat((-w_im, w_re), 2)), 1).transpose(1, 2)  # (K, 2O, 2I)
     column = torch.cat(tuple(bias), 1).unsqueeze(-1)
-    if len(stacked) == 1:
+    if len(stacked) == 1 and may_fuse():
         return torch.baddbmm(column, matrix, stacked[0]).unsqueeze(0)
     return matrix @ stacked + column
 

@@ -22,8 +22,10 @@ def gated_linear(
     Shape:
         Two of `(..., C)` to `(..., O)`, in the dtype of the weight.
     """
+    tokens = (t.reshape(-1, t.shape[-1]) for t in (gate, x))
     with no_autocast(gate):
-        return _GatedLinear.apply(gate, x, prepare, *parameters)
+        out = _GatedLinear.apply(*tokens, prepare, *parameters)
+    return out.view(*gate.shape[:-1], -1)
 
 
 class _GatedLinear(Function):
@@ -32,15 +34,13 @@ class _GatedLinear(Function):
         ctx.save_for_backward(gate, x, *parameters)
         ctx.prepare = prepare
         weight, bias = prepare(*parameters)
-        flat_gate, flat_x = (t.reshape(-1, t.shape[-1]) for t in (gate, x))
-        slices = list(pieces(len(flat_gate), gate.shape[-1] * weight.element_size(), gate.device))
+        slices = list(pieces(len(gate), gate.shape[-1] * weight.element_size(), gate.device))
         if len(slices) == 1:
-            out = fast_linear((flat_gate * flat_x).to(weight.dtype), weight, bias)
-        else:
-            out = weight.new_empty(len(flat_gate), len(weight))
-            for at in slices:
-                linear_into(out[at], (flat_gate[at] * flat_x[at]).to(weight.dtype), weight, bias)
-        return out.view(*gate.shape[:-1], len(weight))
+            return fast_linear((gate * x).to(weight.dtype), weight, bias)
+        out = weight.new_empty(len(gate), len(weight))
+        for at in slices:
+            linear_into(out[at], (gate[at] * x[at]).to(weight.dtype), weight, bias)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -50,10 +50,9 @@ class _GatedLinear(Function):
         with torch.enable_grad():
             weights = ctx.prepare(*leaves)
         weight, bias = (None if w is None else w.detach() for w in weights)
-        flat = grad.reshape(-1, grad.shape[-1])
-        product = (gate * x).to(weight.dtype).reshape(-1, gate.shape[-1])
-        dweight = flat.t() @ product
+        product = (gate * x).to(weight.dtype)
+        dweight = grad.t() @ product
         del product
         dproduct = grad @ weight
-        dweights = gradients(weights, leaves, (dweight, None if bias is None else flat.sum(0)))
+        dweights = gradients(weights, leaves, (dweight, None if bias is None else grad.sum(0)))
         return dproduct * x, dproduct.mul_(gate), None, *dweights

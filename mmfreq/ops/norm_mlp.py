@@ -49,7 +49,12 @@ def norm_linear(
     dtype = work_dtype(x)
     flat = tuple(t if t is None else t.to(dtype) for pair in maps for t in pair)
     with no_autocast(x):
-        return _NormLinear.apply(x, *norm, dtype, channels_first, with_mean, *flat)
+        outs = _NormLinear.apply(x, *norm, dtype, channels_first, with_mean, *flat)
+    maps, mean = (outs[:-1], outs[-1:]) if with_mean else (outs, ())
+    # reshaped out here: what an autograd function returns must not be a view, or nobody could write into it
+    if channels_first:
+        return *(out.unflatten(2, x.shape[1:3]) for out in maps), *mean
+    return *(out.view(*x.shape[:-1], -1) for out in maps), *mean
 
 
 def norm_mlp(
@@ -100,9 +105,10 @@ class _NormLinear(Function):
         y = normed(x, weight, bias, eps, dtype)
         mean = (y.mean((1, 2), dtype=torch.promote_types(dtype, torch.float32)),) if with_mean else ()
         if not channels_first:
-            return *(linear(y, w, b) for w, b in maps), *mean
+            tokens = y.reshape(-1, y.shape[-1])
+            return *(linear(tokens, w, b) for w, b in maps), *mean
         columns = y.flatten(1, 2).transpose(1, 2)  # (B, C, H W), a view
-        return *(_rows_times(w, b, columns).unflatten(2, x.shape[1:3]) for w, b in maps), *mean
+        return *(_rows_times(w, b, columns) for w, b in maps), *mean
 
     @staticmethod
     @once_differentiable
@@ -113,8 +119,7 @@ class _NormLinear(Function):
         if ctx.with_mean:
             *grads, dmean = grads
         if ctx.channels_first:
-            grads = [g.flatten(2).transpose(1, 2) for g in grads]
-        grads = [g.reshape(-1, g.shape[-1]) for g in grads]
+            grads = [g.transpose(1, 2).reshape(-1, g.shape[1]) for g in grads]
         y = normed(tokens, weight, bias, ctx.eps, ctx.dtype)
         found = []
         back = None
@@ -135,14 +140,13 @@ def _linear_pieces(x, norm, maps, dtype):
     slices = list(pieces(len(tokens), max(len(w) for w, _ in maps) * dtype.itemsize, x.device))
     if len(slices) == 1:
         y = normed(tokens, *norm, dtype)
-        outs = [fast_linear(y, w, b) for w, b in maps]
-    else:
-        outs = [tokens.new_empty(len(tokens), len(w), dtype=dtype) for w, _ in maps]
-        for at in slices:
-            y = normed(tokens[at], *norm, dtype)
-            for out, (w, b) in zip(outs, maps):
-                linear_into(out[at], y, w, b)
-    return tuple(out.view(*x.shape[:-1], -1) for out in outs)
+        return tuple(fast_linear(y, w, b) for w, b in maps)
+    outs = tuple(tokens.new_empty(len(tokens), len(w), dtype=dtype) for w, _ in maps)
+    for at in slices:
+        y = normed(tokens[at], *norm, dtype)
+        for out, (w, b) in zip(outs, maps):
+            linear_into(out[at], y, w, b)
+    return outs
 
 
 def _rows_times(weight: Tensor, bias: Tensor | None, columns: Tensor) -> Tensor:

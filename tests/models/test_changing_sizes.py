@@ -1,4 +1,4 @@
-"""Batches of another size at every step, as detection has them: nothing grows without bound, and a compiler compiles once or twice."""
+"""Batches of another size at every step, as detection has them: nothing grows without bound, a compiler compiles once or twice."""
 
 import gc
 

@@ -323,3 +323,24 @@ def test_fast_linear(dtype, tolerance, bias, there, monkeypatch):
     for out, value in zip(got, (want, gelu(want))):
         assert out.dtype == dtype
         assert ((out.double() - value).norm() / value.norm()).item() < tolerance
+
+
+def test_one_may_write_into_every_result():
+    """An activation in place is what often follows; a view made inside of an autograd function would forbid it."""
+    x, w = random(2, 4, 6, 3), random(5, 3)
+    nchw, filters = random(2, 3, 4, 6), random(4, 4, 2, 2)
+    outs = [
+        *norm_mlp.norm_linear(x, (None, None, 1e-6), [(w, None), (w, None)]),
+        *norm_mlp.norm_linear(x, (None, None, 1e-6), [(w, None)], channels_first=True, with_mean=True),
+        norm_mlp.norm_mlp(x, None, (w, None, random(3, 5), None), gelu),
+        gated_linear(x, x, (w, None)),
+        star_relu(x, random(1), random(1)),
+        squared_relu(x),
+        filter_by_fft(nchw, random(3, 4, 4, 2), (2, 3)),
+        filter_by_fft(x, random(4, 4, 3, 2), (1, 2)),
+        filter_by_mixture(nchw, random(2, 2, 3), filters),
+        norm_silu_conv(nchw, (random(3), random(3)), norm_parts(3, True), (random(5, 3, 1, 1), ConvArguments())),
+    ]
+    outs[2].sum()
+    for out in outs:
+        out.relu_().sum().backward(retain_graph=True)
