@@ -46,7 +46,7 @@ def parse_args(argv=None):
     add('--size', dest='sizes', nargs='+', type=image_size, metavar='S', help='sides of squares, or HxW (default: of the suite)')
     add('--precisions', nargs='+', choices=DTYPES, help='default: of the suite')
     add('--modes', nargs='+', choices=MODES, help='default: of the suite')
-    add('--forms', '--variants', nargs='+', metavar='FORM', help='ours, fused, compiled, mmpretrain (default: the first two)')
+    add('--forms', '--variants', nargs='+', metavar='FORM', help='ours, compiled, mmpretrain (default: ours)')
     add('--batch', type=positive, default=1, help='images at a time (default: %(default)s)')
     add('--repeats', type=positive, default=10, help='rounds (default: %(default)s)')
     add('--device', default='cpu', help='cpu (default), cuda or cuda:N')
@@ -125,7 +125,7 @@ def benchmark(args, command, console, say):
     models = makers()
     chosen = {field.name: getattr(args, field.name) for field in fields(Settings) if hasattr(args, field.name)}
     chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    settings = settled(Settings(**chosen), models.forms, args.quick)
+    settings = settled(Settings(**chosen), args.quick)
     if args.plot:
         check_sizes(settings.sizes)
     groups = plan(settings, models)

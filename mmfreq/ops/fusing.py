@@ -4,16 +4,17 @@ The fused forms (`norm_mlp`, `gated`, `norm_act_conv`, `spectral_filter`) comput
 but keep less for the backward pass and touch memory less often. They are for eager mode alone: a compiler or an exporter wants the
 chain.
 
-On a CPU they work in pieces whose intermediate results stay in its cache. A large intermediate result costs more than its bytes:
-memory above some MiB is handed back to the system when it is freed, and every new page is cleared on its first touch.
+On a CPU they work in pieces whose intermediate results stay in its cache, in memory that stays with the process (`allocator.py`).
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from mmfreq.ops.allocator import keep_freed_memory
 
 PIECE_BYTES = 8 * 2**20  # of the widest intermediate result of a piece on a CPU
 
@@ -57,16 +58,19 @@ def work_dtype(x: Tensor) -> torch.dtype:
 
 def no_autocast(x: Tensor) -> AbstractContextManager:
     """Autocast off on the device of `x`."""
-    return torch.autocast(x.device.type, enabled=False)
+    return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else nullcontext()
 
 
-def pieces(count: int, bytes_each: int, device: torch.device) -> Iterator[slice]:
+def pieces(count: int, bytes_each: int, device: torch.device) -> list[slice]:
     """Slices that cover `count` items: as many at a time as fit into `PIECE_BYTES` on a CPU, all at once on other devices."""
-    step = max(PIECE_BYTES // max(bytes_each, 1), 1) if device.type == 'cpu' else count
-    rounds = max(-(-count // step), 1)
-    step = max(-(-count // rounds), 1)  # even pieces
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
+    if device.type != 'cpu':
+        return [slice(0, count)]
+    keep_freed_memory()
+    if count * bytes_each <= PIECE_BYTES:
+        return [slice(0, count)]
+    rounds = -(-count // max(PIECE_BYTES // bytes_each, 1))
+    step = -(-count // rounds)  # even pieces
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 Tensors = tuple[Tensor | None, ...]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast, pieces
+from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast, pieces, wants_gradient
 from mmfreq.ops.linear import fast_linear, linear_into
 
 
@@ -22,10 +22,23 @@ def gated_linear(
     Shape:
         Two of `(..., C)` to `(..., O)`, in the dtype of the weight.
     """
-    tokens = (t.reshape(-1, t.shape[-1]) for t in (gate, x))
+    tokens = [t.reshape(-1, t.shape[-1]) for t in (gate, x)]
     with no_autocast(gate):
-        out = _GatedLinear.apply(*tokens, prepare, *parameters)
+        if wants_gradient(gate, x, *parameters):
+            out = _GatedLinear.apply(*tokens, prepare, *parameters)
+        else:
+            out = _forward(*tokens, *prepare(*parameters))
     return out.view(*gate.shape[:-1], -1)
+
+
+def _forward(gate: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    slices = pieces(len(gate), gate.shape[-1] * weight.element_size(), gate.device)
+    if len(slices) == 1:
+        return fast_linear((gate * x).to(weight.dtype), weight, bias)
+    out = weight.new_empty(len(gate), len(weight))
+    for at in slices:
+        linear_into(out[at], (gate[at] * x[at]).to(weight.dtype), weight, bias)
+    return out
 
 
 class _GatedLinear(Function):
@@ -33,14 +46,7 @@ class _GatedLinear(Function):
     def forward(ctx, gate, x, prepare, *parameters):
         ctx.save_for_backward(gate, x, *parameters)
         ctx.prepare = prepare
-        weight, bias = prepare(*parameters)
-        slices = list(pieces(len(gate), gate.shape[-1] * weight.element_size(), gate.device))
-        if len(slices) == 1:
-            return fast_linear((gate * x).to(weight.dtype), weight, bias)
-        out = weight.new_empty(len(gate), len(weight))
-        for at in slices:
-            linear_into(out[at], (gate[at] * x[at]).to(weight.dtype), weight, bias)
-        return out
+        return _forward(gate, x, *prepare(*parameters))
 
     @staticmethod
     @once_differentiable

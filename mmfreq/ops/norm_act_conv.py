@@ -143,7 +143,7 @@ def inverted_residual(
         return y.add_(x[batch, at]) if adds else y
 
     hidden_row = stride * width * len(weight) * x.element_size()
-    strips = list(pieces(rows, hidden_row, x.device))
+    strips = pieces(rows, hidden_row, x.device)
     batches = [slice(b, b + 1) for b in range(len(x))] if x.device.type == 'cpu' else [slice(None)]
     if len(strips) == len(batches) == 1:
         return strip(batches[0], strips[0])

@@ -49,7 +49,10 @@ def norm_linear(
     dtype = work_dtype(x)
     flat = tuple(t if t is None else t.to(dtype) for pair in maps for t in pair)
     with no_autocast(x):
-        outs = _NormLinear.apply(x, *norm, dtype, channels_first, with_mean, *flat)
+        if wants_gradient(x, *norm[:2], *flat):
+            outs = _NormLinear.apply(x, *norm, dtype, channels_first, with_mean, *flat)
+        else:
+            outs = _norm_linear(x, norm, dtype, channels_first, with_mean, flat)
     maps, mean = (outs[:-1], outs[-1:]) if with_mean else (outs, ())
     # reshaped out here: what an autograd function returns must not be a view, or nobody could write into it
     if channels_first:
@@ -68,10 +71,12 @@ def norm_mlp(
     """Layer norm, linear map, activation, linear map over the last axis, in pieces; keeps `x` and the hidden layer.
 
     Args:
-        x: channels-last map or tokens. norm: weight, bias and eps of a layer norm; None for no norm. parameters: from which
-        `prepare` makes weight and bias (or None) of the first and of the second linear map, in one dtype. It is called again in
-        the backward pass, and what it makes is not kept. act: activation without parameters. residual: without gradients alone:
-        the result is added to it in place, and it is returned.
+        x: channels-last map or tokens.
+        norm: weight, bias and eps of a layer norm; None for no norm.
+        parameters: from which `prepare` makes weight and bias (or None) of the first and of the second linear map, in one dtype. It
+            is called again in the backward pass, and what it makes is not kept.
+        act: activation without parameters.
+        residual: without gradients alone: the result is added to it in place, and it is returned.
 
     Shape:
         `(..., C)` to `(..., O)`, in the dtype of the weights.
@@ -99,16 +104,7 @@ class _NormLinear(Function):
     def forward(ctx, x, weight, bias, eps, dtype, channels_first, with_mean, *flat):
         ctx.save_for_backward(x, weight, bias, *flat)
         ctx.eps, ctx.dtype, ctx.channels_first, ctx.with_mean = eps, dtype, channels_first, with_mean
-        maps = list(zip(flat[::2], flat[1::2]))
-        if not channels_first and not with_mean:
-            return _linear_pieces(x, (weight, bias, eps), maps, dtype)
-        y = normed(x, weight, bias, eps, dtype)
-        mean = (y.mean((1, 2), dtype=torch.promote_types(dtype, torch.float32)),) if with_mean else ()
-        if not channels_first:
-            tokens = y.reshape(-1, y.shape[-1])
-            return *(linear(tokens, w, b) for w, b in maps), *mean
-        columns = y.flatten(1, 2).transpose(1, 2)  # (B, C, H W), a view
-        return *(_rows_times(w, b, columns) for w, b in maps), *mean
+        return _norm_linear(x, (weight, bias, eps), dtype, channels_first, with_mean, flat)
 
     @staticmethod
     @once_differentiable
@@ -134,10 +130,23 @@ class _NormLinear(Function):
         return dx.view_as(x), dweight, dbias, None, None, None, None, *found
 
 
+def _norm_linear(x, norm, dtype, channels_first, with_mean, flat):
+    maps = list(zip(flat[::2], flat[1::2]))
+    if not channels_first and not with_mean:
+        return _linear_pieces(x, norm, maps, dtype)
+    y = normed(x, *norm, dtype)
+    mean = (y.mean((1, 2), dtype=torch.promote_types(dtype, torch.float32)),) if with_mean else ()
+    if not channels_first:
+        tokens = y.reshape(-1, y.shape[-1])
+        return *(linear(tokens, w, b) for w, b in maps), *mean
+    columns = y.flatten(1, 2).transpose(1, 2)  # (B, C, H W), a view
+    return *(_rows_times(w, b, columns) for w, b in maps), *mean
+
+
 def _linear_pieces(x, norm, maps, dtype):
     """Each linear map of the normed tokens, a piece at a time; as a whole where that is one piece."""
     tokens = x.reshape(-1, x.shape[-1])
-    slices = list(pieces(len(tokens), max(len(w) for w, _ in maps) * dtype.itemsize, x.device))
+    slices = pieces(len(tokens), max(len(w) for w, _ in maps) * dtype.itemsize, x.device)
     if len(slices) == 1:
         y = normed(tokens, *norm, dtype)
         return tuple(fast_linear(y, w, b) for w, b in maps)

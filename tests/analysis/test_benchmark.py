@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import mmfreq
-from mmfreq.analysis.benchmark import floor, machine, page, plot, run, tables, targets, timing, tune
+from mmfreq.analysis.benchmark import alone, floor, machine, page, plot, run, tables, targets, timing, tune
 from mmfreq.analysis.benchmark.agreement import OutputsDifferError, relative_error
 from mmfreq.analysis.benchmark.memory import Memory, memory_of
 from mmfreq.analysis.benchmark.precision import Call, arithmetic
@@ -20,7 +21,7 @@ from mmfreq.analysis.benchmark.subjects import Entry, Makers, Subject
 from mmfreq.analysis.benchmark.suites import plan
 
 CPU = torch.device('cpu')
-FORMS = ('ours', 'published', 'fused', 'mmpretrain')
+FORMS = ('ours', 'published', 'compiled', 'mmpretrain')
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def makers(**forms):
 
 
 def measure(settings, makers):
-    settings = settled(settings, [*makers.forms])
+    settings = settled(settings)
     return run.measure(plan(settings, makers), settings, say=lambda text: None)
 
 
@@ -58,7 +59,7 @@ def measure_entries(*entries):
     return run.measure_group(run.Group('', entries), QUESTION, CPU, costs)
 
 
-QUESTION = Settings(archs=('hornet-micro',), sizes=((64, 96),), repeats=2, forms=('ours',), at_least=0)
+QUESTION = Settings(archs=('hornet-micro',), sizes=((64, 96),), repeats=2, forms=('ours',), at_least=0, alone=False)
 
 
 # --- rounds and ratios
@@ -83,6 +84,46 @@ def test_speed_is_per_pixel():
     small, large = (Run(entry(size=size), seconds=seconds) for size, seconds in (((8, 8), [1.0, 3.0]), ((16, 16), [4.0, 24.0])))
     assert GroupResult('', [small, large]).speed(large).median == pytest.approx((1 + 0.5) / 2)
     assert GroupResult('', [small, Run(entry())]).speed(small, over=Run(entry())) is None
+
+
+# --- processes of their own
+
+
+def alone_entry(make=nn.Identity, form='ours'):
+    """`make` has to be something that another process can import."""
+    return Entry(Subject('a', form, make, make), (2, 4), 'inference', 'fp32')
+
+
+def test_each_entry_runs_in_a_process_of_its_own():
+    with alone.workers([alone_entry(form=form) for form in ('ours', 'compiled')]) as timers:
+        found = timing.timed_rounds(timers, repeats=3, at_least=0)
+        processes = [timer.process for timer in timers.values()]
+        assert len({os.getpid(), *(process.pid for process in processes)}) == 3
+    assert [len(seconds) for seconds in found.values()] == [3, 3] and min(min(seconds) for seconds in found.values()) > 0
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (partial(exec, 'nothing'), "NameError: name 'nothing' is not defined"),
+        (partial(exec, "raise ValueError(__import__('torch').get_num_threads())"), f'ValueError: {torch.get_num_threads()}'),
+        (os.abort, 'its process was ended, perhaps for want of memory'),
+    ],
+)
+def test_what_happens_in_the_other_process_is_told(make, message):
+    with pytest.raises(RuntimeError, match=f'a ours fp32 2x4: {message}'), alone.workers([alone_entry(make)]) as timers:
+        timing.timed_rounds(timers, 1)
+
+
+def test_measured_alone_as_together():
+    from benchmarks.models import makers as real_makers
+
+    found = measure(replace(QUESTION, alone=True), real_makers())
+    for result in found.groups:
+        assert all(len(r.seconds) == 2 and r.memory.peak > 0 for r in result.runs)
+    assert any('process of its own' in line for line in page.remarks(found))
+    assert not any('process of its own' in line for line in page.remarks(replace(found, settings=QUESTION)))
 
 
 # --- memory, by hand
@@ -251,29 +292,29 @@ def test_tf32_is_used_where_it_is_asked_for_alone():
 
 def labels(settings, made=None):
     made = made or makers()
-    settings = settled(settings, [*made.forms])
+    settings = settled(settings)
     return [[(e.subject.name, e.subject.form, e.precision, e.way, e.size) for e in g.entries] for g in plan(settings, made)]
 
 
 def test_published_suite():
-    settings = Settings(archs=('hornet-micro', 'affnet-micro'), sizes=((64, 64),), forms=('ours', 'fused', 'mmpretrain'))
+    settings = Settings(archs=('hornet-micro', 'affnet-micro'), sizes=((64, 64),), forms=('ours', 'compiled', 'mmpretrain'))
     inference, training, other, _ = labels(settings)
     assert inference[0] == ('hornet-micro', 'published', 'fp32', '', (64, 64))
     assert {e[1:4] for e in inference[1:]} == {
         (form, *kind)
-        for form in ('ours', 'fused', 'mmpretrain')
+        for form in ('ours', 'compiled', 'mmpretrain')
         for kind in (('fp32', ''), ('bf16', 'autocast'), ('bf16', 'converted'))
     }
-    assert [e[1:4] for e in training] == [('published', 'fp32', ''), ('ours', 'fp32', ''), ('mmpretrain', 'fp32', '')]
+    assert [e[1:4] for e in training] == [(form, 'fp32', '') for form in ('published', 'ours', 'compiled', 'mmpretrain')]
     assert 'mmpretrain' not in {e[1] for e in other}
-    assert len(labels(replace(settings, precisions=('fp32', 'bf16')))[1]) == 5  # training in bf16, by autocast
+    assert len(labels(replace(settings, precisions=('fp32', 'bf16')))[1]) == 7  # training in bf16, by autocast
 
 
 def test_growth_suite_starts_from_the_smallest_size():
     (group,) = labels(Settings(suite='growth', archs=('hornet-micro',), sizes=((128, 128), (64, 64)), forms=('ours',)))
     assert [e[4] for e in group] == [(64, 64), (128, 128)]
     with pytest.raises(ValueError, match='at least two'):
-        settled(Settings(suite='growth', sizes=((64, 64),)), FORMS)
+        settled(Settings(suite='growth', sizes=((64, 64),)))
 
 
 def test_peers_and_resolutions_suites():
@@ -293,10 +334,9 @@ def test_peers_and_resolutions_suites():
 
 def test_quick_is_smaller_and_leaves_alone_what_was_asked_for():
     asked = Settings(sizes=((96, 96),), repeats=2)
-    assert settled(asked, FORMS, quick=True).sizes == ((96, 96),) and settled(asked, FORMS, quick=True).repeats == 2
-    slow, quick = (settled(Settings(), FORMS, quick=q) for q in (False, True))
-    assert quick.repeats < slow.repeats and quick.sizes < slow.sizes and slow.forms == ('ours', 'fused')
-    assert settled(Settings(), ('ours',)).forms == ('ours',)
+    assert settled(asked, quick=True).sizes == ((96, 96),) and settled(asked, quick=True).repeats == 2
+    slow, quick = (settled(Settings(), quick=q) for q in (False, True))
+    assert quick.repeats < slow.repeats and quick.sizes < slow.sizes and slow.forms == ('ours',)
 
 
 def test_multiply_adds_and_floor():
@@ -313,7 +353,7 @@ def test_multiply_adds_and_floor():
 # --- what is told of it
 
 
-def results(groups, suite='published', sizes=((2, 4),), forms=('ours', 'fused'), modes=('inference', 'training')):
+def results(groups, suite='published', sizes=((2, 4),), forms=('ours', 'compiled'), modes=('inference', 'training')):
     settings = Settings(suite, sizes=sizes, forms=forms, modes=modes, archs=('x',), precisions=('fp32',), repeats=2)
     return Results(settings, 'two cores', groups, {'fp32': (1e9, 1e9), 'bf16': (1e9, 1e9)})
 
@@ -332,16 +372,16 @@ def against(name, speed, bf16=None, saved=None, mode='inference', **more):
 
 
 def test_targets_against_the_published_formulation():
-    groups = [against('hornet', 1.6, 2.0, fused=4.0), against('affnet', 2.5, 4.5, fused=1.0)]
+    groups = [against('hornet', 1.6, 2.0, compiled=4.0), against('affnet', 2.5, 4.5, compiled=1.0)]
     groups += [against('hornet', 1.25, saved=600, mode='training'), against('affnet', 1.0, saved=600, mode='training')]
     told = [str(verdict) for verdict in targets.verdicts(results(groups))]
     assert told == [
         'inference, float32, ours at 2x4: geometric mean of 2: 2.00x, target at least 1.5x: reached',
         'inference, float32, ours at 2x4: lowest (hornet): 1.60x, target at least 1.25x: reached',
         'inference, float32, ours at 2x4: affnet: 2.50x, target at least 2.5x: reached',
-        'inference, float32, fused at 2x4: geometric mean of 2: 2.00x, target at least 1.5x: reached',
-        'inference, float32, fused at 2x4: lowest (affnet): 1.00x, target at least 1.25x: missed',
-        'inference, float32, fused at 2x4: affnet: 1.00x, target at least 2.5x: missed',
+        'inference, float32, compiled at 2x4: geometric mean of 2: 2.00x, target at least 1.5x: reached',
+        'inference, float32, compiled at 2x4: lowest (affnet): 1.00x, target at least 1.25x: missed',
+        'inference, float32, compiled at 2x4: affnet: 1.00x, target at least 2.5x: missed',
         'inference, bfloat16 at 2x4: geometric mean of 2: 3.00x, target at least 2.5x: reached',
         'forward and backward, ours at 2x4: geometric mean of 2: 1.12x, target at least 1.25x: missed',
         'saved activations at 2x4: geometric mean of 2: 0.60x, target at most 0.6x: reached',
@@ -376,12 +416,12 @@ def test_the_claims_about_attention_are_judged_at_high_resolution_alone():
 
 
 def test_the_table_has_ratios_and_their_mean():
-    groups = [against('hornet', 1.0, bf16=3.0, fused=4.0), against('affnet', 4.0, bf16=3.0)]
+    groups = [against('hornet', 1.0, bf16=3.0, compiled=4.0), against('affnet', 4.0, bf16=3.0)]
     inference, *_ = tables.tables(results(groups))
     rows = {row[0]: dict(zip(inference.header, row)) for row in inference.rows}
-    assert rows['hornet']['ours: speed'] == '1.00x [1.00, 1.00]' and rows['hornet']['fused, ms'] == '375'
-    assert rows['hornet']['bf16: speed'] == '3.00x [3.00, 3.00] ours autocast' and rows['affnet']['fused: speed'] == '-'
-    assert rows['hornet']['floor'] == '27 %'  # of the fused one: 0.1 s of 0.375 s
+    assert rows['hornet']['ours: speed'] == '1.00x [1.00, 1.00]' and rows['hornet']['compiled, ms'] == '375'
+    assert rows['hornet']['bf16: speed'] == '3.00x [3.00, 3.00] ours autocast' and rows['affnet']['compiled: speed'] == '-'
+    assert rows['hornet']['floor'] == '27 %'  # of the compiled one: 0.1 s of 0.375 s
     assert rows['geometric mean']['ours: speed'] == '2.00x' and 'saved: ratio' not in inference.header
 
 
@@ -407,6 +447,9 @@ def test_the_machine_in_words(monkeypatch):
     assert words('flags : avx2\n') == f'two x86-64 cores with AVX2, no GPU; torch {version}'
     assert machine.machine_words('cpu', 1, '') == f'one x86-64 core, no GPU; torch {version}'
     assert machine.machine_words('cpu', 96, '').startswith('96 x86-64 cores,')
+    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '1')
+    monkeypatch.setenv('LD_PRELOAD', '/usr/lib/libtcmalloc.so:')
+    assert machine.machine_words('cpu', 1, '').endswith(f'torch {version}; MALLOC_TRIM_THRESHOLD_=1; libtcmalloc.so')
     assert machine.usable_cores() >= 1 and (machine.free_bytes() or 1) > 0
 
 

@@ -30,7 +30,7 @@ def free_bytes() -> int | None:
 
 
 def machine_words(device: torch.device | str, threads: int, cpu_info: str | None = None) -> str:
-    """For example 'two x86-64 cores with AVX-512 and AMX, no GPU; torch 2.9.0'.
+    """For example 'two x86-64 cores with AVX-512 and AMX, no GPU; torch 2.9.0', and what is set of the allocator.
 
     Args:
         cpu_info: the text of /proc/cpuinfo; read where there is one.
@@ -48,4 +48,11 @@ def machine_words(device: torch.device | str, threads: int, cpu_info: str | None
     kind = platform.machine().replace('_', '-') or 'CPU'
     cores = f'{number} {kind} core{"" if threads == 1 else "s"}' + (f' with {" and ".join(names)}' if names else '')
     gpu = f'one {torch.cuda.get_device_name(device)}' if device.type == 'cuda' else 'no GPU'
-    return f'{cores}, {gpu}; torch {torch.__version__}'
+    return '; '.join((f'{cores}, {gpu}', f'torch {torch.__version__}', *allocator_words()))
+
+
+def allocator_words() -> list[str]:
+    """What the environment says about the allocator of CPU memory: glibc's limits, and libraries loaded in its place."""
+    limits = [f'{name}={value}' for name, value in sorted(os.environ.items()) if name.startswith(('MALLOC_', 'GLIBC_TUNABLES'))]
+    loaded = [Path(path).name for path in os.environ.get('LD_PRELOAD', '').replace(':', ' ').split()]
+    return limits + loaded

@@ -49,6 +49,8 @@ def remarks(results: Results) -> list[str]:
         f'{settings.repeats} paired rounds in alternating order, batch {settings.batch}.',
         f'Matrix rates in GFLOP/s: {"; ".join(rates)}.',
     ]
+    if settings.alone and settings.device == 'cpu':
+        said.append('Each entry ran in a process of its own, with its own allocator of memory; the processes took turns.')
     runs = [run for group in results.groups for run in group.runs]
     said += [f'Not measured: {run.entry.label}, {run.entry.mode}: {run.trouble}.' for run in runs if run.trouble]
     hidden = [run for run in runs if run.memory and run.memory.saved and run.memory.kept > HIDDEN * run.memory.saved]

@@ -10,7 +10,7 @@ from mmfreq.analysis.benchmark.subjects import PEER
 # Okabe and Ito's colours, which differ for every kind of colour vision; yellow is left out, as it hardly shows on white
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
 MARKERS = 'osD^vPX'
-STYLES = {'ours': '-', 'fused': '-.', 'compiled': (0, (3, 1, 1, 1, 1, 1)), 'published': '--', 'timm': ':'}
+STYLES = {'ours': '-', 'compiled': '-.', 'published': '--', 'timm': ':'}
 PANELS = (  # mode, kind of memory or None for time, title
     ('inference', None, 'inference: time per pixel'),
     ('inference', 'peak', 'inference: peak memory'),

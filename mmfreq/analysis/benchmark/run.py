@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from mmfreq.analysis.benchmark.agreement import References
+from mmfreq.analysis.benchmark.alone import workers
 from mmfreq.analysis.benchmark.floor import PASSES, matrix_rate
 from mmfreq.analysis.benchmark.machine import check_device, free_bytes, machine_words
 from mmfreq.analysis.benchmark.memory import memory_of
@@ -14,7 +15,7 @@ from mmfreq.analysis.benchmark.precision import Call, images_of, made
 from mmfreq.analysis.benchmark.results import GroupResult, Results, Run
 from mmfreq.analysis.benchmark.settings import Settings
 from mmfreq.analysis.benchmark.subjects import Entry, Group
-from mmfreq.analysis.benchmark.timing import paired_rounds
+from mmfreq.analysis.benchmark.timing import paired_rounds, timed_rounds
 from mmfreq.analysis.complexity import count
 
 TRIAL, TRIED_ABOVE = (256, 256), 1024 * 1024  # pixels: what is larger is tried small first, to see whether it will fit
@@ -67,9 +68,19 @@ def measure_group(group: Group, settings: Settings, device: torch.device, costs:
             run.memory = memory_of(call)
             calls[run.entry.label] = call
     del references
-    for label, seconds in paired_rounds(calls, settings.repeats, device, settings.at_least).items():
-        next(run for run in runs if run.entry.label == label).seconds = seconds
+    rounds = _rounds(calls, settings, device)
+    for run in runs:
+        run.seconds = rounds.get(run.entry.label, [])
     return GroupResult(group.title, runs)
+
+
+def _rounds(calls: dict[str, Call], settings: Settings, device: torch.device) -> dict[str, list[float]]:
+    if not settings.alone or device.type != 'cpu':
+        return paired_rounds(calls, settings.repeats, device, settings.at_least)
+    entries = [call.entry for call in calls.values()]
+    calls.clear()  # these models are not needed any more
+    with workers(entries) as timers:
+        return timed_rounds(timers, settings.repeats, settings.at_least)
 
 
 def _model(entry: Entry, models: dict[tuple, torch.nn.Module], device: torch.device) -> torch.nn.Module:

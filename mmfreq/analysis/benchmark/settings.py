@@ -1,10 +1,8 @@
 """What can be asked: the suites with their defaults, and the settings of a run."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet')
-FORMS = ('ours', 'fused')
 MODES = ('inference', 'training')
 
 
@@ -14,9 +12,10 @@ class Settings:
 
     Attributes:
         training_precisions: by default those of inference if these are given, else float32.
-        forms: of our archs, beside the baseline; by default eager, and fused where that can be made.
+        forms: of our archs, beside the baseline; by default ours as it runs in eager mode.
         repeats: rounds.
         at_least: seconds that one measurement takes.
+        alone: on a CPU each entry is timed in a process of its own, so that none inherits what others have done to the allocator.
     """
 
     suite: str = 'published'
@@ -30,6 +29,7 @@ class Settings:
     repeats: int = 10
     device: str = 'cpu'
     at_least: float = 0.05
+    alone: bool = True
 
     def precisions_of(self, mode: str) -> tuple[str, ...]:
         return self.training_precisions if mode == 'training' else self.precisions
@@ -76,11 +76,8 @@ SUITES = {
 }
 
 
-def settled(settings: Settings, forms: Collection[str], quick: bool = False) -> Settings:
+def settled(settings: Settings, quick: bool = False) -> Settings:
     """The settings with what was left open filled in.
-
-    Args:
-        forms: that can be made here.
 
     Raises:
         ValueError: unknown suite; a growth of one size.
@@ -90,7 +87,7 @@ def settled(settings: Settings, forms: Collection[str], quick: bool = False) -> 
     suite = SUITES[settings.suite]
     settings = replace(
         settings,
-        forms=settings.forms or tuple(form for form in FORMS if form in forms),
+        forms=settings.forms or ('ours',),
         training_precisions=settings.training_precisions or settings.precisions or ('fp32',),
     )
     defaults = {**suite.defaults, **(suite.quick if quick else {})}

@@ -10,9 +10,9 @@ BASELINE, OURS, PEER = 'published', 'ours', 'timm'
 THEIRS = (BASELINE, 'mmpretrain', PEER)  # forms that are not of this package
 
 
-def exists(name: str, form: str, mode: str) -> bool:
-    """Whether an arch has a form: mmpretrain has HorNet alone, and what is fused for inference cannot be trained."""
-    return (form != 'mmpretrain' or name.startswith('hornet')) and (form != 'fused' or mode == 'inference')
+def exists(name: str, form: str) -> bool:
+    """Whether an arch has a form: mmpretrain has HorNet alone."""
+    return form != 'mmpretrain' or name.startswith('hornet')
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Subject:
 
     Attributes:
         name: of the arch; forms of one name have the same weights and must give the same outputs.
-        form: 'published', 'ours', 'fused', 'compiled', ..., or 'timm' for a model that has one form alone.
-        make: the model, in float32 on the CPU.
+        form: 'published', 'ours', 'compiled', 'mmpretrain', or 'timm' for a model that has one form alone.
+        make: the model, in float32 on the CPU; to be measured in a process of its own it must be something that pickle can name.
         counted: the model whose multiply-adds are the floor's, the same for all forms; may be on the meta device.
     """
 
@@ -56,7 +56,7 @@ class Makers:
         """
         if form not in self.forms:
             raise ValueError(f"form '{form}' is unknown or cannot be made here; choose from {', '.join(self.forms)}")
-        return Subject(name, form, lambda: self.forms[form](self.ours(name)), partial(self.counted, name))
+        return Subject(name, form, partial(_turned, self.forms[form], self.ours, name), partial(self.counted, name))
 
     def peer(self, name: str) -> Subject:
         """A model of somebody else.
@@ -67,6 +67,10 @@ class Makers:
         if name not in self.peers:
             raise ValueError(f"peer '{name}' is unknown; choose from {', '.join(self.peers)}")
         return Subject(name, PEER, self.peers[name], self.peers[name])
+
+
+def _turned(form: Callable[[nn.Module], nn.Module], ours: Callable[[str], nn.Module], name: str) -> nn.Module:
+    return form(ours(name))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The order turns round from one round to the next. Ratios are taken round by roun
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from time import perf_counter
 
@@ -55,18 +56,24 @@ def seconds(call: Callable[[], object], device: torch.device, times: int = 1) ->
 def paired_rounds(
     calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, at_least: float = 0.05
 ) -> dict[str, list[float]]:
-    """Seconds of each call in each round.
+    """Seconds of each call in each round, all in this process; arguments as in `timed_rounds`."""
+    return timed_rounds({label: partial(seconds, call, device) for label, call in calls.items()}, repeats, at_least)
+
+
+def timed_rounds(timers: Mapping[str, Callable[[int], float]], repeats: int, at_least: float = 0.05) -> dict[str, list[float]]:
+    """Seconds that each timer tells in each round.
 
     Args:
+        timers: each runs its call as often as it is told, and returns the seconds of one.
         repeats: number of rounds.
         at_least: seconds that a measurement takes; a shorter call is repeated within it.
     """
-    times = {label: max(1, ceil(at_least / seconds(call, device))) for label, call in calls.items()}  # a warm-up, too
-    found: dict[str, list[float]] = {label: [] for label in calls}
+    times = {label: max(1, ceil(at_least / timer(1))) for label, timer in timers.items()}  # a warm-up, too
+    found: dict[str, list[float]] = {label: [] for label in timers}
     gc.collect()
     for number in range(repeats):
-        for label in list(calls) if number % 2 == 0 else reversed(calls):
-            found[label].append(seconds(calls[label], device, times[label]))
+        for label in list(timers) if number % 2 == 0 else reversed(timers):
+            found[label].append(timers[label](times[label]))
     return found
 
 
