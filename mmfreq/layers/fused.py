@@ -17,6 +17,7 @@ from mmfreq.layers.activation import SquaredReLU, StarReLU
 from mmfreq.layers.eval_cache import EvalCache
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.ops.activation import squared_relu
+from mmfreq.ops.depthwise import depthwise_conv
 from mmfreq.ops.fusing import may_fuse, wants_gradient, work_dtype
 from mmfreq.ops.norm_mlp import norm_mlp, scaled_linear
 from mmfreq.ops.patches import patch_linear
@@ -158,6 +159,15 @@ def patches(conv: nn.Conv2d, x_bhwc: Tensor) -> Tensor:
     if x_bhwc.device.type == 'cpu' and fusable(conv):
         return patch_linear(x_bhwc, conv.weight, conv.bias)
     return to_bhwc(conv(to_bchw(x_bhwc)))
+
+
+def depthwise(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A depth-wise convolution, with these weights in place of its own; NCHW."""
+    side = weight.shape[-1]
+    keeps_grid = conv.stride == conv.dilation == (1, 1) and conv.padding == (side // 2, side // 2) and side % 2
+    if keeps_grid and weight.shape[1:] == (1, side, side) and len(weight) == conv.groups and conv.padding_mode == 'zeros':
+        return depthwise_conv(x, weight, bias)
+    return conv._conv_forward(x, weight, bias)
 
 
 def strided_conv(conv: nn.Conv2d, x_bhwc: Tensor) -> Tensor:

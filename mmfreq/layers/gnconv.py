@@ -11,7 +11,7 @@ from torch.nn.functional import layer_norm, pad
 from torch.nn.modules.utils import _pair
 
 from mmfreq.layers.eval_cache import CachingModule, EvalCache
-from mmfreq.layers.fused import fusable, in_dtype, norm_of, parameters_of, scale_inside
+from mmfreq.layers.fused import depthwise, fusable, in_dtype, norm_of, parameters_of, scale_inside
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.layers.norm import LayerNorm2d
 from mmfreq.layers.spectral import GlobalFilter
@@ -187,7 +187,7 @@ class GnConv(CachingModule):
     def scaled_spatial(self, rest_bhwc: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The spatial operator and its factor, which is part of `weight` and `bias`, on a channels-last map, in its dtype."""
         if not isinstance(self.dwconv, GlobalLocalFilter):
-            return to_bhwc(self.dwconv._conv_forward(to_bchw(rest_bhwc), weight, bias))
+            return to_bhwc(depthwise(self.dwconv, to_bchw(rest_bhwc), weight, bias))
         mixed = self.dwconv.mixed_bhwc(rest_bhwc)[:, :: self.stride[0], :: self.stride[1]]
         return layer_norm(mixed, weight.shape, weight, bias, self.dwconv.post_norm.eps).to(rest_bhwc.dtype)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import batch_norm, gelu, layer_norm, linear, silu
+from torch.nn.functional import batch_norm, conv2d, gelu, layer_norm, linear, silu
 
-from mmfreq.ops import fft, fusing, norm_mlp, resize_filter
+from mmfreq.ops import depthwise, fft, fusing, norm_mlp, resize_filter
 from mmfreq.ops import linear as fast
 from mmfreq.ops.activation import overwriting, squared_relu, star_relu
 from mmfreq.ops.gated import gated_linear
@@ -135,6 +135,26 @@ def test_linear_of_bchw(bias):
         return y if b is None else y + (b if b.ndim == 1 else b[:, None, None])
 
     check(norm_mlp.linear_of_bchw, plain, *((x, w) if b is None else (x, w, b)))
+
+
+@pytest.mark.parametrize('bias', MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=['NCHW', 'channels-last'])
+@pytest.mark.parametrize('side', [5, 7])
+def test_depthwise_conv(side, layout, bias, piece_bytes, monkeypatch):
+    monkeypatch.setattr(depthwise, 'TILE', 3)  # a map of 4x5 has a whole tile and the rest of one
+    parameters = (random(3, 1, side, side), random(3) if bias else None)
+
+    def fused(x, *parameters):
+        return depthwise.depthwise_conv(x.contiguous(memory_format=layout), *parameters)
+
+    check(fused, lambda x, w, b: conv2d(x, w, b, padding=side // 2, groups=3), random(2, 3, 4, 5), *parameters)
+
+
+@pytest.mark.parametrize(('side', 'dtype'), [(3, torch.float32), (5, torch.bfloat16)])
+def test_other_depthwise_convolutions_are_left_to_torch(side, dtype, monkeypatch):
+    monkeypatch.setattr(depthwise._DepthwiseConv, 'apply', lambda *_: pytest.fail('taken'))
+    weight = torch.randn(2, 1, side, side, dtype=dtype, requires_grad=True)
+    assert depthwise.depthwise_conv(torch.randn(1, 2, 4, 4, dtype=dtype), weight, None).shape == (1, 2, 4, 4)
 
 
 def test_gated_linear():

@@ -11,7 +11,7 @@ from torch.nn.functional import relu
 
 from mmfreq.layers import StarReLU, StoredFilter
 from mmfreq.layers.eval_cache import CachingModule, EvalCache
-from mmfreq.layers.fused import fusable, linear_weights, norm_of
+from mmfreq.layers.fused import depthwise, fusable, linear_weights, norm_of
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.ops import apply_filter, block_mlp, map_spectrum
 from mmfreq.ops.norm_mlp import norm_linear
@@ -51,7 +51,9 @@ class SepConv(CachingModule):
             (y,) = norm_linear(x, (None, None, None) if norm is None else norm_of(norm), weights)
         else:
             y = self.pwconv1(x if norm is None else norm(x))
-        return self.pwconv2(to_bhwc(self.dwconv(to_bchw(self.act1(y)))))
+        y = to_bchw(self.act1(y))
+        y = depthwise(self.dwconv, y, self.dwconv.weight, self.dwconv.bias) if fusable(self.dwconv) else self.dwconv(y)
+        return self.pwconv2(to_bhwc(y))
 
 
 class GlobalFilterMixer(StoredFilter):
