@@ -29,7 +29,7 @@ ACTIVATIONS: dict[type, Callable[[Tensor], Tensor]] = {
     StarReLU: squared_relu,
     SquaredReLU: squared_relu,
 }
-PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SiLU, nn.Identity, *ACTIVATIONS)
+PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SiLU, nn.Identity, nn.Sequential, *ACTIVATIONS)
 
 
 def fusable(*modules: nn.Module) -> bool:

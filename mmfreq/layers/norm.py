@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from mmfreq.ops.fusing import may_fuse, wants_gradient
+from mmfreq.ops.fusing import may_fuse, pieces, wants_gradient
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -42,6 +42,15 @@ class MapNorm(nn.GroupNorm):
             return super().forward(x.contiguous())
         wide = x.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 2, 3, 1)
         centred = wide - wide.mean((1, 2, 3), keepdim=True)
-        variance = (centred * centred).mean((1, 2, 3), keepdim=True)  # torch's sums are pairwise, its norms are not
+        variance = mean_square(centred.flatten(1)).view(-1, 1, 1, 1)
         y_bhwc = centred.mul_((variance + self.eps).rsqrt() * self.weight).add_(self.bias)
         return y_bhwc.permute(0, 3, 1, 2).to(x.dtype)
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Of each row, `(B, N)` to `(B)`. With torch's sums, which are pairwise; its norms are not."""
+    found = x.new_zeros(len(x))
+    for at in pieces(x.shape[1], len(x) * x.element_size(), x.device):
+        piece = x[:, at]
+        found += (piece * piece).sum(1)
+    return found / x.shape[1]

@@ -18,6 +18,7 @@ from mmfreq.layers.mlp import Mlp
 from mmfreq.layers.stored_filter import StoredFilter, choose
 from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, apply_mixture, block_mlp, map_spectrum
 from mmfreq.ops.activation import squared_relu
+from mmfreq.ops.fusing import may_fuse, pieces, wants_gradient
 from mmfreq.ops.norm_mlp import linear_of_bchw, norm_linear
 
 
@@ -160,12 +161,29 @@ class AdaptiveFrequencyFilter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_bchw = to_bchw(x) if self.channels_last else x
-        y = x_bchw + map_spectrum(x_bchw, self.masked, backend=self.spectral)
+        y = self.filtered(x_bchw)
         return to_bhwc(y) if self.channels_last else y
 
-    def masked(self, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
-        """The spectrum times its mask; two of `(B, C, H, F)`."""
-        first, second = ((w.to(re.dtype), b.to(re.dtype)) for w, b in ((self.w1, self.b1), (self.w2, self.b2)))
+    def filtered(self, x: Tensor) -> Tensor:
+        """The map plus its filtered one, NCHW; without gradients a few blocks at a time, which know nothing of each other."""
+        blocks, size = self.w1.shape[1:3]
+        parts = [slice(0, blocks)]
+        if may_fuse() and not wants_gradient(x, *self.parameters()):
+            work_bytes = 2 * x[:, :size].numel() * max(x.element_size(), 4)  # spectrum and hidden layer
+            parts = pieces(blocks, work_bytes, x.device)
+        if len(parts) == 1:
+            return x + map_spectrum(x, partial(self.masked, parts[0]), backend=self.spectral)
+        out = torch.empty_like(x)
+        for part in parts:
+            at = slice(part.start * size, part.stop * size)
+            y = map_spectrum(x[:, at], partial(self.masked, part), backend=self.spectral)
+            torch.add(x[:, at], y, out=out[:, at])
+        return out
+
+    def masked(self, blocks: slice, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
+        """The spectrum of these blocks' channels times its mask; two of `(B, C, H, F)`."""
+        pairs = ((self.w1, self.b1), (self.w2, self.b2))
+        first, second = ((w[:, blocks].to(re.dtype), b[:, blocks].to(re.dtype)) for w, b in pairs)
         act = partial(silu, inplace=not torch.is_grad_enabled())
         mask_re, mask_im = block_mlp(re, im, first, second, act, self.threshold)
         return torch.addcmul(mask_re * re, mask_im, im, value=-1), torch.addcmul(mask_re * im, mask_im, re)

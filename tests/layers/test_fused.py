@@ -6,14 +6,15 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 import mmfreq
-from mmfreq.layers import DynamicFilter, LayerNorm2d, MapNorm, Mlp, StarReLU, fused
+from mmfreq.layers import AdaptiveFrequencyFilter, DynamicFilter, LayerNorm2d, MapNorm, Mlp, StarReLU, fused, spectral
 from mmfreq.layers.eval_cache import CACHED_VALUES, EvalCache
-from mmfreq.models.backbones.affnet import AFFBlock, ConvNormAct, InvertedResidual
+from mmfreq.models.backbones.affnet import AFFBlock, AFFStage, ConvNormAct, InvertedResidual
 from mmfreq.models.backbones.dfformer import MetaFormerBlock
 from mmfreq.models.backbones.dfformer_mixers import SepConv
 from mmfreq.models.backbones.gfnet import GFNetBlock
 from mmfreq.models.backbones.gfnet_cnn import GFNetCNNBlock
 from mmfreq.models.backbones.hornet import HorNetBlock
+from mmfreq.ops import fusing
 from mmfreq.ops.fusing import plain_forms
 
 BHWC, BCHW = (2, 6, 5, 16), (2, 16, 6, 5)
@@ -31,6 +32,7 @@ BLOCKS = {
     'inverted residual': (lambda: InvertedResidual(16, 16, 2), BCHW),
     'inverted residual, strided': (lambda: InvertedResidual(16, 24, 2, stride=2), BCHW),
     'affnet': (lambda: AFFBlock(16), BCHW),
+    'affnet stage': (lambda: AFFStage(16, [0.0, 0.0]), BCHW),
     'conv, norm, act': (lambda: ConvNormAct(16, 8, 3), BCHW),
 }
 
@@ -97,9 +99,9 @@ def test_a_watched_module_is_called(block_and_input):
     """A forward hook on any part sees what it would see in the plain form, and what it returns is used."""
     block, x = block_and_input
     block.eval()
-    leaves = [m for n, m in block.named_modules() if not list(m.children()) and list(m.parameters())]
-    assert leaves
-    for leaf in leaves:
+    parts = [m for n, m in block.named_modules() if n and list(m.parameters()) and not isinstance(m, nn.ModuleList)]
+    assert parts
+    for leaf in parts:
         calls = []
         hook = leaf.register_forward_hook(lambda module, args, out, calls=calls: calls.append(out.shape))
         with torch.no_grad():
@@ -140,6 +142,27 @@ def test_what_is_fusable():
     handle.remove()
     assert fused.fusable(norm)
     assert not fused.has_form(nn.GELU(approximate='tanh')) and not fused.has_form(nn.SiLU())
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_adaptive_filters_take_blocks_in_turn(channels_last, monkeypatch):
+    """What is large goes through the transforms a few blocks of channels at a time; the masks know nothing of other blocks."""
+    layer = with_values(AdaptiveFrequencyFilter(16, channels_last=channels_last)).double().eval()
+    x = torch.randn(BHWC if channels_last else BCHW, dtype=torch.float64)
+    of_a_block = 2 * 2 * x.numel() // 16 * 8  # twice two of the sixteen channels
+    widths, transform = [], spectral.map_spectrum
+
+    def watched(part, *args, **more):
+        widths.append(part.shape[1])
+        return transform(part, *args, **more)
+
+    monkeypatch.setattr(spectral, 'map_spectrum', watched)
+    with torch.no_grad():
+        whole = layer(x)
+        for blocks in (1, 3):
+            monkeypatch.setattr(fusing, 'PIECE_BYTES', blocks * of_a_block)
+            torch.testing.assert_close(layer(x), whole, rtol=1e-12, atol=1e-12)
+    assert widths == [16] + [2] * 8 + [6, 6, 4]
 
 
 def test_drop_path_drops_whole_samples_of_the_fused_branches():

@@ -12,12 +12,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import conv2d, silu
 from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import AdaptiveFrequencyFilter, MapNorm
 from mmfreq.layers.eval_cache import CachingModule, EvalCache
-from mmfreq.layers.fused import fusable, in_dtype
+from mmfreq.layers.fused import fusable, in_dtype, parameters_of
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import FrequencyBackbone, Preprocessing, drop_path_rates
 from mmfreq.ops.fusing import no_autocast, wants_gradient, work_dtype
@@ -76,7 +76,6 @@ class ConvNormAct(CachingModule):
         self.block.add_module('norm', nn.BatchNorm2d(out_channels))
         if act:
             self.block.add_module('act', nn.SiLU())
-
         self._folded = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,17 +94,16 @@ class ConvNormAct(CachingModule):
     def fusable(self) -> bool:
         """Whether the parts may be computed otherwise than one after the other."""
         norm = self.block.norm
-        return fusable(*self.block) and norm.track_running_stats and norm.momentum is not None
+        return fusable(self.block, *self.block) and norm.track_running_stats and norm.momentum is not None
 
     def folded(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weight and bias, in `dtype`, of the convolution with the norm of eval mode in it."""
         conv, norm = self.block.conv, self.block.norm
-        sources = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
         def fold() -> tuple[Tensor, Tensor]:
             return in_dtype(dtype, fold_batch_norm(conv.weight, (norm.weight, norm.bias), batch_statistics(norm)))
 
-        return self._folded.get(self.training or norm.training, dtype, sources, fold)
+        return self._folded.get(self.training or norm.training, dtype, batch_norm_sources(self), fold)
 
 
 def norm_silu_then(x: Tensor, before: ConvNormAct, after: ConvNormAct) -> Tensor:
@@ -115,6 +113,12 @@ def norm_silu_then(x: Tensor, before: ConvNormAct, after: ConvNormAct) -> Tensor
         norm.num_batches_tracked.add_(1)
     arguments = ConvArguments(conv.stride, conv.padding, conv.dilation, conv.groups)
     return norm_silu_conv(x, (norm.weight, norm.bias), batch_statistics(norm), (conv.weight, arguments))
+
+
+def batch_norm_sources(part: ConvNormAct) -> tuple[Tensor, ...]:
+    """What the folded weights of `part` are made from."""
+    conv, norm = part.block.conv, part.block.norm
+    return conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
 def batch_statistics(norm: nn.BatchNorm2d) -> BatchStatistics:
@@ -143,7 +147,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = tuple(self.block)
-        if not fusable(*parts) or not all(part.fusable() for part in parts):
+        if not fusable(self.block, *parts) or not all(part.fusable() for part in parts):
             y = self.block(x)
             return x + y if self.adds else y
         if any(part.block.norm.training for part in parts) or wants_gradient(x, *self.parameters()):
@@ -188,7 +192,7 @@ class AFFBlock(nn.Module):
         return x + self.drop_path(mixed)
 
 
-class AFFStage(nn.Module):
+class AFFStage(CachingModule):
     """Blocks, a norm, a 1x1 projection, and a 1x1 fusion of the stage's input (first) with it.
 
     Args:
@@ -205,9 +209,31 @@ class AFFStage(nn.Module):
         self.global_rep = nn.Sequential(*(AFFBlock(channels, rate, spectral) for rate in drop_paths), MapNorm(channels))
         self.conv_proj = ConvNormAct(channels, channels, act=False)
         self.fusion = ConvNormAct(2 * channels, channels)
+        self._folded = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fusion(torch.cat((x, self.conv_proj(self.global_rep(x))), 1))
+        y = self.global_rep(x)
+        parts = (self.conv_proj, self.fusion)
+        watched = not fusable(*parts) or not all(part.fusable() for part in parts)
+        norms = (part.block.norm for part in parts)
+        if watched or any(norm.training for norm in norms) or wants_gradient(x, y, *parameters_of(*parts)):
+            return self.fusion(torch.cat((x, self.conv_proj(y)), 1))
+        of_x, of_y, bias = self.folded(work_dtype(x))
+        with no_autocast(x):
+            fused = conv2d(x.to(of_x.dtype), of_x, bias)
+            return silu_(fused.add_(conv2d(y.to(of_y.dtype), of_y)))
+
+    def folded(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights of `x` and of `global_rep(x)` in the fusion, and its bias: one linear map after the other is one."""
+
+        def fold() -> tuple[Tensor, Tensor, Tensor]:
+            (inner, shift), (outer, bias) = (part.folded(part.block.conv.weight.dtype) for part in (self.conv_proj, self.fusion))
+            of_x, of_y = (half.flatten(1) for half in outer.chunk(2, 1))
+            weights = (of_x, of_y @ inner.flatten(1))
+            return in_dtype(dtype, (*(w[..., None, None] for w in weights), bias + of_y @ shift))
+
+        sources = batch_norm_sources(self.conv_proj) + batch_norm_sources(self.fusion)
+        return self._folded.get(self.training, dtype, sources, fold)
 
 
 @MODELS.register_module()
