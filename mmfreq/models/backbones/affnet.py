@@ -17,7 +17,7 @@ from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import AdaptiveFrequencyFilter, MapNorm
 from mmfreq.layers.eval_cache import CachingModule, EvalCache
-from mmfreq.layers.fused import fusable, in_dtype, parameters_of
+from mmfreq.layers.fused import add_branch, fusable, in_dtype, parameters_of
 from mmfreq.layers.layout import to_bchw, to_bhwc
 from mmfreq.models.backbones.base import FrequencyBackbone, Preprocessing, drop_path_rates
 from mmfreq.ops.fusing import no_autocast, wants_gradient, work_dtype
@@ -188,8 +188,7 @@ class AFFBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path, 'row')
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = self.filter(self.norm2(self.mlp(self.norm1(x))))
-        return x + self.drop_path(mixed)
+        return add_branch(x, self.filter(self.norm2(self.mlp(self.norm1(x)))), self.drop_path)
 
 
 class AFFStage(CachingModule):
