@@ -269,11 +269,13 @@ def precision(args, clock) -> tuple[list, list]:
     from mmfreq.analysis.benchmark.subjects import Entry
 
     size, rows, said = min(args.size, 224), [], []
+    kinds = [kind for kind in ('fp32', 'tf32', 'bf16', 'fp16') if kind != 'tf32' or torch.device(args.device).type == 'cuda']
+    columns = [(kind, way) for kind in kinds for way in ways(kind, 'inference')]
     for arch in clock.fitting(args.families):
         subjects = [makers().subject(arch, form) for form in ('published', 'ours')]
         references = References([Entry(subjects[0], (size, size), 'inference', 'fp32')])
         cells = []
-        for kind, way in ((each, way) for each in ('fp32', 'tf32', 'bf16', 'fp16') for way in ways(each, 'inference')):
+        for kind, way in columns:
             entry = Entry(subjects[1], (size, size), 'inference', kind, way)
             try:
                 call = Call(made(entry, args.device), images_of(entry.size, 1).to(args.device), entry)
@@ -282,7 +284,7 @@ def precision(args, clock) -> tuple[list, list]:
                 cells.append('-')
                 said.append(f'{entry.label}: {str(reason).splitlines()[0]}')
         rows.append((arch, *cells))
-    header = ('arch', 'fp32', 'tf32', 'bf16, autocast', 'bf16, converted', 'fp16, autocast', 'fp16, converted')
+    header = ('arch', *(', '.join(filter(None, column)) for column in columns))
     return [Table(f'relative error of outputs, {size}x{size}', header, tuple(rows))], said
 
 

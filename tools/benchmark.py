@@ -3,8 +3,8 @@
 Suites:
 {suites}
 
-Before anything is timed, ours and the published formulation get the same weights and must give the same outputs. A --quick run
-takes about two minutes on two CPU cores, and says that it is quick.
+Before anything is timed, ours and the published formulation get the same weights and must give the same outputs. On a CPU each form
+is timed in a process of its own, in turns. A --quick run takes about two minutes on two CPU cores, and says that it is quick.
 
 Examples:
   python tools/benchmark.py --suite published --size 512

@@ -496,14 +496,14 @@ def test_tune_times_every_backend():
     said = []
     (small, large) = tune.tune((7, 8), (4,), ('bf16',), repeats=2, at_least=0, say=said.append)
     assert said == ['7x7, 4 channels, bf16', '8x8, 4 channels, bf16'] and (small.side, large.side) == (7, 8)
-    assert {'fft', 'matmul'} <= {*small.seconds} <= {*SPECTRAL_BACKENDS} - {'auto'}
+    assert {'fft', 'matmul'} == {*small.seconds} < {*SPECTRAL_BACKENDS} - {'auto'}  # 'triton' would be 'fft' on a CPU
     assert all(len(found) == 2 for found in small.seconds.values())
 
 
 def test_a_backend_for_other_maps_is_left_out(monkeypatch):
     monkeypatch.setattr(tune, 'BACKENDS', ('fft', 'of another device'))
     (choice,) = tune.tune((7,), (4,), repeats=1, at_least=0, say=lambda text: None)
-    assert [*choice.seconds] == ['fft'] and tune.tuning_table([choice]).rows[0][3:] == ('-', 'fft')
+    assert [*choice.seconds] == ['fft'] and tune.tuning_table([choice]).header == ('map', 'channels', 'dtype', 'fastest')
 
 
 def test_the_fastest_backend_is_named(monkeypatch):

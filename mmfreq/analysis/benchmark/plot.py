@@ -78,6 +78,8 @@ def _draw(axis, lines: Lines, kind: str | None) -> None:
     axis.set_xticks(sides, [f'{side:.0f}' for side in sides])
     axis.xaxis.minorticks_off()
     axis.yaxis.set_major_formatter('{x:g}')
+    low, high = axis.get_ylim()
+    axis.yaxis.set_minor_formatter('{x:g}' if high < 10 * low else '')
     axis.grid(which='both', alpha=0.25)
 
 
