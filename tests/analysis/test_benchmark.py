@@ -116,10 +116,15 @@ def test_what_happens_in_the_other_process_is_told(make, message):
         timing.timed_rounds(timers, 1)
 
 
-def test_measured_alone_as_together():
+@pytest.mark.parametrize('modest', [False, True])
+def test_measured_alone_as_together(modest, monkeypatch):
     from benchmarks.models import makers as real_makers
 
-    found = measure(replace(QUESTION, alone=True), real_makers())
+    seen, workers = [], run.workers
+    monkeypatch.setattr(run, 'SHARE_OF_FREE', 0 if modest else 1)
+    monkeypatch.setattr(run, 'workers', lambda entries, modest: (seen.append(modest), workers(entries, modest))[1])
+    found = measure(replace(QUESTION, alone=True, modes=('inference',), precisions=('fp32',)), real_makers())
+    assert seen == [modest]
     for result in found.groups:
         assert all(len(r.seconds) == 2 and r.memory.peak > 0 for r in result.runs)
     assert any('process of its own' in line for line in page.remarks(found))

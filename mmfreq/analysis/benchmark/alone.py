@@ -4,6 +4,7 @@ What one model leaves in the memory allocator decides how fast the next one gets
 model can take half as long again beside others in one process.
 """
 
+import ctypes
 import multiprocessing
 import os
 import sys
@@ -23,15 +24,19 @@ PATIENCE = 10  # seconds that a process gets to end
 class Worker:
     """A process that times an entry on the CPU, on as many threads as this one has; a timer for `timing.timed_rounds`.
 
+    Args:
+        modest: it hands its free memory back after its turn, and warms up before the next one, where all processes together
+            would not fit into memory otherwise.
+
     Raises:
         RuntimeError: what the process met, or that it was ended from outside.
     """
 
-    def __init__(self, entry: Entry):
+    def __init__(self, entry: Entry, modest: bool = False):
         context = _context(type(entry).__module__, *sorted(_modules_of(entry.subject.make)))
         self.entry = entry
         self._connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, entry, torch.get_num_threads()), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, entry, torch.get_num_threads(), modest), daemon=True)
         with _importable():
             self.process.start()
         theirs.close()
@@ -56,17 +61,17 @@ class Worker:
 
 
 @contextmanager
-def workers(entries: Iterable[Entry]) -> Iterator[dict[str, Worker]]:
+def workers(entries: Iterable[Entry], modest: bool = False) -> Iterator[dict[str, Worker]]:
     """A worker for each entry, by its label."""
     with ExitStack() as stack:
         found = {}
         for entry in entries:
-            found[entry.label] = Worker(entry)
+            found[entry.label] = Worker(entry, modest)
             stack.callback(found[entry.label].close)
         yield found
 
 
-def _serve(connection: Connection, entry: Entry, threads: int) -> None:
+def _serve(connection: Connection, entry: Entry, threads: int, modest: bool) -> None:
     """Tell the seconds of a call, averaged over as many as are asked for, until the other side closes; or what went wrong."""
     torch.set_num_threads(threads)
     call = None
@@ -77,10 +82,21 @@ def _serve(connection: Connection, entry: Entry, threads: int) -> None:
             return
         try:
             call = call or Call(made(entry), images_of(entry.size, entry.batch), entry)
+            if modest:
+                call()
             answer = seconds(call, torch.device('cpu'), times)
+            if modest:
+                _hand_back()
         except Exception as error:  # whatever it is, the other side has to hear of it
             answer = f'{entry.label}: {type(error).__name__}: {error}'
         connection.send(answer)
+
+
+def _hand_back() -> None:
+    """Give free memory in the middle of the heap back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if trim is not None:
+        trim(0)
 
 
 def _modules_of(function: Callable) -> set[str]:

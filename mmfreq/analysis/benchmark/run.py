@@ -18,6 +18,7 @@ from mmfreq.analysis.benchmark.subjects import Entry, Group
 from mmfreq.analysis.benchmark.timing import paired_rounds, timed_rounds
 from mmfreq.analysis.complexity import count
 
+SHARE_OF_FREE = 0.3  # of memory that processes taking turns may keep together: their heaps are larger than what they use
 TRIAL, TRIED_ABOVE = (256, 256), 1024 * 1024  # pixels: what is larger is tried small first, to see whether it will fit
 
 
@@ -68,18 +69,21 @@ def measure_group(group: Group, settings: Settings, device: torch.device, costs:
             run.memory = memory_of(call)
             calls[run.entry.label] = call
     del references
-    rounds = _rounds(calls, settings, device)
+    peaks = sum(run.memory.peak for run in runs if run.memory and not run.trouble)
+    rounds = _rounds(calls, settings, device, peaks)
     for run in runs:
         run.seconds = rounds.get(run.entry.label, [])
     return GroupResult(group.title, runs)
 
 
-def _rounds(calls: dict[str, Call], settings: Settings, device: torch.device) -> dict[str, list[float]]:
+def _rounds(calls: dict[str, Call], settings: Settings, device: torch.device, peaks: int) -> dict[str, list[float]]:
+    """`peaks`: memory of all calls together."""
     if not settings.alone or device.type != 'cpu':
         return paired_rounds(calls, settings.repeats, device, settings.at_least)
     entries = [call.entry for call in calls.values()]
     calls.clear()  # these models are not needed any more
-    with workers(entries) as timers:
+    free = free_bytes()
+    with workers(entries, modest=free is not None and peaks > SHARE_OF_FREE * free) as timers:
         return timed_rounds(timers, settings.repeats, settings.at_least)
 
 
