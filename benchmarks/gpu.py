@@ -375,7 +375,7 @@ def parse_args(argv):
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--archs', nargs='+', default=ARCHS)
     parser.add_argument('--families', nargs='+', default=FAMILIES, help='archs of the part precision')
-    parser.add_argument('--forms', nargs='+', default=('ours',), help='ours, compiled, fused (inference alone)')
+    parser.add_argument('--forms', nargs='+', default=('ours',), help='ours, compiled')
     parser.add_argument('--sides', nargs='+', type=int, default=SIDES, help='of the grids of the spectral operator')
     parser.add_argument('--channels', type=int, default=256)
     parser.add_argument('--bytes', type=int, default=2**28, help='of a map that fills the bandwidth (default: %(default)s)')
