@@ -29,7 +29,8 @@ ACTIVATIONS: dict[type, Callable[[Tensor], Tensor]] = {
     StarReLU: squared_relu,
     SquaredReLU: squared_relu,
 }
-PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SiLU, nn.Identity, nn.Sequential, *ACTIVATIONS)
+CONTAINERS = (nn.Sequential, nn.ModuleList)
+PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SiLU, nn.Identity, StochasticDepth, *CONTAINERS, *ACTIVATIONS)
 
 
 def fusable(*modules: nn.Module) -> bool:
@@ -60,9 +61,9 @@ def scale_inside(x: Tensor, scale: Tensor | None) -> bool:
 
 
 def drops_nothing(drop_path: nn.Module) -> bool:
-    return isinstance(drop_path, nn.Identity) or (
-        isinstance(drop_path, StochasticDepth) and (drop_path.p == 0 or not drop_path.training)
-    )
+    """Whether it would return its input, and nobody would see that it was not called."""
+    off = isinstance(drop_path, StochasticDepth) and (drop_path.p == 0 or not drop_path.training)
+    return (off or isinstance(drop_path, nn.Identity)) and fusable(drop_path)
 
 
 def mlp_residual(
@@ -147,9 +148,14 @@ def parameters_of(*modules: nn.Module) -> tuple[Tensor, ...]:
     return tuple(p for module in modules for p in module.parameters())
 
 
-def add_branch(skip: Tensor, branch: Tensor, drop_path: nn.Module) -> Tensor:
-    """`skip + drop_path(branch)`; in the memory of `branch`, which is nobody else's, where autograd does not mind."""
-    if drops_nothing(drop_path) and branch.dtype == skip.dtype and not wants_gradient(branch, skip):
+def add_branch(skip: Tensor, branch: Tensor, drop_path: nn.Module, *makers: nn.Module) -> Tensor:
+    """`skip + drop_path(branch)`; in the memory of `branch` where autograd does not mind and nobody else has it.
+
+    Args:
+        makers: modules that were called for `branch`; they and their parts could have kept it for a hook.
+    """
+    allowed = drops_nothing(drop_path) and branch.dtype == skip.dtype and not wants_gradient(branch, skip)
+    if allowed and fusable(*(part for maker in makers for part in maker.modules())):
         return branch.add_(skip)
     return skip + drop_path(branch)
 

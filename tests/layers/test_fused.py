@@ -96,18 +96,28 @@ def test_inference_is_that_of_the_plain_form_and_leaves_its_input_alone(block_an
 
 
 def test_a_watched_module_is_called(block_and_input):
-    """A forward hook on any part sees what it would see in the plain form, and what it returns is used."""
+    """A forward hook on any part sees what it would see in the plain form, and may keep it: nobody writes over it later."""
     block, x = block_and_input
     block.eval()
-    parts = [m for n, m in block.named_modules() if n and list(m.parameters()) and not isinstance(m, nn.ModuleList)]
+    parts = {n: m for n, m in block.named_modules() if n and not isinstance(m, nn.ModuleList)}
     assert parts
-    for leaf in parts:
-        calls = []
-        hook = leaf.register_forward_hook(lambda module, args, out, calls=calls: calls.append(out.shape))
+
+    def seen_by_hook(part):
+        kept = []
+        hook = part.register_forward_hook(lambda _, args, out: kept.extend((t, t.clone()) for t in (*args, out)))
         with torch.no_grad():
             block(x)
         hook.remove()
-        assert len(calls) == 1, leaf
+        return kept
+
+    for name, part in parts.items():
+        kept = seen_by_hook(part)
+        with plain_forms():
+            want = seen_by_hook(part)
+        assert len(kept) == len(want), name
+        for (after, at_call), (_, expected) in zip(kept, want, strict=True):
+            assert torch.equal(after, at_call), name
+            torch.testing.assert_close(at_call, expected, rtol=1e-8, atol=1e-10, msg=name)
 
 
 @pytest.mark.parametrize('part', ['pwconv1', 'pwconv2', 'norm2', 'norm1', 'gnconv'])

@@ -188,7 +188,7 @@ class AFFBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path, 'row')
 
     def forward(self, x: Tensor) -> Tensor:
-        return add_branch(x, self.filter(self.norm2(self.mlp(self.norm1(x)))), self.drop_path)
+        return add_branch(x, self.filter(self.norm2(self.mlp(self.norm1(x)))), self.drop_path, self.filter)
 
 
 class AFFStage(CachingModule):

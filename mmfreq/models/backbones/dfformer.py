@@ -140,8 +140,8 @@ class MetaFormerBlock(CachingModule):
         x = self.mix(x)
         if not fusable(self.mlp):
             return self.res_scale2(x) + self.drop_path(self.mlp(self.norm2(x)))
-        mlp, skip = (self.mlp.fc1, self.mlp.act, self.mlp.fc2), self.res_scale2(x)
-        return mlp_residual(skip, x, self.norm2, *mlp, None, self.drop_path, self._weights, overwrite=True)
+        mlp, unseen = (self.mlp.fc1, self.mlp.act, self.mlp.fc2), fusable(self.res_scale2)
+        return mlp_residual(self.res_scale2(x), x, self.norm2, *mlp, None, self.drop_path, self._weights, overwrite=unseen)
 
     def mix(self, x: Tensor) -> Tensor:
         """The first residual."""
@@ -149,7 +149,7 @@ class MetaFormerBlock(CachingModule):
             branch = self.token_mixer.mix_normed(x, self.norm1)
         else:
             branch = self.token_mixer(self.norm1(x))
-        return add_branch(self.res_scale1(x), branch, self.drop_path)
+        return add_branch(self.res_scale1(x), branch, self.drop_path, self.token_mixer)
 
 
 @MODELS.register_module()

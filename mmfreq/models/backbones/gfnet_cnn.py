@@ -69,7 +69,7 @@ class GFNetCNNBlock(CachingModule):
     def forward(self, x: Tensor) -> Tensor:
         y_bhwc = to_bhwc(self.filter(x))
         if not fusable(self.mlp):
-            return x + self.drop_path(to_bchw(self.gamma * self.mlp(y_bhwc)))
+            return to_bchw(to_bhwc(x) + self.drop_path(self.gamma * self.mlp(y_bhwc)))
         mlp = (self.mlp.fc1, self.mlp.act, self.mlp.fc2)
         return to_bchw(mlp_residual(to_bhwc(x), y_bhwc, None, *mlp, self.gamma, self.drop_path, self._weights))
 

@@ -129,8 +129,8 @@ class HorNetBlock(CachingModule):
     def mix(self, x: Tensor) -> Tensor:
         """The first residual; channels-last."""
         x_bhwc = to_bhwc(x)
-        if fusable(self.gnconv, self.norm1) and self.gnconv.fusable_on(x_bhwc):
-            return add_branch(x_bhwc, self.gnconv.fused(x_bhwc, self.norm1, self.gamma1), self.drop_path)
+        if fusable(self.gnconv, self.norm1, self.drop_path) and self.gnconv.fusable_on(x_bhwc):
+            return add_branch(x_bhwc, self.gnconv.fused(x_bhwc, self.norm1, self.gamma1), self.drop_path, self.gnconv)
         mixed = self.gnconv(self.norm1(x))
         if self.gamma1 is not None:
             mixed = self.gamma1.view(-1, 1, 1) * mixed
