@@ -4,6 +4,7 @@ mmengine imports `mmfreq.registry` when a config says `type='mmfreq.X'`, so no `
 its modules at the first lookup. Importing this module also lets torch's safe unpickler read mmengine's own checkpoints.
 """
 
+from mmengine.config import ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -43,3 +44,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmfreq',
     locations=['mmfreq.engine'],
 )
+
+
+def without_pretraining(cfg):
+    """A model's config without `pretrained`, which some constructors fetch; `init_cfg` only speaks where training starts."""
+    if isinstance(cfg, dict):
+        return ConfigDict({key: without_pretraining(value) for key, value in cfg.items() if key != 'pretrained'})
+    return [without_pretraining(item) for item in cfg] if isinstance(cfg, (list, tuple)) else cfg

@@ -56,14 +56,18 @@ RULES = {
     'mmfreq/models/__init__.py': (set(), set()),
     'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *PICTURES}, {'registry', 'datasets'}),
     'mmfreq/derive/*': ({'torch', 'mmengine'}, {'registry', 'engine', 'derive'}),
+    'mmfreq/engine/subjects.py': (
+        {'torch', 'mmengine', *OPENMMLAB},
+        {'registry', 'checkpoint', 'compat', 'engine', 'models.factory'},
+    ),
     'mmfreq/engine/own_backbones.py': ({'torch'}, {'engine', 'models.factory'}),
     'mmfreq/engine/*': (
         {'torch', 'mmengine', 'rich', *PICTURES, *OPENMMLAB},
         {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine'},
     ),
     'mmfreq/export/*': (
-        {'torch', 'mmengine', 'onnx', 'onnxruntime', *OPENMMLAB},
-        {'ops', 'layers', 'models', 'registry', 'export'},
+        {'torch', 'mmengine', 'onnx', 'onnxruntime', *PICTURES, *OPENMMLAB},
+        {'ops', 'layers', 'models', 'datasets', 'engine', 'registry', 'version', 'export'},
     ),
     'mmfreq/analysis/*': (
         {'torch', 'mmengine', 'matplotlib', *PICTURES, *OPENMMLAB},

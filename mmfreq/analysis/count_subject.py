@@ -12,11 +12,12 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmfreq.models.factory import build_classifier
+from mmfreq.registry import without_pretraining
 
 COCO_SCALE, COCO_SIZE = (1333, 800), (800, 1280)  # width and height at most; height and width counted
 
@@ -47,7 +48,7 @@ def count_subject(source: str, spectral: str | None = None, cfg_options: dict | 
     scope = cfg.get('default_scope', 'mmengine')
     import_module(scope)
     with DefaultScope.overwrite_default_scope(scope):
-        model = _build(_without_pretraining(cfg.model))
+        model = _build(without_pretraining(cfg.model))
     return model, _size(model, cfg, scope)
 
 
@@ -71,10 +72,3 @@ def _size(model: nn.Module, cfg: Config, scope: str) -> tuple[int, int]:
     sides = [side for step in steps for side in (step.get('crop_size'), step.get('scale') if step['type'] == 'Resize' else None)]
     side = next(filter(None, sides), getattr(model.backbone, 'img_size', 224))
     return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
-
-
-def _without_pretraining(cfg):
-    """Without `pretrained`, which some constructors fetch."""
-    if isinstance(cfg, dict):
-        return ConfigDict({key: _without_pretraining(value) for key, value in cfg.items() if key != 'pretrained'})
-    return [_without_pretraining(item) for item in cfg] if isinstance(cfg, (list, tuple)) else cfg

@@ -3,20 +3,15 @@
 Legend: H W the picture as read; ids are the model's classes, 0..K-1.
 """
 
-from importlib import import_module
-
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS
 
-from mmfreq.compat.safe_load import read_checkpoint
-from mmfreq.engine.checkpoint_guard import load_checked
 from mmfreq.engine.errors import DataError, UserError
+from mmfreq.engine.subjects import TASKS, model_of, read_config, trained_with
 
-TASKS = {'mmseg': 'segmentation', 'mmdet': 'detection'}
+DRAWN = ('segmentation', 'detection')
 
 
 class Predictor:
@@ -29,14 +24,11 @@ class Predictor:
         for one that does not fill the model. What the file holds beyond that is ignored.
         """
         scope = cfg.get('default_scope')
-        if scope not in TASKS:
-            raise ValueError(f'default_scope of the config is {scope!r}; inference is written for {" and ".join(TASKS)} configs')
-        import_module(scope)
-        init_default_scope(scope)
+        if TASKS.get(scope) not in DRAWN:
+            raise ValueError(f'default_scope of the config is {scope!r}; inference is written for {" and ".join(DRAWN)} configs')
         self.scope, self.task, self.cfg = scope, TASKS[scope], cfg
-        self.model = revert_sync_batchnorm(MODELS.build(_without_pretraining(cfg.model)))
-        meta = load_whole(self.model, checkpoint)
-        self.model.to(device).eval()
+        self.model, meta = model_of(cfg, checkpoint)
+        self.model.to(device)
         self._dataset_cfg = _innermost(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
         self.classes, self.palette = _names_and_colours(self._dataset.metainfo, meta)
@@ -75,29 +67,10 @@ class Predictor:
 
 def load_predictor(config, checkpoint, device='cpu', cfg_options=None):
     """The Predictor of a config file, with `cfg_options` merged in. Errors as those of Predictor."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    cfg = read_config(config, cfg_options)
     if str(device).startswith('cuda') and not torch.cuda.is_available():
         raise UserError(f'device is {device}, but torch sees no CUDA device; use cpu')
     return Predictor(cfg, checkpoint, device)
-
-
-def load_whole(model, checkpoint):
-    """Loads a checkpoint file that must hold every tensor of `model`, published layouts included; returns its meta dict.
-
-    Raises CheckpointMismatchError, which lists the tensors that are missing or of another shape.
-    """
-    loaded = read_checkpoint(checkpoint)
-    load_checked(model, loaded, checkpoint, strict=True)
-    meta = loaded.get('meta')
-    return meta if isinstance(meta, dict) else {}
-
-
-def _without_pretraining(cfg):
-    """The model's config without `pretrained`, which some constructors fetch; `init_cfg` only speaks where training starts."""
-    if isinstance(cfg, dict):
-        return ConfigDict({key: _without_pretraining(value) for key, value in cfg.items() if key != 'pretrained'})
-    return [_without_pretraining(item) for item in cfg] if isinstance(cfg, (list, tuple)) else cfg
 
 
 def _innermost(cfg):
@@ -118,7 +91,7 @@ def _array_pipeline(steps, scope):
 
 def _names_and_colours(metainfo, meta):
     """Classes and colours the model was trained with, from its checkpoint, else from the config's data set."""
-    trained = {key.lower(): value for key, value in meta.get('dataset_meta', meta).items()}
+    trained = trained_with(meta)
     classes = list(trained.get('classes') or metainfo.get('classes') or ())
     if not classes:
         raise UserError('neither the checkpoint nor the test data set names the classes; set metainfo=dict(classes=...)')
