@@ -124,7 +124,10 @@ def model_of(cfg: Config, checkpoint: str | Path | None) -> tuple[nn.Module, dic
         raise UserError(f'default_scope of the config is {scope!r}; expected one of {", ".join(TASKS)}')
     import_module(scope)
     init_default_scope(scope)
-    model = revert_sync_batchnorm(MODELS.build(without_pretraining(cfg.model)))
+    described = without_pretraining(cfg.model)
+    if 'data_preprocessor' in cfg:  # as mmengine's Runner does it
+        described.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = revert_sync_batchnorm(MODELS.build(described))
     meta = load_whole(model, checkpoint) if checkpoint else {}
     return model.eval(), meta
 
@@ -152,7 +155,7 @@ def _normalisation(preprocessor: nn.Module) -> Normalisation:
         return Normalisation()
     swapped = getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'channel_conversion', False)
     swapped = swapped or getattr(preprocessor, 'to_rgb', False)
-    mean, std = (tuple(values.flatten().tolist()) for values in (preprocessor.mean, preprocessor.std))
+    mean, std = (tuple(round(value, 4) for value in values.flatten().tolist()) for values in (preprocessor.mean, preprocessor.std))
     return Normalisation(mean, std, 'RGB' if swapped else 'BGR')
 
 
