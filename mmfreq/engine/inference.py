@@ -9,7 +9,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from mmfreq.engine.errors import DataError, UserError
-from mmfreq.engine.subjects import TASKS, model_of, read_config, trained_with
+from mmfreq.engine.subjects import TASKS, innermost_dataset, model_of, read_config, trained_with
 
 DRAWN = ('segmentation', 'detection')
 
@@ -29,7 +29,7 @@ class Predictor:
         self.scope, self.task, self.cfg = scope, TASKS[scope], cfg
         self.model, meta = model_of(cfg, checkpoint)
         self.model.to(device)
-        self._dataset_cfg = _innermost(cfg.test_dataloader.dataset)
+        self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
         self.classes, self.palette = _names_and_colours(self._dataset.metainfo, meta)
         self._pipeline = Compose(_array_pipeline(self._dataset_cfg['pipeline'], scope))
@@ -71,13 +71,6 @@ def load_predictor(config, checkpoint, device='cpu', cfg_options=None):
     if str(device).startswith('cuda') and not torch.cuda.is_available():
         raise UserError(f'device is {device}, but torch sees no CUDA device; use cpu')
     return Predictor(cfg, checkpoint, device)
-
-
-def _innermost(cfg):
-    """The config of the data set inside wrappers; of several, the first."""
-    while 'dataset' in cfg or 'datasets' in cfg:
-        cfg = cfg['dataset'] if 'dataset' in cfg else cfg['datasets'][0]
-    return cfg
 
 
 def _array_pipeline(steps, scope):

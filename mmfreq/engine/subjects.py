@@ -3,6 +3,7 @@
 | source | model | task | size by default |
 |---|---|---|---|
 | arch | the ImageNet classifier | 'classification' | the published image size |
+| arch, `bare` | the backbone | 'features' | the published image size |
 | classification config | its model | 'classification' | the crop of the test pipeline |
 | segmentation config | its model | 'segmentation' | the crop |
 | detection config | its model | 'detection' | the test pipeline's scale |
@@ -14,14 +15,15 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
+from mmfreq.checkpoint.load import load_weights
 from mmfreq.compat.safe_load import read_checkpoint
 from mmfreq.engine.checkpoint_guard import load_checked
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.options import merge_options
-from mmfreq.models.factory import backbone_class, build_classifier
+from mmfreq.models.factory import backbone_class, build_backbone, build_classifier
 from mmfreq.registry import without_pretraining
 
 TASKS = {'mmpretrain': 'classification', 'mmseg': 'segmentation', 'mmdet': 'detection'}  # by default_scope
@@ -46,7 +48,7 @@ class Subject:
 
     Attributes:
         name: of the arch, or the stem of the config's file.
-        task: 'classification', 'segmentation' or 'detection'.
+        task: 'classification', 'features', 'segmentation' or 'detection'.
         size: (H, W) that it was made for.
         classes: names, empty where neither checkpoint nor config says.
         trained: whether a checkpoint was loaded.
@@ -66,10 +68,11 @@ class Subject:
         return getattr(self.model, 'backbone', self.model)
 
 
-def load_subject(source: str, checkpoint: str | Path | None = None, cfg_options: dict | None = None) -> Subject:
+def load_subject(source: str, checkpoint: str | Path | None = None, cfg_options: dict | None = None, bare: bool = False) -> Subject:
     """The subject by the name of an arch or the path of a config.
 
     Args:
+        bare: of an arch the backbone without a head.
         checkpoint: file with every weight of the model, published layouts included; None leaves them as initialised.
         cfg_options: changes to a config.
 
@@ -84,24 +87,29 @@ def load_subject(source: str, checkpoint: str | Path | None = None, cfg_options:
         raise UserError(f'no config file {source}')
     if cfg_options:
         raise UserError(f'options are for configs, got the arch {source} with {", ".join(cfg_options)}')
-    return _of_arch(source, checkpoint)
+    return _of_arch(source, checkpoint, bare)
 
 
-def _of_arch(arch: str, checkpoint: str | Path | None) -> Subject:
-    model = build_classifier(arch).eval()
-    meta = load_whole(model, checkpoint) if checkpoint else {}
+def _of_arch(arch: str, checkpoint: str | Path | None, bare: bool) -> Subject:
+    model = (build_backbone if bare else build_classifier)(arch).eval()
+    meta = {}
+    if checkpoint and bare:
+        load_weights(model, checkpoint)  # of a classifier too; says what has no place
+    elif checkpoint:
+        meta = load_whole(model, checkpoint)
+    task = 'features' if bare else 'classification'
     published = backbone_class(arch).published_preprocessing(arch)
     seen = Normalisation(*(tuple(255 * value for value in values) for values in (published.mean, published.std)))
     side, classes = model.img_size, tuple(trained_with(meta).get('classes') or ())
-    return Subject(model, arch.replace('_', '-'), 'classification', (side, side), seen, classes, bool(checkpoint))
+    return Subject(model, arch.replace('_', '-'), task, (side, side), seen, classes, bool(checkpoint))
 
 
 def _of_config(source: str, checkpoint: str | Path | None, cfg_options: dict | None) -> Subject:
     cfg = read_config(source, cfg_options)
     model, meta = model_of(cfg, checkpoint)
     seen = _normalisation(model.data_preprocessor)
-    size, classes = _size(cfg), tuple(trained_with(meta).get('classes') or ())
-    return Subject(model, Path(source).stem, TASKS[cfg.default_scope], size, seen, classes, bool(checkpoint))
+    classes = tuple(trained_with(meta).get('classes') or _dataset_classes(cfg))
+    return Subject(model, Path(source).stem, TASKS[cfg.default_scope], _size(cfg, model), seen, classes, bool(checkpoint))
 
 
 def read_config(source: str | Path, cfg_options: dict | None = None) -> Config:
@@ -159,9 +167,24 @@ def _normalisation(preprocessor: nn.Module) -> Normalisation:
     return Normalisation(mean, std, 'RGB' if swapped else 'BGR')
 
 
-def _size(cfg: Config) -> tuple[int, int]:
+def _dataset_classes(cfg: Config) -> tuple[str, ...]:
+    """Of the test data set."""
+    dataset = innermost_dataset(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
+    kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
+    told = {**(getattr(kind, 'METAINFO', None) or {}), **dataset.get('metainfo', {})}
+    return tuple(told.get('classes') or ())
+
+
+def innermost_dataset(dataset: dict) -> dict:
+    """The config of the data set inside wrappers; of several, the first."""
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    return dataset
+
+
+def _size(cfg: Config, model: nn.Module) -> tuple[int, int]:
     """(H, W), rounded up to what the backbones' strides divide."""
-    size = cfg.get('crop_size') if cfg.default_scope == 'mmseg' else None
+    size = model.data_preprocessor.size or cfg.get('crop_size') if cfg.default_scope == 'mmseg' else None
     if size is None:
         steps = cfg.test_dataloader.dataset.get('pipeline', ()) if 'test_dataloader' in cfg else ()
         found = [step.get('crop_size') or step.get('scale') for step in steps]

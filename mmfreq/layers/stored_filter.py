@@ -78,6 +78,12 @@ class StoredFilter(CachingModule):
         key = (size, weight.dtype, weight.device)
         return self._resized.get(self.training, key, (weight,), lambda: self._resize(weight, size).contiguous())
 
+    def store_at(self, size: tuple[int, int]) -> None:
+        """Bring the parameter to another grid for good, as forward would for maps of `size`."""
+        weight = self._resize(self.stored.detach(), size).contiguous()
+        setattr(self, self.stored_name, nn.Parameter(weight, requires_grad=self.stored.requires_grad))
+        self.grid = as_grid(size)
+
     def fit_stored(self, name: str, value: Tensor) -> Tensor:
         """Parameter `name` of a file, resized to the stored grid by the load-time rule (the same policy)."""
         want = self.stored.shape

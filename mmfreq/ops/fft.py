@@ -83,7 +83,8 @@ def apply_mixture(
         routing, filters = routing.to(work_dtype), filters.to(work_dtype)
         if backend == 'fft' and may_fuse():
             return filter_by_mixture(x, routing, filters, act)
-        mixed = torch.einsum('bnm,hwnp->bmhwp', routing, filters)
+        bases = filters.movedim(2, 0).flatten(1)  # one product of matrices: not every runtime has ONNX's Einsum
+        mixed = (routing.transpose(1, 2) @ bases).unflatten(2, (*filters.shape[:2], 2))
         y = x if act is None else act(x)
         return apply_filter(y.to(work_dtype), mixed, (2, 3), backend).to(x.dtype)
 

@@ -1,0 +1,107 @@
+"""Writes an ONNX file without Fourier or complex operators, and compares it with the model in onnxruntime.
+
+The graph is for images of one size: the transforms in it are products with constant real matrices, the filters are resized for
+good. Images go in normalised; the file says how (mean, std, channels) and which classes come out. By default logits come out, of a
+detection config the maps of backbone and neck. Needs: pip install "mmfreq[export]"
+
+Examples:
+  python tools/export_onnx.py gfnet-h-ti gfnet-h-ti.pth --shape 224 --out gfnet-h-ti.onnx
+  python tools/export_onnx.py configs/upernet_hornet_ade20k.py iter_160000.pth --shape 512 --output labels --dynamic-batch
+  python tools/export_onnx.py hornet-tiny-gf --output features --shape 256 320 --precision fp16
+
+Exit status: 0 if the file gives what the model gives, 1 if it does not, 2 for a wrong command.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import _path  # noqa: F401
+
+import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+
+
+def parse_args(argv=None):
+    from mmengine.config import DictAction
+
+    from mmfreq.export.onnx_file import BACKENDS, PRECISIONS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', metavar='CONFIG_OR_ARCH', help='path of a config, or name of an arch')
+    parser.add_argument('checkpoint', nargs='?', help='its weights; without them the file has random ones')
+    parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='H W, or one side (default: crop size, or the published)')
+    parser.add_argument('--out', type=Path, help='the file (default: NAME.onnx here)')
+    outputs = ('logits', 'labels', 'features', 'raw')
+    parser.add_argument(
+        '--output', choices=outputs, help='logits, classes of pixels, maps, or what a dense head says of each place'
+    )
+    parser.add_argument('--dynamic-batch', action='store_true', help='any number of images; else one')
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: %(default)s')
+    parser.add_argument('--backend', choices=BACKENDS, default=BACKENDS[0], help="fft: with ONNX's DFT (default: %(default)s)")
+    parser.add_argument('--verify', action=argparse.BooleanOptionalAction, default=True, help='compare in onnxruntime')
+    parser.add_argument('--picture', type=Path, help='the picture to compare with (default: a drawn one)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to the config')
+    args = parser.parse_args(argv)
+    if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
+        parser.error(f'--shape is H W or one side, got {args.shape}')
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    from mmfreq.engine.errors import short_user_errors
+    from mmfreq.engine.subjects import load_subject
+    from mmfreq.export import export_onnx, verify
+    from mmfreq.export.graphs import graph_of
+    from mmfreq.export.inputs import comparison_inputs
+
+    with short_user_errors():
+        bare = args.output == 'features' and not Path(args.source).is_file()
+        subject = load_subject(args.source, args.checkpoint, args.cfg_options, bare)
+        size = tuple(args.shape * 2)[:2] if args.shape else subject.size
+        out = args.out or Path(f'{subject.name}.onnx')
+        inputs = comparison_inputs(size, subject.normalisation, args.picture)
+        exported = export_onnx(
+            graph_of(subject, args.output),
+            size,
+            out,
+            backend=args.backend,
+            precision=args.precision,
+            dynamic_batch=args.dynamic_batch,
+            metadata=metadata_of(subject, args.output),
+        )
+        differences = verify(out, exported.model, inputs, args.precision) if args.verify else []
+    if not subject.trained:
+        print('note: no checkpoint was given, the weights are random')
+    print_operators(exported, size)
+    for difference in differences:
+        print(difference)
+    if not all(difference.within for difference in differences):
+        sys.exit(f'error: {out} does not give what the model gives')
+
+
+def metadata_of(subject, output):
+    """What the file says about itself beside the version and the size."""
+    from dataclasses import asdict
+
+    from mmfreq.export.graphs import OUTPUTS
+
+    arch = getattr(subject.backbone, 'arch_name', type(subject.backbone).__name__)
+    told = {'name': subject.name, 'arch': arch, 'task': subject.task, 'output': output or OUTPUTS[subject.task][0]}
+    return told | asdict(subject.normalisation) | {'classes': subject.classes, 'trained': subject.trained}
+
+
+def print_operators(exported, size):
+    from rich.console import Console
+    from rich.table import Table
+
+    megabytes = exported.path.stat().st_size / 2**20
+    print(f'{exported.path}: {megabytes:.1f} MiB, images of {size[0]}x{size[1]}')
+    table = Table('operator', 'times')
+    for name, times in exported.operators.most_common():
+        table.add_row(name, str(times))
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    main()
