@@ -99,7 +99,7 @@ def _of_arch(arch: str, checkpoint: str | Path | None, bare: bool) -> Subject:
         meta = load_whole(model, checkpoint)
     task = 'features' if bare else 'classification'
     published = backbone_class(arch).published_preprocessing(arch)
-    seen = Normalisation(*(tuple(255 * value for value in values) for values in (published.mean, published.std)))
+    seen = Normalisation(*(tuple(round(255 * value, 4) for value in values) for values in (published.mean, published.std)))
     side, classes = model.img_size, tuple(trained_with(meta).get('classes') or ())
     return Subject(model, arch.replace('_', '-'), task, (side, side), seen, classes, bool(checkpoint))
 
@@ -170,7 +170,8 @@ def _normalisation(preprocessor: nn.Module) -> Normalisation:
 def _dataset_classes(cfg: Config) -> tuple[str, ...]:
     """Of the test data set."""
     dataset = innermost_dataset(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
-    kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
+    with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
+        kind = registry.get(dataset['type']) if 'type' in dataset else None
     told = {**(getattr(kind, 'METAINFO', None) or {}), **dataset.get('metainfo', {})}
     return tuple(told.get('classes') or ())
 

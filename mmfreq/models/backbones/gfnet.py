@@ -19,6 +19,7 @@ from mmfreq.layers import GlobalFilter, Mlp
 from mmfreq.layers.eval_cache import CachingModule, EvalCache
 from mmfreq.layers.fused import fusable, mlp_residual, patches
 from mmfreq.layers.layout import to_bchw, to_bhwc
+from mmfreq.layers.stored_filter import as_grid
 from mmfreq.models.backbones.base import FrequencyBackbone, drop_path_rates
 from mmfreq.ops import resize_tokens
 from mmfreq.registry import MODELS
@@ -107,13 +108,13 @@ class GFNetBase(FrequencyBackbone):
     """What GFNet and its pyramid share: position embeddings, raw outputs, and the names that say where a parameter belongs.
 
     Attributes:
-        grid: side of the grid that `pos_embed` is stored at.
+        grid: that `pos_embed` is stored at, the side of a square one or (H, W).
     """
 
     family = 'gfnet'
     published_resize = 'bicubic'
     stored_parameters = ('pos_embed',)
-    grid: int
+    grid: int | tuple[int, int]
 
     def add_pos_embed(self, channels: int) -> None:
         """`pos_embed` for the stored grid."""
@@ -124,12 +125,21 @@ class GFNetBase(FrequencyBackbone):
         square = value.ndim == 3 and int(value.shape[1] ** 0.5) ** 2 == value.shape[1]
         if not square or value.shape[::2] != self.pos_embed.shape[::2]:
             return value  # not a matter of the grid: the loader reports it
-        return resize_tokens(value, (self.grid, self.grid))
+        return resize_tokens(value, as_grid(self.grid))
+
+    def positions_for(self, size: tuple[int, int]) -> Tensor:
+        """Position embeddings `(1, H W, C)` for maps of `size`."""
+        return self.pos_embed if as_grid(self.grid) == size else resize_tokens(self.pos_embed, size)
+
+    def store_at(self, size: tuple[int, int]) -> None:
+        """Bring the position embeddings to another grid for good, as forward would for maps of `size`."""
+        self.pos_embed = nn.Parameter(self.positions_for(size).detach().clone(), requires_grad=self.pos_embed.requires_grad)
+        self.grid = size
 
     def with_positions(self, x: Tensor) -> Tensor:
-        """A map `(B, H, W, C)` plus the position embeddings, resized to its grid."""
+        """A map `(B, H, W, C)` plus the position embeddings of its grid."""
         size = tuple(x.shape[1:3])
-        return x + resize_tokens(self.pos_embed, size).unflatten(1, size)
+        return x + self.positions_for(size).unflatten(1, size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         outs = self.forward_stages(x)

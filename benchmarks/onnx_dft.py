@@ -1,0 +1,111 @@
+"""Matrix products against ONNX's DFT in onnxruntime on the CPU: the same model exported both ways, timed in turns.
+
+python benchmarks/onnx_dft.py --out docs/measurements/onnx_cpu.md
+"""
+
+import argparse
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+import mmfreq
+from mmfreq.analysis.benchmark.machine import machine_words
+from mmfreq.engine.subjects import load_subject
+from mmfreq.export import export_onnx, verify
+from mmfreq.export.graphs import graph_of
+from mmfreq.export.inputs import comparison_inputs
+
+ARCHS = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'affnet')
+SEGMENTOR = 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
+SIZES = ((224, 224), (256, 320))
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def timed(sessions, images, rounds):
+    """Seconds of each in turns `(rounds, sessions)`, after two rounds to warm up."""
+    found = np.zeros((rounds + 2, len(sessions)))
+    for row in found:
+        for i, session in enumerate(sessions):
+            start = perf_counter()
+            session.run(None, {'images': images})
+            row[i] = perf_counter() - start
+    return found[2:]
+
+
+def compare(source, size, rounds, folder):
+    """One row of the table."""
+    import onnxruntime
+
+    subject = load_subject(source)
+    inputs = comparison_inputs(size, subject.normalisation)
+    exported = {
+        backend: export_onnx(graph_of(subject), size, folder / f'{backend}.onnx', backend=backend) for backend in ('matmul', 'fft')
+    }
+    errors = [max(d.largest for d in verify(e.path, e.model, inputs)) for e in exported.values()]
+    sessions = [onnxruntime.InferenceSession(str(e.path), providers=['CPUExecutionProvider']) for e in exported.values()]
+    seconds = timed(sessions, next(iter(inputs.values())).numpy(), rounds)
+    low, middle, high = np.quantile(seconds[:, 1] / seconds[:, 0], (0.25, 0.5, 0.75))
+    counts = [sum(e.operators.values()) for e in exported.values()]
+    megabytes = [e.path.stat().st_size / 2**20 for e in exported.values()]
+    transforms = ', '.join(f'{n} {name}' for name, n in exported['fft'].spectral.items())
+    assert not exported['matmul'].spectral
+    return [
+        subject.name,
+        f'{size[0]}x{size[1]}',
+        f'{middle:.2f}x [{low:.2f}, {high:.2f}]',
+        f'{errors[0]:.0e}, {errors[1]:.0e}',
+        f'{counts[0]} ({transforms.replace("DFT", "DFT in the other")})' if transforms else str(counts[0]),
+        f'{megabytes[0]:.0f}, {megabytes[1]:.0f}',
+    ]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', type=Path, help='page to write (Markdown)')
+    parser.add_argument('--archs', nargs='+', default=[*ARCHS, str(ROOT / SEGMENTOR)], help='archs and configs')
+    parser.add_argument('--size', nargs='+', type=int, help='sides of square images (default: 224 224 and 256 320)')
+    parser.add_argument('--rounds', type=int, default=15, help='default: %(default)s')
+    args = parser.parse_args(argv)
+    sizes = [(side, side) for side in args.size] if args.size else SIZES
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [compare(source, size, args.rounds, Path(folder)) for source in args.archs for size in sizes]
+    import onnx
+    import onnxruntime
+
+    words = machine_words('cpu', torch.get_num_threads())
+    given = f' --out {args.out}' if args.out else ''
+    lines = [
+        '# Exported models in onnxruntime',
+        '',
+        "Is a graph of real matrix products equal to the model, and faster than one with ONNX's DFT operator?",
+        '',
+        '```bash',
+        f'python benchmarks/onnx_dft.py{given}',
+        '```',
+        '',
+        f'{date.today()}. {words[0].upper()}{words[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, mmfreq {mmfreq.__version__}.',
+        f'{args.rounds} rounds in turns, one image, float32; random weights.',
+        '',
+        '| model | images | speed over the graph with DFT | error: matrix products, DFT | operators | MiB: matrix products, DFT |',
+        '| --- | --- | --- | --- | --- | --- |',
+        *(f'| {" | ".join(row)} |' for row in rows),
+        '',
+        '- speed: seconds of the graph with DFT over those of the graph with matrix products, round by round: median [quartiles].',
+        '- error: largest difference to PyTorch over the largest value, of two random inputs and a drawn scene.',
+        '',
+    ]
+    print('\n'.join(lines))
+    if args.out:
+        args.out.write_text('\n'.join(lines), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(2)
+    main()

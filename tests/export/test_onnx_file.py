@@ -1,0 +1,137 @@
+"""Exported files: no Fourier operator, equal in onnxruntime, and they say what a user has to know."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mmfreq
+from mmfreq.export import export_onnx, verify
+from mmfreq.layers import StoredFilter
+from mmfreq.models.factory import backbone_class
+
+onnx = pytest.importorskip('onnx', reason='extra [export] is not installed')
+onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
+
+MICRO = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
+PUBLISHED = {'hornet-tiny-gf': (1,) * 4, 'gfnet-h-ti': (1,) * 4, 'dfformer-s18': (1,) * 4, 'affnet': (1,) * 3}
+UNWELCOME = {'Resize', 'Einsum', 'Loop', 'If', 'Scan', 'GridSample', 'NonZero', 'Shape'}
+
+
+def random_images(*size, count=2):
+    generator = torch.Generator().manual_seed(3)
+    return {f'input {i}': torch.randn(1, 3, *size, generator=generator) for i in range(count)}
+
+
+def assert_plain_and_equal(exported, size):
+    assert not exported.spectral
+    assert not UNWELCOME & set(exported.operators)
+    differences = verify(exported.path, exported.model, random_images(*size))
+    assert differences
+    assert all(difference.largest < 1e-5 for difference in differences), [str(d) for d in differences]
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_backbones_at_a_size_that_is_not_their_own(arch, tmp_path):
+    model = mmfreq.build_backbone(arch).eval()
+    exported = export_onnx(model, (72, 100), tmp_path / 'm.onnx')
+    assert exported.operators['MatMul'] > 0
+    assert_plain_and_equal(exported, (72, 100))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_widths_and_grids(name, tmp_path):
+    """With one block in each stage; whole models are exported by benchmarks/onnx_dft.py."""
+    arch = replace(backbone_class(name).ARCHS[name], depths=PUBLISHED[name])
+    exported = export_onnx(backbone_class(name)(arch=asdict(arch)).eval(), (256, 320), tmp_path / 'm.onnx')
+    assert_plain_and_equal(exported, (256, 320))
+
+
+def test_any_number_of_images(tmp_path):
+    model = mmfreq.build_classifier('dfformer-micro', num_classes=5).eval()
+    exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', dynamic_batch=True)
+    session = onnxruntime.InferenceSession(exported.path)
+    assert session.get_inputs()[0].shape == ['batch', 3, 64, 96]
+    for count in (1, 3):
+        images = torch.randn(count, 3, 64, 96)
+        with torch.no_grad():
+            want = model(images).numpy()
+        np.testing.assert_allclose(session.run(None, {'images': images.numpy()})[0], want, rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_inside(tmp_path):
+    model = mmfreq.build_classifier('gfnet-h-micro', num_classes=5).eval()
+    exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', precision='fp16')
+    proto = onnx.load(exported.path)
+    sizes = {}
+    for tensor in proto.graph.initializer:
+        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    filters = sum(m.stored.numel() for m in model.modules() if isinstance(m, StoredFilter))
+    others = sum(p.numel() for p in model.parameters()) - filters - model.pos_embed.numel()
+    assert sizes[onnx.TensorProto.FLOAT16] >= others
+    assert {v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)} == {onnx.TensorProto.FLOAT}
+    differences = verify(exported.path, exported.model, random_images(64, 96), 'fp16')
+    assert all(1e-6 < difference.largest < 5e-3 for difference in differences)
+    assert next(exported.model.parameters()).dtype == next(model.parameters()).dtype == torch.float32
+
+
+def test_with_fft_the_graph_has_onnxs_transform(tmp_path):
+    model = mmfreq.build_backbone('hornet-micro').eval()
+    exported = export_onnx(model, (64, 64), tmp_path / 'm.onnx', backend='fft')
+    assert exported.spectral.keys() == {'DFT'}
+    assert all(difference.within for difference in verify(exported.path, exported.model, random_images(64, 64)))
+
+
+def test_what_the_file_says(tmp_path):
+    told = {'classes': ('a', 'b'), 'mean': (1.0, 2.0, 3.0), 'task': 'segmentation'}
+    exported = export_onnx(mmfreq.build_backbone('gfnet-h-micro'), (64, 32), tmp_path / 'deep' / 'm.onnx', metadata=told)
+    proto = onnx.load(exported.path)
+    found = {item.key: item.value for item in proto.metadata_props}
+    assert found == exported.metadata
+    assert json.loads(found['classes']) == ['a', 'b'] and json.loads(found['mean']) == [1.0, 2.0, 3.0]
+    assert found['task'] == 'segmentation' and json.loads(found['size']) == [64, 32]
+    assert found['mmfreq_version'] == proto.producer_version == mmfreq.__version__
+    assert [v.name for v in proto.graph.output] == ['output_0', 'output_1', 'output_2', 'output_3']
+
+
+def test_a_transform_that_is_no_backends_is_refused(tmp_path):
+    class Own(nn.Module):
+        def forward(self, x):
+            return torch.fft.irfft2(torch.fft.rfft2(x), s=x.shape[-2:])
+
+    with pytest.raises(RuntimeError, match=r'the graph has .*DFT'):
+        export_onnx(Own(), (16, 16), tmp_path / 'm.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_precision(tmp_path):
+    with pytest.raises(ValueError, match="precision 'int8' is unknown; choose one of fp32, fp16"):
+        export_onnx(nn.Identity(), (8, 8), tmp_path / 'm.onnx', precision='int8')
+
+
+def test_operators_in_functions_and_branches_are_counted():
+    from onnx import TensorProto, helper
+
+    from mmfreq.export.onnx_file import operators_of
+
+    value = helper.make_tensor_value_info('y', TensorProto.FLOAT, [1])
+    branch = helper.make_graph([helper.make_node('DFT', ['x'], ['y'])], 'then', [], [value])
+    choice = helper.make_node('If', ['c'], ['y'], then_branch=branch, else_branch=branch)
+    call = helper.make_node('Own', ['y'], ['z'], domain='own')
+    function = helper.make_function('own', 'Own', ['a'], ['b'], [helper.make_node('Relu', ['a'], ['b'])], [])
+    graph = helper.make_graph([choice, call], 'g', [], [value])
+    proto = helper.make_model(graph, functions=[function])
+    assert operators_of(proto) == {'If': 1, 'DFT': 2, 'Relu': 1}
+
+
+def test_a_file_of_another_model_is_noticed(tmp_path):
+    exported = export_onnx(mmfreq.build_classifier('gfnet-h-micro', num_classes=5), (64, 64), tmp_path / 'm.onnx')
+    with torch.no_grad():
+        exported.model.head.bias += 1
+    differences = verify(exported.path, exported.model, random_images(64, 64))
+    assert not any(difference.within for difference in differences)
+    assert 'ABOVE 0.0001' in str(differences[0])
