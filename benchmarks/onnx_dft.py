@@ -90,7 +90,7 @@ def main(argv=None):
         f'python benchmarks/onnx_dft.py{given}',
         '```',
         '',
-        f'{date.today()}. {words[0].upper()}{words[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, mmfreq {mmfreq.__version__}.',
+        f'{date.today()}. {words[0].upper()}{words[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
         f'{args.rounds} rounds in turns, one image, float32; random weights.',
         '',
         '| model | images | speed over the graph with DFT | error: matrix products, DFT | operators | MiB: matrix products, DFT |',

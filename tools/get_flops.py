@@ -3,7 +3,7 @@
 Examples:
   python tools/get_flops.py hornet-tiny-gf
   python tools/get_flops.py configs/upernet_hornet_ade20k.py --shape 512 2048 --per-module
-  python tools/get_flops.py gfnet-h-ti --shape 512 --spectral matmul
+  python tools/get_flops.py gfnet-h-ti --shape 512 --spectral matmul --latency
 """
 
 import argparse
@@ -33,6 +33,8 @@ def parse_args(argv=None):
     parser.add_argument('--spectral', choices=SPECTRAL_BACKENDS, help='how the backbone computes its transforms')
     parser.add_argument('--per-module', action='store_true', help='a row for each module')
     parser.add_argument('--depth', type=int, default=2, help='of the module names in that table (default: %(default)s)')
+    parser.add_argument('--latency', action='store_true', help='time the same forward pass too')
+    parser.add_argument('--device', default='cpu', help='for --latency: cpu, cuda or cuda:N (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to the config')
     return parser.parse_args(argv)
 
@@ -88,12 +90,24 @@ def main(argv=None):
 
     with short_user_errors():
         model, size = count_subject(args.source, args.spectral, args.cfg_options)
-        shape = args.shape or size
-        report = count(model, shape[0] if len(shape) == 1 else tuple(shape))
+        shape = tuple((args.shape * 2)[:2] if args.shape else size)
+        report = count(model, shape)
+        timed = timed_forward(args, shape) if args.latency else None
     console = Console()
     console.print(summary_table(args.source, report))
     if args.per_module:
         console.print(module_table(report, args.depth))
+    if timed:
+        spread = f'median of {timed.runs}, interquartile range {1000 * timed.interquartile_range:.3g} ms'
+        print(f'latency: {1000 * timed.median:.4g} ms for one image, {spread}; {timed.machine}')
+
+
+def timed_forward(args, size):
+    from mmfreq.analysis.count_subject import count_subject
+    from mmfreq.analysis.latency import latency
+
+    model, _ = count_subject(args.source, args.spectral, args.cfg_options, device='cpu')
+    return latency(model, size, args.device)
 
 
 if __name__ == '__main__':

@@ -40,7 +40,7 @@ def count(model: nn.Module, inputs: int | tuple[int, int] | Tensor | tuple[Tenso
     """
     tensors = as_tensors(inputs, channels)
     counter = CallCounter()
-    recipe = _Recipe(model)
+    recipe = CountedForward(model)
     with _eval_mode(model), _no_cached_bases(), _shapes_only(), plain_forms():
         state = {name: _fake(t) for name, t in (*recipe.named_parameters(), *recipe.named_buffers())}
         images = tuple(_fake(t) for t in tensors)
@@ -76,10 +76,10 @@ def two_stage_forward(model: nn.Module, images: Tensor) -> None:
         if not isinstance(heads, nn.ModuleList):
             heads, extractors = [heads], [extractors]
         for head, extractor in zip(heads, extractors):
-            head(images.new_empty(regions, extractor.out_channels, *extractor.roi_layers[0].output_size))
+            head(images.new_zeros(regions, extractor.out_channels, *extractor.roi_layers[0].output_size))
 
 
-class _Recipe(nn.Module):
+class CountedForward(nn.Module):
     """How a kind of model is run; a module, so that its parameters can be replaced for one call."""
 
     def __init__(self, model: nn.Module):

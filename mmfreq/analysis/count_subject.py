@@ -22,13 +22,16 @@ from mmfreq.registry import without_pretraining
 COCO_SCALE, COCO_SIZE = (1333, 800), (800, 1280)  # width and height at most; height and width counted
 
 
-def count_subject(source: str, spectral: str | None = None, cfg_options: dict | None = None) -> tuple[nn.Module, tuple[int, int]]:
-    """The model, on the meta device if its constructors allow it, and the (H, W) to count it at.
+def count_subject(
+    source: str, spectral: str | None = None, cfg_options: dict | None = None, device: str = 'meta'
+) -> tuple[nn.Module, tuple[int, int]]:
+    """The model, on the device if its constructors allow it, and the (H, W) to count it at.
 
     Args:
         source: name of an arch, or path of a config file.
         spectral: spectral backend of the backbone; None leaves the config's, or the default.
         cfg_options: changes to a config.
+        device: 'meta' for shapes alone; to run it, a real one.
 
     Raises:
         ValueError: neither an arch nor a file; a model without spectral layers where `spectral` is given.
@@ -36,7 +39,7 @@ def count_subject(source: str, spectral: str | None = None, cfg_options: dict | 
     if not Path(source).is_file():
         if source.endswith('.py'):
             raise ValueError(f'no config file {source}')
-        with torch.device('meta'):
+        with torch.device(device):
             model = build_classifier(source, **({'spectral': spectral} if spectral else {}))
         return model, (model.img_size, model.img_size)
     cfg = Config.fromfile(source)
@@ -48,13 +51,13 @@ def count_subject(source: str, spectral: str | None = None, cfg_options: dict | 
     scope = cfg.get('default_scope', 'mmengine')
     import_module(scope)
     with DefaultScope.overwrite_default_scope(scope):
-        model = _build(without_pretraining(cfg.model))
+        model = _build(without_pretraining(cfg.model), device)
     return model, _size(model, cfg, scope)
 
 
-def _build(cfg: dict) -> nn.Module:
+def _build(cfg: dict, device: str) -> nn.Module:
     try:
-        with torch.device('meta'):
+        with torch.device(device):
             return MODELS.build(cfg)
     except (RuntimeError, NotImplementedError):  # a constructor that reads values
         return MODELS.build(cfg)

@@ -51,6 +51,13 @@ def test_a_classification_config(get_flops):
     assert '1x3x256x256' in text and value(text, 'parameters') == '1.44 M'
 
 
+def test_latency_on_request(get_flops):
+    printed = get_flops('gfnet-h-micro', '--shape', 64, '--latency')
+    milliseconds, runs = re.search(r'latency: ([\d.]+) ms for one image, median of (\d+), .*cores?', printed).groups()
+    assert 0 < float(milliseconds) < 3000 and int(runs) > 1
+    assert 'latency' not in get_flops('gfnet-h-micro', '--shape', 64)
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
@@ -58,6 +65,7 @@ def test_a_classification_config(get_flops):
         (('configs/none.py',), 'no config file configs/none.py'),
         (('hornet-micro', '--shape', 0), 'must be the side of an image'),
         (('hornet-micro', '--shape', 16), '32x32'),
+        (('hornet-micro', '--shape', 64, '--latency', '--device', 'cuda:77'), 'no CUDA device'),
     ],
 )
 def test_mistakes_end_in_one_line(get_flops, args, message, capsys):
