@@ -76,7 +76,7 @@ setup(
     license_files=['LICENSE', 'NOTICE.md'],
     python_requires='>=3.10',
     packages=find_packages(include=['mmfreq', 'mmfreq.*']),
-    package_data={'mmfreq': ['**/*.txt', '**/*.json', '**/*.yml', '**/*.md']},
+    package_data={'mmfreq': ['**/*.txt', '**/*.json', '**/*.yml', '**/*.md', '**/*.html']},
     include_package_data=False,
     cmdclass={'build_py': BuildWithConfigs},
     # No OpenMMLab distribution here: a compiled mmcv, mmcv-lite and the OneDL forks share import names, and to require one

@@ -77,6 +77,10 @@ RULES = {
         {'torch', 'mmengine', 'yaml', 'rich'},
         {'zoo', 'engine', 'analysis', 'checkpoint', 'compat', 'models', 'registry', 'version'},
     ),
+    'mmfreq/demo/*': (
+        {'torch', 'mmengine', *PICTURES},
+        {'analysis', 'datasets', 'engine', 'layers', 'testing', 'demo'},
+    ),
     'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'checkpoint', 'integrations'}),
     'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'checkpoint', 'registry', 'testing'}),
 }
