@@ -1,6 +1,6 @@
 """What every test gets: two threads, fixed seeds and no default scope of another test.
 
-The `gpu` marker is skipped, with a count, where there is no CUDA device.
+The `gpu` marker is skipped, with a count, where there is no CUDA device; so are tests in a browser, by `tests/demo/conftest.py`.
 """
 
 import random
@@ -69,9 +69,11 @@ def pytest_collection_modifyitems(items):
 
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get('skipped', [])
-    count = sum('gpu: no CUDA device here' in str(report.longrepr) for report in skipped)
-    if count:
-        terminalreporter.write_line(f'{count} test(s) marked gpu did not run: no CUDA device here')
+    for kind, told in (('gpu: ', 'marked gpu'), ('browser: ', 'of the page in a browser')):
+        reasons = [str(report.longrepr[2]).removeprefix('Skipped: ') for report in skipped if isinstance(report.longrepr, tuple)]
+        reasons = [reason.removeprefix(kind) for reason in reasons if reason.startswith(kind)]
+        if reasons:
+            terminalreporter.write_line(f'{len(reasons)} test(s) {told} did not run: {reasons[0]}')
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,62 @@
+"""Learned filters as pictures: the colours are the values, and models without any say so."""
+
+import base64
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mmfreq
+from mmfreq.demo.filter_pictures import MAX_FILTERS, MAX_LAYERS, coloured, draw_filters
+
+
+def decode(address):
+    kind, _, data = address.partition(',')
+    assert kind == 'data:image/png;base64'
+    return cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_dark_is_low_bright_is_high_and_beyond_is_the_end():
+    picture = decode(coloured(np.array([[-1.0, 0.0, 1.0], [-9.0, np.nan, np.inf]]), -1, 1))
+    dark, middle, bright = picture[0].tolist()
+    assert dark == [68, 1, 84] and abs(np.subtract(bright, [253, 231, 37])).max() <= 1  # the ends of viridis
+    assert sum(dark) < sum(middle) < sum(bright)
+    assert picture[1].tolist() == [dark, dark, bright]
+
+
+def test_a_plain_filter_is_flat_in_frequency_and_a_point_in_space():
+    model = mmfreq.build_backbone('gfnet-h-micro')
+    layer = next(module for module in model.modules() if hasattr(module, 'stored'))
+    with torch.no_grad():
+        layer.stored.zero_()
+        layer.stored[..., 0, 0] = 1  # the identity, in the first channel alone
+    layer = draw_filters(model).layers[0]
+    first = next(one for one in layer['filters'] if one['index'] == 0)
+    height, width = layer['grid']
+    gain, kernel = decode(first['gain']), decode(first['kernel'])
+    assert gain.shape == (height, width, 3) and len(np.unique(gain.reshape(-1, 3), axis=0)) == 1
+    others = np.delete(kernel.reshape(-1, 3), height // 2 * width + width // 2, axis=0)
+    assert len(np.unique(others, axis=0)) == 1
+    assert kernel[height // 2, width // 2].sum() > others[0].sum()
+
+
+def test_few_layers_are_chosen_over_the_whole_depth():
+    told = draw_filters(mmfreq.build_backbone('dfformer-micro'))
+    assert 1 <= len(told.layers) <= min(MAX_LAYERS, told.count)
+    assert all(1 <= len(layer['filters']) <= min(MAX_FILTERS, layer['count']) for layer in told.layers)
+
+
+@pytest.mark.parametrize(('model', 'told'), [('affnet-micro', 'AFFNet stores no filters'), (None, 'Sequential has no layer')])
+def test_models_without_stored_filters_say_so(model, told):
+    drawn = draw_filters(mmfreq.build_backbone(model) if model else nn.Sequential(nn.Conv2d(3, 3, 7)))
+    assert drawn.note.startswith(told) and drawn.layers == [] and drawn.count == 0
+
+
+def test_filters_that_are_no_numbers_are_drawn_all_the_same():
+    model = mmfreq.build_backbone('hornet-micro')
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float('nan'))
+    assert draw_filters(model).layers

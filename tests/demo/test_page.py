@@ -1,0 +1,262 @@
+"""The page in a browser without a window: what a person does, and what is then on the screen.
+
+Every page here fails its test on an error in the console and on a request to another host.
+"""
+
+import re
+import time
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+
+from mmfreq.demo.samples import sample_scenes
+from mmfreq.demo.serve import make_server
+from mmfreq.demo.uploads import MAX_BYTES
+
+# a file dropped on an element, as a browser tells it
+DROP = """([selector, bytes, name]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([Uint8Array.from(bytes)], name));
+  for (const kind of ['dragover', 'drop']) {
+    document.querySelector(selector).dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer: transfer}));
+  }
+}"""
+# [width, height, colours as r,g,b,a with their counts] of a canvas
+COLOURS = """id => {
+  const canvas = document.getElementById(id);
+  const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  const counts = {};
+  for (let at = 0; at < data.length; at += 4) {
+    const key = data.slice(at, at + 4).join();
+    counts[key] = (counts[key] ?? 0) + 1;
+  }
+  return [canvas.width, canvas.height, counts];
+}"""
+
+
+class Screen:
+    """A page of the browser; `errors` and `requests` are what it complained of and asked for."""
+
+    def __init__(self, browser, server, **options):
+        self.server, self.errors, self.requests = server, [], []
+        self.page = browser.new_page(**options)
+        self.page.set_default_timeout(30_000)
+        self.page.on('console', lambda message: message.type == 'error' and self.errors.append(message.text))
+        self.page.on('pageerror', lambda error: self.errors.append(str(error)))
+        self.page.on('request', lambda request: self.requests.append(request.url))
+        self.page.goto(server.url)
+        self.until("document.getElementById('model').options.length > 0")
+
+    def until(self, expression, seconds=30):
+        """Waits for a condition. Playwright's own way evaluates strings in the page, which the page's policy forbids."""
+        deadline = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, expression
+            time.sleep(0.05)
+
+    def drop(self, data, name='picture.png'):
+        self.page.evaluate(DROP, ['#stage', list(data), name])
+
+    def pick(self, name):
+        self.page.select_option('#model', label=name)
+
+    def text(self, selector):
+        return self.page.inner_text(selector)
+
+    def classes(self):
+        """Name -> share in percent, waiting for a prediction."""
+        self.page.wait_for_selector('.class')
+        rows = self.page.locator('.class')
+        names, shares = rows.locator('.name').all_inner_texts(), rows.locator('.share').all_inner_texts()
+        return {name: float(re.search(r'([\d.]+) %', share)[1]) for name, share in zip(names, shares)}
+
+    def colours(self, canvas='masks'):
+        return self.page.evaluate(COLOURS, canvas)
+
+
+@pytest.fixture
+def screen(browser, server):
+    screen = Screen(browser, server)
+    yield screen
+    screen.page.close()
+    refused = 'Failed to load resource: the server responded with a status of 4'  # the browser's own note on an error we show
+    assert [error for error in screen.errors if not error.startswith(refused)] == []
+    hosts = {urlsplit(url).netloc for url in screen.requests if not url.startswith(('data:', 'blob:'))}
+    assert hosts == {urlsplit(server.url).netloc}
+
+
+@pytest.fixture(scope='module')
+def scene():
+    return sample_scenes()[0]
+
+
+def expected_colours(server, name, data):
+    """r,g,b,a -> pixels, by the API."""
+    key = next(key for key, source in server.models.sources.items() if source.name == name)
+    told = server.predict(key, data)
+    area = told['size'][0] * told['size'][1]
+    return {','.join(map(str, [*entry['colour'], 255])): round(entry['share'] * area) for entry in told['legend']}
+
+
+def test_a_dropped_picture_is_shown_predicted_and_explained(screen, scene):
+    assert screen.page.locator('#empty').is_visible()
+    screen.drop(scene)
+    classes = screen.classes()
+    assert len(classes) > 1 and sum(classes.values()) == pytest.approx(100, abs=0.5)
+    assert list(classes.values()) == sorted(classes.values(), reverse=True)
+    width, height, colours = screen.colours()
+    assert (width, height) == (240, 160) and colours == expected_colours(screen.server, 'iter_2.pth', scene)
+    assert not screen.page.locator('#empty').is_visible() and not screen.page.locator('#busy').is_visible()
+    width, height, colours = screen.colours('picture')
+    red, green, blue, _ = map(int, max(colours, key=colours.get).split(','))
+    image = cv2.imdecode(np.frombuffer(scene, np.uint8), cv2.IMREAD_COLOR)
+    assert (width, height) == (240, 160) and (image == [blue, green, red]).all(axis=2).any()
+    assert re.search(r'Picture 240 . 160 pixels\s+[\d.]+ (ms|s) on cpu', screen.text('#facts'))
+
+
+def test_a_scene_and_a_chosen_file_do_the_same(screen, scene):
+    screen.page.click('#samples button:first-child')
+    classes = screen.classes()
+    assert screen.page.get_attribute('#samples button:first-child', 'aria-pressed') == 'true'
+    screen.page.click('#samples button:last-child')
+    screen.until("document.querySelector('#picture').getAttribute('aria-label') === 'Scene 4'")
+    assert screen.classes() != classes
+    screen.page.set_input_files('#file', files=[{'name': 'x.png', 'mimeType': 'image/png', 'buffer': scene}])
+    screen.until("document.querySelector('#picture').getAttribute('aria-label') === 'x.png'")
+    assert screen.classes() == classes
+
+
+def test_the_slider_fades_the_overlay_without_asking_again(screen, scene):
+    screen.drop(scene)
+    screen.classes()
+    screen.page.wait_for_selector('#layers[data-done]')
+    asked = len(screen.requests)
+    opacity = "getComputedStyle(document.getElementById('masks')).opacity"
+    for key, value in (('Home', '0'), ('End', '1')):
+        screen.page.press('#opacity', key)
+        screen.until(f"{opacity} === '{value}'")
+    assert screen.text('#opacity-told') == '100 %' and len(screen.requests) == asked
+
+
+def test_a_class_lights_up_under_the_pointer_by_key_and_stays_when_clicked(screen, scene):
+    def lit():
+        return {colour for colour in screen.colours()[2] if colour.endswith(',255')}
+
+    screen.drop(scene)
+    screen.classes()
+    everything = lit()
+    screen.page.hover('.class >> nth=1')
+    assert len(lit()) == 1 < len(everything)
+    screen.page.mouse.move(1, 1)
+    assert lit() == everything
+    screen.page.focus('.class >> nth=0')
+    screen.page.keyboard.press('Enter')
+    screen.page.mouse.move(1, 1)
+    screen.page.focus('#opacity')
+    assert len(lit()) == 1 and screen.page.get_attribute('.class >> nth=0', 'aria-pressed') == 'true'
+    screen.page.click('.class >> nth=0')
+    screen.page.focus('#opacity')
+    screen.page.mouse.move(1, 1)
+    assert lit() == everything
+
+
+def test_the_filters_are_pictures_of_the_models_layers(screen):
+    screen.page.wait_for_selector('#layers[data-done]')
+    layers = screen.page.locator('.layer')
+    assert layers.count() == 3 and 'backbone.stages.2.0' in layers.first.inner_text()
+    images = screen.page.locator('.layer img')
+    assert images.count() == 3 * 2 * 8
+    assert images.evaluate_all('all => all.every(one => one.complete && one.naturalWidth > 1 && one.alt)')
+
+
+def test_detections_have_boxes_and_a_score_to_choose(screen, scene):
+    screen.pick('epoch_1.pth')
+    screen.until("document.getElementById('filters-told').textContent.startsWith('AFFNet stores no filters')")
+    screen.drop(scene)
+    screen.page.wait_for_selector('#threshold-row:not([hidden])')
+    screen.page.press('#threshold', 'Home')
+    assert screen.page.locator('.box').count() == 6
+    classes = screen.classes()
+    assert set(screen.page.locator('.box span').all_inner_texts()) and all(share > 0 for share in classes.values())
+    screen.page.press('#threshold', 'End')
+    assert screen.page.locator('.box').count() == 0 and 'Nothing with that score' in screen.text('#legend')
+
+
+def test_another_checkpoint_is_another_prediction_and_a_damaged_one_says_so(screen, scene):
+    screen.drop(scene)
+    screen.classes()
+    screen.pick('iter_1.pth')
+    screen.page.wait_for_selector('#error:not([hidden])')
+    assert 'iter_1.pth' in screen.text('#error') and screen.page.locator('.class').count() == 0
+    assert screen.colours()[2] == {'0,0,0,0': 1}
+    screen.pick('iter_2.pth')
+    assert screen.classes() and not screen.page.locator('#error').is_visible()
+
+
+def test_what_is_no_picture_and_what_is_too_large_is_told(screen, scene):
+    screen.drop(b'hello', 'letter.png')
+    screen.page.wait_for_selector('#error:not([hidden])')
+    assert 'not a picture' in screen.text('#error') and screen.page.locator('#empty').is_visible()
+    asked = len(screen.requests)
+    big = f'new File([new Uint8Array({MAX_BYTES + 1})], "big.png")'
+    screen.page.evaluate(f'choose({big}, "big.png")')
+    assert 'too large' in screen.text('#error') and 'at most 24.0 MB' in screen.text('#error')
+    assert not any('predict' in url for url in screen.requests[asked:])
+    screen.drop(scene)
+    assert screen.classes() and not screen.page.locator('#error').is_visible()
+
+
+def test_a_page_without_checkpoints_says_what_to_do(browser, tmp_path, scene):
+    from threading import Thread
+
+    with make_server(folders=[tmp_path], port=0) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        screen = Screen(browser, server)
+        assert 'quickstart.sh' in screen.text('#note') and 'untrained' in screen.text('#where')
+        screen.drop(scene)
+        assert screen.classes() and screen.errors == []
+        screen.page.close()
+        server.shutdown()
+
+
+def test_nothing_is_wider_than_the_window(screen, scene):
+    screen.drop(scene)
+    screen.classes()
+    screen.page.wait_for_selector('#layers[data-done]')
+    for width in (400, 900, 1400):
+        screen.page.set_viewport_size({'width': width, 'height': 800})
+        assert screen.page.evaluate('document.documentElement.scrollWidth') <= width
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_text_can_be_read(browser, server, scheme):
+    """Contrast of 4.5 : 1 at least, WCAG's AA, for every colour of text on the ground that it stands on."""
+    screen = Screen(browser, server, color_scheme=scheme)
+    pairs = (
+        ('ink', 'card'),
+        ('ink', 'page'),
+        ('ink', 'sunk'),
+        ('soft', 'card'),
+        ('soft', 'sunk'),
+        ('accent', 'card'),
+        ('accent', 'tint'),
+    )
+    pairs += (('bad', 'bad-tint'), ('warn', 'warn-tint'))
+    probe = """name => {
+      const node = document.body.appendChild(document.createElement('i'));
+      node.style.color = `var(--${name})`;
+      const found = getComputedStyle(node).color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+      node.remove();
+      return found;
+    }"""
+
+    def luminance(name):
+        values = np.array(screen.page.evaluate(probe, name)) / 255
+        return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    for pair in pairs:
+        dark, bright = sorted(map(luminance, pair))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, pair
+    screen.page.close()
