@@ -19,8 +19,8 @@ def answer(predictor: Predictor, image: np.ndarray) -> dict:
     """What `predictor` says of `image` (H, W, 3) uint8 BGR: the fields `task`, `size` and `legend`, and
 
     - segmentation: `labels`, H * W ids row by row; the legend has `share` of the area, largest first, and only what occurs;
-    - detection: `detections`, the best first, each with `label`, `score`, `box` [x1, y1, x2, y2] and `mask`, null or
-      [x, y, width, height] of the smallest rectangle around it with `plane`, its bytes 0 and 1. The legend has every class found.
+    - detection: `detections`, the best first, each with `label`, `score`, `box` [x1, y1, x2, y2] and `mask`: null, or
+      `rectangle`, the smallest [x, y, width, height] around it, and in that `plane`, bytes 0 and 1. The legend has what was found.
 
     Raises:
         UserError: more than 256 classes.

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mmfreq.demo.answers import plane
 from mmfreq.demo.samples import sample_scenes
 from mmfreq.demo.serve import make_server
 from mmfreq.demo.uploads import MAX_BYTES
@@ -182,6 +183,30 @@ def test_detections_have_boxes_and_a_score_to_choose(screen, scene):
     assert set(screen.page.locator('.box span').all_inner_texts()) and all(share > 0 for share in classes.values())
     screen.page.press('#threshold', 'End')
     assert screen.page.locator('.box').count() == 0 and 'Nothing with that score' in screen.text('#legend')
+
+
+def test_masks_cover_what_they_cover_and_the_best_lies_on_top(screen, server, scene, monkeypatch):
+    def one(label, score, rectangle, mask):
+        left, top, width, height = rectangle
+        box = [left, top, left + width, top + height]
+        return {'label': label, 'score': score, 'box': box, 'mask': {'rectangle': rectangle, 'plane': plane(mask)}}
+
+    best, other = np.ones((4, 10), np.uint8), np.ones((6, 10), np.uint8)
+    best[0] = 0  # 30 pixels, of which 20 lie on the 60 of the other
+    legend = [{'id': 0, 'name': 'a', 'colour': [255, 0, 0]}, {'id': 1, 'name': 'b', 'colour': [0, 0, 255]}]
+    told = {
+        'task': 'detection',
+        'size': [240, 160],
+        'picture': [240, 160],
+        'seconds': {'load': None, 'predict': 0.1},
+        'legend': legend,
+    }
+    told['detections'] = [one(0, 0.9, [0, 0, 10, 4], best), one(1, 0.6, [0, 2, 10, 6], other)]
+    monkeypatch.setattr(server, 'predict', lambda key, data: told)
+    screen.drop(scene)
+    assert screen.classes() == {'b': 0.2, 'a': 0.1}  # of 38400 pixels
+    _, _, colours = screen.colours()
+    assert colours == {'0,0,0,0': 240 * 160 - 70, '255,0,0,255': 30, '0,0,255,255': 40}
 
 
 def test_another_checkpoint_is_another_prediction_and_a_damaged_one_says_so(screen, scene):
