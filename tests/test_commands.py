@@ -13,6 +13,7 @@ command, those within sentences and in the READMEs of configs/ too, must name to
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import io
 import json
 import logging
@@ -77,16 +78,6 @@ def last_checkpoint(command):
             shutil.copy((Path(name).parent / 'last_checkpoint').read_text().strip(), name)
 
 
-def random_weights(command):
-    """A file of weights for each that the command names, of the config or arch before it."""
-    from mmfreq.engine.subjects import load_subject
-
-    for source, name in zip(command.words, command.words[1:]):
-        if name.endswith(('.pth', '.pt')) and not Path(name).exists():
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            torch.save({'state_dict': load_subject(source).model.state_dict()}, name)
-
-
 @dataclass(frozen=True)
 class Run:
     """How commands that match a pattern are run.
@@ -114,6 +105,8 @@ RUNS = (
     Run('python tools/train.py configs/det/*_fruits-nuts-*', SHORT_EPOCHS, (fruits_nuts,)),
     Run('python tools/test.py configs/* work_dirs/*', NO_WORKERS, (last_checkpoint,)),
     Run('python tools/infer.py configs/* work_dirs/*', needs=(last_checkpoint,)),
+    Run('python tools/few_gpus.py configs/upernet_hornet_ade20k.py *'),
+    Run('python tools/export_onnx.py *-micro *'),
     Run('python tools/reproduce.py --list'),
     Run('python tools/reproduce.py --audit', '--filter affnet-t_*'),
     Run('python tools/reproduce.py --filter toy'),
@@ -250,6 +243,13 @@ def module_of(words):
     return script(words[1]), list(words[2:])
 
 
+def call(function, arguments):
+    """`main` or `parse_args` of a script, some of which only read the command line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['a script', *arguments])
+        return function(arguments) if inspect.signature(function).parameters else function()
+
+
 def run(command, row):
     """Run a command in this process, in the current folder; the exit status must be 0."""
     for make in row.needs:
@@ -257,8 +257,8 @@ def run(command, row):
     module, arguments = module_of(command.words)
     sink = io.StringIO()
     try:
-        with contextlib.redirect_stdout(sink):
-            status = module.main([*arguments, *shlex.split(row.more)])
+        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            status = call(module.main, [*arguments, *shlex.split(row.more)])
     except SystemExit as end:
         status = end.code
     assert not status, f'{command}: ended with {status}\n{sink.getvalue()[-2000:]}'
@@ -383,7 +383,7 @@ def problem_of_arguments(module, arguments):
     in_part = parse is None or '...' in arguments
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-            (parse or module.main)(['--help'] if in_part else arguments)
+            call(parse or module.main, ['--help'] if in_part else arguments)
     except SystemExit as end:
         if end.code:
             return told.getvalue().strip().splitlines()[-1]

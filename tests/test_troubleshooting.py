@@ -1,0 +1,713 @@
+"""What docs/troubleshooting.md says is so: its errors are brought about, its messages are given, what is said to work works.
+
+Each heading of the page has one function here, decorated with it. It returns a pair of texts: the error without mmfreq (None: it
+cannot be had here, and the page must say so) and mmfreq's message (None: there is none, and the function has shown that what failed
+works, or that the remedy does). Both are compared with the blocks under the heading.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+import mmfreq
+from mmfreq.compat.facts import Facts
+from mmfreq.compat.stack import judge, mend
+
+ROOT = Path(mmfreq.__file__).resolve().parents[1]
+PAGE = (ROOT / 'docs' / 'troubleshooting.md').read_text(encoding='utf-8')
+ENTRY = re.compile(r'^### (?P<title>.+)\n(?P<body>(?:(?!^##).*\n?)*)', re.MULTILINE)
+TEXT = re.compile(r'^```text\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+NOT_HERE = 'not brought about by the tests'
+ON_A_GPU = 'Shown by the tests where there is a GPU'
+
+ENTRIES = {found['title']: found['body'] for found in ENTRY.finditer(PAGE)}
+SHOWN = {}  # title -> (function, marks)
+
+
+def shows(title, *marks):
+    """Decorator: the function brings about what stands under a heading."""
+
+    def register(function):
+        assert title not in SHOWN, title
+        SHOWN[title] = (function, marks)
+        return function
+
+    return register
+
+
+def holds(text, line):
+    """Whether a line of the page is found in a text; white space does not matter, `...` is anything."""
+    squeezed = ' '.join(text.split())
+    return re.search('.*?'.join(re.escape(' '.join(part.split())) for part in line.split('...')), squeezed) is not None
+
+
+def blocks_of(title):
+    """(error, message) under a heading as lists of lines; an entry in which nothing is said has no error."""
+    blocks = [found.splitlines() for found in TEXT.findall(ENTRIES[title])]
+    silent = PAGE.index(f'### {title}\n') > PAGE.index('## Nothing is said')
+    return ([[], *blocks] if silent else blocks) + [[]] * (2 - silent - len(blocks))
+
+
+# How errors are had
+
+
+def error_of(function, *args, **kwargs):
+    """An error as Python prints it at the end of a traceback."""
+    try:
+        function(*args, **kwargs)
+    except BaseException as error:
+        kind = type(error)
+        name = (
+            kind.__name__ if kind.__module__ in ('builtins', 'mmfreq.compat.mmcv_missing') else f'{kind.__module__}.{kind.__name__}'
+        )
+        return f'{name}: {error}' if str(error) else name
+    raise AssertionError('no error')
+
+
+WITHOUT = {
+    'ext': 'import mmcv.ops',
+    'mmcv 2.2': "mmcv.__version__ = '2.2.0'\nimport mmseg",
+    'base': "Config.fromfile(r'{folder}/inherits.py')",
+    'load': "torch.load(r'{folder}/mmengine.pth')",
+    'find_loader': 'import pkgutil\ndel pkgutil.find_loader\nfrom mmcv.utils.ext_loader import check_ops_exist\ncheck_ops_exist()',
+    'pkg_resources': 'sys.meta_path.insert(0, NoPkgResources)\nsys.modules.pop("pkg_resources", None)\nis_installed("mmcv")',
+}
+PROCESS = """
+import json, sys, warnings
+warnings.simplefilter('ignore')
+import mmcv, torch
+from mmengine.config import Config
+from mmengine.utils import is_installed
+
+class NoPkgResources:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == 'pkg_resources':
+            raise ModuleNotFoundError("No module named 'pkg_resources'")
+
+told = {}
+for name, code in json.loads(sys.argv[1]).items():
+    try:
+        exec(code)
+    except BaseException as error:
+        kind = type(error)
+        told[name] = f'{kind.__module__}.'.replace('builtins.', '') + f'{kind.__name__}: {error}'
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Where this module's files are: toy data, configs, checkpoints."""
+    from mmengine.logging import HistoryBuffer
+
+    from mmfreq.datasets.toy import write_toy_ade20k, write_toy_coco
+    from mmfreq.testing.toy_segmentation import write_toy_config
+
+    folder = tmp_path_factory.mktemp('troubles')
+    write_toy_ade20k(folder / 'data', train=4, val=2, size=(64, 64))
+    write_toy_coco(folder / 'coco', train=2, val=2)
+    write_toy_config(folder / 'toy.py', folder / 'data')
+    (folder / 'inherits.py').write_text("_base_ = 'mmfreq::seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'\n")
+    torch.save({'message_hub': {'loss': HistoryBuffer([1.0], [1])}, 'lr': np.float64(1)}, folder / 'mmengine.pth')
+    torch.save({'layer1.0.conv1.weight': torch.ones(1)}, folder / 'resnet.pth')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def without_mmfreq(folder):
+    """Name -> error of each of `WITHOUT`, all in one fresh process that cannot know mmfreq."""
+    codes = {name: code.replace('{folder}', str(folder)) for name, code in WITHOUT.items()}
+    command = [sys.executable, '-c', PROCESS, json.dumps(codes)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told.keys() == WITHOUT.keys()
+    return told
+
+
+@pytest.fixture
+def here(folder, without_mmfreq, tmp_path, monkeypatch):
+    """What a function gets to bring about its error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+
+    class Here:
+        files = folder
+        raw = without_mmfreq
+        config = str(folder / 'toy.py')
+        patch = monkeypatch
+
+    return Here
+
+
+def doctors_word(name, **facts):
+    """What the doctor says of a package in an environment with these facts."""
+    versions = {'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0', 'mmsegmentation': '1.2.2'} | facts.pop('versions', {})
+    findings = judge(Facts(**{'python': '3.11.7', **facts}, versions={key: value for key, value in versions.items() if value}))
+    (found,) = (finding for finding in findings if finding.name == name and finding.verdict == 'fail')
+    return found.what, mend(findings)
+
+
+def runner(config, **options):
+    """mmengine's own Runner for a config, without what our tools add."""
+    from mmengine.runner import Runner
+
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict({'work_dir': 'raw', 'model.decode_head.norm_cfg.type': 'BN', **options})
+    return Runner.from_cfg(cfg)
+
+
+def refusal(config, **options):
+    """Our message where training is started from Python."""
+    from mmfreq.engine.launch import train
+
+    return error_of(train, config, work_dir='ours', cfg_options=options)
+
+
+def in_one_process_group(function):
+    """Call a function in a process group of one process on the CPU."""
+    import torch.distributed as dist
+
+    with contextlib.suppress(OSError):
+        Path('group').unlink()
+    dist.init_process_group('gloo', init_method=f'file://{Path("group").absolute()}', rank=0, world_size=1)
+    try:
+        return function()
+    finally:
+        dist.destroy_process_group()
+
+
+@cache
+def tool(name):
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / 'tools'))
+
+
+# Installing and importing
+
+
+@shows('mmcv._ext is missing')
+def missing_ext(here):
+    import mmdet.models  # noqa: F401
+    import mmseg.models  # noqa: F401
+    from mmcv.ops import nms
+
+    assert len(nms(torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8]]), torch.tensor([0.9, 0.8]), 0.5)[0]) == 1
+    return here.raw['ext'], None
+
+
+@shows('An operator of mmcv is missing')
+def missing_operator(here):
+    from mmcv.ops import carafe
+
+    from mmfreq.compat.finder import using_fallback
+
+    if not using_fallback():
+        pytest.skip('a compiled mmcv is installed')
+    return error_of(carafe, torch.zeros(1, 4, 2, 2), torch.zeros(1, 25, 4, 4), 5, 1, 2), None
+
+
+@shows('MMCV is used but incompatible')
+def wrong_mmcv(here):
+    what, command = doctors_word('mmcv x mmdet', versions={'mmcv': '2.2.0', 'mmcv-lite': ''})
+    assert 'uninstall -y mmcv ' in command and 'mmcv-lite==2.1.0' in command
+    return here.raw['mmcv 2.2'], what
+
+
+@shows('pkg_resources is missing')
+def no_pkg_resources(here):
+    what, command = doctors_word('setuptools', failures={'pkg_resources': 'ModuleNotFoundError'})
+    assert '"setuptools<81"' in command
+    return here.raw['pkg_resources'], what
+
+
+@shows('torch and torchvision are of different builds')
+def other_torchvision(here):
+    failure = 'operator torchvision::nms does not exist'
+    (Path.cwd() / 'torchvision.py').write_text(f'raise RuntimeError({failure!r})\n')
+    code = f'import sys\nsys.path[:0] = [".", {str(ROOT)!r}]\nimport mmfreq, mmcv.ops'
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert failure in done.stderr
+    _, command = doctors_word('torchvision', versions={'torchvision': '0.29.2'}, failures={'torchvision': failure})
+    assert 'install --force-reinstall torch torchvision' in command
+    return None, done.stderr
+
+
+@shows('Adafactor is already registered')
+def adafactor(here):
+    what, command = doctors_word('mmengine x torch', versions={'mmengine': '0.10.5', 'torch': '2.15.0'})
+    assert 'mmengine==0.10.7' in command
+    from mmengine.registry import OPTIMIZERS
+
+    assert 'TorchAdafactor' in OPTIMIZERS  # the name that newer versions give PyTorch's
+    return None, what
+
+
+@shows('pkgutil has no find_loader')
+def find_loader(here):
+    return here.raw['find_loader'], doctors_word('python', python='3.14.0')[0]
+
+
+@shows('A module was compiled using NumPy 1.x')
+def numpy_two(here):
+    for name in ('mmcv.ops', 'mmdet.models', 'mmseg.models', 'pycocotools.mask', 'cv2', 'matplotlib'):
+        importlib.import_module(name)
+    return None, None
+
+
+@shows('numpy has no attribute float')
+def numpy_float(here):
+    for name in ('mmcv/ops/pixel_group.py', 'mmdet/evaluation/functional/ytviseval.py'):
+        library = Path(importlib.import_module(name.partition('/')[0]).__file__).parents[1]
+        assert re.search(r'np\.float\b', (library / name).read_text()), name
+    return error_of(getattr, np, 'float'), None
+
+
+# Configs
+
+
+@shows('A class is not in the registry')
+def not_in_the_registry(here):
+    from mmseg.registry import MODELS as MMSEG_MODELS
+
+    for scope in ('mmseg', 'mmdet', 'mmpretrain'):
+        with DefaultScope.overwrite_default_scope(scope):
+            assert type(MODELS.build(dict(type='mmfreq.HorNet', arch='hornet-micro'))).__name__ == 'HorNet'
+            assert 'mmfreq.Hornet is not in the' in error_of(MODELS.build, dict(type='mmfreq.Hornet'))
+    return error_of(MMSEG_MODELS.build, dict(type='HorNet')), None
+
+
+@shows('mmengine does not support to load mmfreq config')
+def config_by_name(here):
+    import mmfreq.registry  # noqa: F401
+
+    assert Config.fromfile(here.files / 'inherits.py').model.type == 'EncoderDecoder'
+    return here.raw['base'], None
+
+
+@shows('An unexpected keyword argument')
+def keyword(here):
+    from mmfreq.engine.launch import load_config
+
+    path = Path('fpn.py')
+    path.write_text("_base_ = 'mmseg::_base_/models/fpn_r50.py'\n")
+    options = {'model.backbone.type': 'mmfreq.HorNet', 'model.backbone.arch': 'hornet-micro'}
+    assert 'depth' not in load_config(path, options).model.backbone
+    replaced = "model = dict(backbone=dict(_delete_=True, type='mmfreq.HorNet', arch='hornet-micro'))\n"
+    Path('whole.py').write_text(path.read_text() + replaced)
+    Path('merged.py').write_text(path.read_text() + replaced.replace('_delete_=True, ', ''))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        MODELS.build(Config.fromfile('whole.py').model.backbone)
+        return error_of(MODELS.build, Config.fromfile('merged.py').model.backbone), None
+
+
+@shows('NotImplementedError without a word')
+def layer_decay(here):
+    from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+    from mmseg.engine.optimizers import LearningRateDecayOptimizerConstructor
+
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
+    (written,) = re.findall(r'^```python\n(.*?)^```$', ENTRIES['NotImplementedError without a word'], re.MULTILINE | re.DOTALL)
+    exec(written, space := {})
+    ours = space['optim_wrapper']
+    model = nn.Module()
+    model.backbone = mmfreq.build_backbone('hornet-micro')
+    built = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(type=ours['constructor'], optim_wrapper_cfg=wrapper, paramwise_cfg=ours['paramwise_cfg'])
+    )(model)
+    assert len({group['lr'] for group in built.optimizer.param_groups}) == 6  # stem, four stages, norms
+    raw = error_of(LearningRateDecayOptimizerConstructor(wrapper, ours['paramwise_cfg']), model)
+    assert raw == 'NotImplementedError'  # and not a word
+    return raw, None
+
+
+# Data and labels
+
+
+@shows('The data are not there')
+def missing_data(here):
+    where = {'train_dataloader.dataset.data_root': 'nowhere'}
+    return error_of(runner(here.config, **where).train), refusal(here.config, **where)
+
+
+def unshifted(here):
+    """Options with which the labels of the toy set are 0..6 for a head of six classes."""
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+    plain = dict(type='BaseSegDataset', img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=False, pipeline=load)
+    return {f'train_dataloader.dataset.{key}': value for key, value in plain.items()} | {'train_dataloader.sampler.shuffle': False}
+
+
+@shows('A target is out of bounds')
+def wrong_labels(here):
+    return error_of(runner(here.config, **unshifted(here)).train), refusal(here.config, **unshifted(here))
+
+
+@shows('The dataset has more classes than the head')
+def few_classes(here):
+    few = {'model.decode_head.num_classes': 4, 'train_dataloader.sampler.shuffle': False}
+    return error_of(runner(here.config, **few).train), refusal(here.config, **few)
+
+
+@shows('Images of other channels')
+def channels(here):
+    four = torch.zeros(2, 4, 64, 64)
+    ours = error_of(mmfreq.build_backbone('hornet-micro'), four)
+    guard = refusal(here.config, **{'model.backbone.in_channels': 4})
+    assert re.search(r'train_\d+\.jpg has 3 channels and the model takes in_channels=4', guard)
+    return error_of(nn.Conv2d(3, 8, 3), four[:, :, :9, :9]), ours
+
+
+@shows('Nothing to concatenate')
+def no_images(here):
+    from mmdet.datasets import CocoDataset
+
+    folder = here.files / 'coco'
+    table = json.loads((folder / 'annotations/instances_train2017.json').read_text())
+    names = tuple(category['name'] for category in table['categories'])
+    data = dict(
+        ann_file=str(folder / 'annotations/instances_train2017.json'),
+        data_prefix=dict(img=str(folder / 'train2017/')),
+        filter_cfg=dict(filter_empty_gt=True),
+        pipeline=[],
+    )
+    assert len(CocoDataset(**data, metainfo=dict(classes=names))) == 2
+    return error_of(CocoDataset, **data), None
+
+
+@shows("Images of another size than the model's")
+def sizes(here):
+    with torch.no_grad():
+        for arch in (arch for arch in mmfreq.list_archs() if 'micro' in arch):
+            for size in ((256, 256), (32, 45)):
+                assert mmfreq.build_backbone(arch).eval()(torch.zeros(1, 3, *size))
+    return None, None
+
+
+# Checkpoints
+
+
+@shows('Weights only load failed, for a checkpoint of mmengine')
+def own_checkpoint(here):
+    import mmfreq.registry  # noqa: F401
+
+    assert torch.load(here.files / 'mmengine.pth', weights_only=True)['message_hub']['loss'].current() == 1
+    return here.raw['load'], None
+
+
+class OfAProject:
+    """A class that no list allows."""
+
+
+@shows('Weights only load failed, for another file')
+def foreign_checkpoint(here):
+    torch.save({'state_dict': {}, 'options': OfAProject()}, 'foreign.pth')
+    ours = error_of(mmfreq.load_weights, mmfreq.build_backbone('hornet-micro'), 'foreign.pth')
+    assert f'{OfAProject.__module__}.OfAProject' in ours
+    return error_of(torch.load, 'foreign.pth', weights_only=True), ours
+
+
+@shows('A truncated file')
+def truncated(here):
+    whole = (here.files / 'resnet.pth').read_bytes()
+    raw = []
+    for length in (len(whole) // 2, 0):
+        Path('short.pth').write_bytes(whole[:length])
+        raw.append(error_of(torch.load, 'short.pth', weights_only=False))
+        ours = error_of(mmfreq.load_weights, mmfreq.build_backbone('hornet-micro'), 'short.pth')
+        assert f'({length} bytes)' in ours
+    return '\n'.join(raw), ours
+
+
+@shows('The model and loaded state dict do not match exactly')
+def another_network(here):
+    from mmengine.runner import load_checkpoint
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        load_checkpoint(nn.Conv2d(1, 1, 1), str(here.files / 'resnet.pth'), logger=None)
+    return said.getvalue(), refusal(here.config, load_from=str(here.files / 'resnet.pth'))
+
+
+@shows('Size mismatch of a filter')
+def other_grid(here):
+    from mmpretrain.models.backbones.hornet import GlobalLocalFilter
+
+    small, large = (mmfreq.build_backbone('hornet-micro', img_size=size) for size in (224, 384))
+    report = mmfreq.load_weights(large, small.state_dict())
+    assert report.resized and 'resized stages.2.0.gnconv.dwconv.complex_weight' in str(report)
+    large.load_state_dict(small.state_dict())
+    stock = GlobalLocalFilter(8, h=24, w=13)
+    return error_of(stock.load_state_dict, GlobalLocalFilter(8, h=14, w=8).state_dict()), None
+
+
+@shows('No checkpoint to resume')
+def nothing_to_resume(here):
+    from mmengine.runner import find_latest_checkpoint
+
+    from mmfreq.engine.launch import prepare_train
+
+    Path('ours').mkdir()
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert find_latest_checkpoint('ours') is None
+    return said.getvalue(), error_of(prepare_train, here.config, work_dir='ours', resume='latest')
+
+
+# Training
+
+
+@shows('SyncBatchNorm wants a GPU')
+def sync_norm(here):
+    from mmfreq.engine.launch import prepare_train
+
+    raw = in_one_process_group(lambda: error_of(nn.SyncBatchNorm(3), torch.zeros(2, 3, 4, 4)))
+    assert Config.fromfile(here.config).model.decode_head.norm_cfg.type == 'SyncBN'
+    assert prepare_train(here.config, work_dir='ours').model.decode_head.norm_cfg.type == 'BN'
+    return raw, None
+
+
+@shows('Mixed precision wants a GPU')
+def amp(here):
+    from mmengine.optim import AmpOptimWrapper
+
+    from mmfreq.engine.launch import prepare_train
+
+    here.patch.setattr('mmfreq.engine.machine.has_amp_device', lambda: False)
+    for name in ('cuda', 'npu', 'mlu', 'musa'):
+        here.patch.setattr(f'mmengine.optim.optimizer.amp_optimizer_wrapper.is_{name}_available', lambda: False)
+    cfg = prepare_train(here.config, work_dir='ours', cfg_options={'optim_wrapper.type': 'AmpOptimWrapper'})
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    raw = error_of(AmpOptimWrapper, optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1))
+    return raw, error_of(prepare_train, here.config, work_dir='ours', amp=True)
+
+
+@shows('DistributedDataParallel and device ids')
+def device_ids(here):
+    from mmfreq.engine.machine import fit_processes
+
+    here.patch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = Config.fromfile(here.config)
+    fit_processes(cfg, 'pytorch')
+    assert cfg.model_wrapper_cfg.device_ids is None and cfg.env_cfg.dist_cfg.backend == 'gloo'
+    return in_one_process_group(lambda: error_of(nn.parallel.DistributedDataParallel, nn.Linear(1, 1), device_ids=[0])), None
+
+
+@shows('persistent_workers')
+def workers(here):
+    from mmfreq.engine.launch import prepare_train
+
+    options = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': True}
+    assert not prepare_train(here.config, work_dir='ours', cfg_options=options).train_dataloader.persistent_workers
+    return error_of(torch.utils.data.DataLoader, [1], persistent_workers=True), None
+
+
+@shows('Expected to have finished reduction')
+def unused(here):
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(1, 1), nn.Linear(1, 1)
+
+        def forward(self, x):
+            return self.used(x)
+
+    def two_steps(model, x):
+        model = nn.parallel.DistributedDataParallel(model)
+        for _ in range(2):
+            out = model(x)
+            (out if torch.is_tensor(out) else out[-1] + out[0].mean()).sum().backward()
+
+    ours = mmfreq.build_backbone('hornet-micro', out_indices=(0, 2))
+    in_one_process_group(lambda: two_steps(ours, torch.rand(1, 3, 64, 64)))
+    return in_one_process_group(lambda: error_of(two_steps, Unused(), torch.ones(1, 1))), None
+
+
+@shows('cuFFT in half precision', pytest.mark.gpu)
+def cufft(here):
+    from mmfreq.layers import GlobalFilter
+
+    layer = GlobalFilter(8, 7).cuda()
+    x = torch.rand(1, 8, 7, 7, device='cuda')
+    for value in (layer.half()(x.half()), layer.bfloat16()(x.bfloat16())):
+        assert value.isfinite().all()
+    return error_of(torch.fft.rfft2, x.half()), None
+
+
+@shows('Unsupported dtype in a Fourier transform')
+def dtypes(here):
+    raw = []
+    for dtype in (torch.half, torch.bfloat16):
+        model = mmfreq.build_backbone('hornet-micro').eval().to(dtype)
+        with torch.no_grad():
+            assert all(out.dtype == dtype and out.isfinite().all() for out in model(torch.rand(1, 3, 64, 64, dtype=dtype)))
+        raw.append(error_of(torch.fft.rfft2, torch.zeros(1, 1, 8, 8, dtype=dtype)))
+    return '\n'.join(raw), None
+
+
+@shows('The loss is NaN')
+def not_a_number(here):
+    from mmdet.engine.hooks import CheckInvalidLossHook
+
+    from mmfreq.layers import GlobalFilter
+
+    class Runner:
+        iter = 0
+        logger = logging.getLogger('troubles')
+
+    said = io.StringIO()
+    Runner.logger.addHandler(handler := logging.StreamHandler(said))
+    Runner.logger.setLevel(logging.INFO)
+    error_of(CheckInvalidLossHook(1).after_train_iter, Runner, 0, outputs=dict(loss=torch.tensor(float('nan'))))
+    Runner.logger.removeHandler(handler)
+    x = torch.full((1, 4, 64, 64), 100.0)
+    assert torch.view_as_real(torch.fft.rfft2(x)).half().isinf().any()
+    layer = GlobalFilter(4, 64)
+    with torch.autocast('cpu', torch.float16):
+        assert layer(x.half()).isfinite().all()
+    for named in ('configs/_base_/datasets/fruits_nuts.py', 'configs/seg/hornet/hornet-small-7x7_horfpn-gf-upernet*.py'):
+        text = next(ROOT.glob(named)).read_text()
+        assert ('FilterAnnotations' if 'fruits' in named else 'clip_grad') in text
+    return said.getvalue(), None
+
+
+@shows('Out of memory', pytest.mark.gpu)
+def out_of_memory(here):
+    return error_of(torch.empty, 2**50, device='cuda'), None
+
+
+# Export and compilation
+
+
+@shows('ONNX has no rfft2')
+def onnx(here):
+    from mmfreq.layers import GlobalFilter
+
+    def export(spectral):
+        layer = GlobalFilter(4, 8, spectral=spectral).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            torch.onnx.export(layer, torch.zeros(1, 4, 8, 8), io.BytesIO(), opset_version=17, dynamo=False)
+
+    pytest.importorskip('onnx')
+    export('matmul')
+    return error_of(export, 'fft'), None
+
+
+@shows('torch.compile and complex numbers', pytest.mark.slow)
+def compiled(here):
+    from mmfreq.layers import GlobalFilter
+
+    if not shutil.which('g++') and not shutil.which('clang++'):
+        pytest.skip('no C++ compiler for torch.compile')
+    raw, x = [], torch.rand(1, 4, 8, 8)
+    here.patch.setattr(torch._inductor.config, 'force_disable_caches', True)  # what is cached is not warned of again
+    for spectral in ('fft', 'matmul'):
+        layer = GlobalFilter(4, 8, spectral=spectral).eval()
+        torch._dynamo.reset()
+        with warnings.catch_warnings(record=True) as told, torch.no_grad():
+            warnings.simplefilter('always')
+            torch.testing.assert_close(torch.compile(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
+        raw.append('\n'.join(str(each.message) for each in told))
+    assert 'complex operators' not in raw[1]
+    return raw[0], None
+
+
+# Nothing is said, and the result is wrong
+
+
+@shows('Fewer GPUs than the config is for')
+def fewer_gpus(here):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        tool('few_gpus').main([str(ROOT / 'configs/upernet_hornet_ade20k.py'), '2', '--images', '1'])
+    return None, said.getvalue()
+
+
+@shows('Training from random weights')
+def random_weights(here):
+    from mmfreq.engine import resume
+
+    said = []
+    here.patch.setattr(resume, 'say', lambda message, level=None: said.append(message))
+    resume.warn_of_random_backbone(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'))
+    return None, said[0]
+
+
+@shows('Too few FLOPs')
+def flops(here):
+    from mmengine.analysis import get_model_complexity_info
+
+    from mmfreq.analysis.complexity import count
+
+    class Transforms(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x):
+            return torch.fft.irfft2(torch.fft.rfft2(self.conv(x)), s=x.shape[-2:])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        told = get_model_complexity_info(Transforms(), (1, 8, 8), show_table=False, show_arch=False)
+    assert told['flops'] == 64 < count(Transforms(), torch.zeros(1, 1, 8, 8)).macs.total
+    return None, None
+
+
+# The page against all this
+
+
+def test_every_entry_is_shown():
+    assert list(SHOWN) == list(ENTRIES) and len(ENTRIES) > 30
+    for title, body in ENTRIES.items():
+        error, message, *more = blocks_of(title)
+        assert not more and body.count('```text') == bool(error) + bool(message), title
+
+
+@pytest.mark.parametrize('title', [pytest.param(title, marks=marks, id=title) for title, (_, marks) in SHOWN.items()])
+def test_what_the_page_says(title, here):
+    error, message = blocks_of(title)
+    raw, ours = SHOWN[title][0](here)
+    if raw is not None:
+        assert any(holds(raw, line) for line in error), f'on the page: {error}\nhad here: {raw}'
+    else:
+        assert not error or NOT_HERE in ENTRIES[title], f'{title}: the page must say that its error is {NOT_HERE}'
+    assert bool(message) == (ours is not None)
+    for line in message:
+        assert holds(ours, line), f'on the page: {line}\nsaid: {ours}'
+
+
+def test_the_page_names_what_needs_a_gpu():
+    on_a_gpu = {title for title, (_, marks) in SHOWN.items() if pytest.mark.gpu in marks}
+    assert on_a_gpu == {title for title, body in ENTRIES.items() if ON_A_GPU in ' '.join(body.split())} and on_a_gpu
+
+
+def test_links_within_the_page_lead_somewhere():
+    anchors = {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in ENTRIES}
+    found = re.findall(r'\]\(#([\w-]+)\)', PAGE)
+    assert found and set(found) <= anchors
+
+
+def test_another_text_is_noticed():
+    assert holds("x\nKeyError: 'a is  not'", "KeyError: 'a is not'") and holds('looked at /tmp/x now', 'looked at ... now')
+    assert not holds("KeyError: 'a is'", "KeyError: 'a is not'")
