@@ -8,31 +8,54 @@ Bases are cached by size, dtype and device; they are never buffers, so that a ch
 """
 
 from collections.abc import Callable
-from functools import lru_cache
-from math import pi, sqrt
+from functools import lru_cache, wraps
+from math import pi
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch.utils._python_dispatch import _disable_current_modes
 
 
-@lru_cache(maxsize=64)
+def kept(make: Callable) -> Callable:
+    """`make`, a function from sizes, dtype and device to tensors, with its last results kept.
+
+    Fake tensors and a compiler, whose sizes may be symbols, get new ones, so that what is kept is real whoever asks first. In
+    `torch.export` the kept ones become constants of the graph.
+    """
+
+    @lru_cache(maxsize=64)
+    def made_for_real(*arguments):
+        with _disable_current_modes():
+            return make(*arguments)
+
+    @wraps(make)
+    def found(*arguments):
+        if torch.compiler.is_dynamo_compiling() or any(isinstance(argument, torch.SymInt) for argument in arguments):
+            return make(*arguments)
+        if not torch.compiler.is_compiling() and detect_fake_mode() is not None:
+            return make(*arguments)
+        return made_for_real(*arguments)
+
+    found.cache_clear, found.cache_info = made_for_real.cache_clear, made_for_real.cache_info
+    return found
+
+
+@kept
 def cos_sin(rows: int, cols: int, period: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Matrices cos and sin of 2 pi j k / period over sqrt(period), j < rows, k < cols, computed in float64."""
     with torch.inference_mode(False), torch.no_grad():
         turns = torch.outer(torch.arange(rows), torch.arange(cols)) % period  # reduced first: exact for long sides
         angle = turns.to(torch.float64) * (2 * pi / period)
-        return tuple((f(angle) / sqrt(period)).to(device=device, dtype=dtype) for f in (torch.cos, torch.sin))
+        return tuple((f(angle) / period**0.5).to(device=device, dtype=dtype) for f in (torch.cos, torch.sin))
 
 
-@lru_cache(maxsize=64)
+@kept
 def multiplicity(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """How often each of the F columns stands in the full spectrum: 1 for zero and Nyquist, else 2."""
-    with torch.inference_mode(False):
-        times = torch.full((width // 2 + 1,), 2.0, dtype=dtype, device=device)
-        times[0] = 1
-        if width % 2 == 0:
-            times[-1] = 1
-        return times
+    with torch.inference_mode(False), torch.no_grad():
+        column = torch.arange(width // 2 + 1, device=device)
+        return torch.where((column == 0) | (2 * column == width), 1, 2).to(dtype)
 
 
 def filter_by_matmul(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1)) -> Tensor:

@@ -51,8 +51,9 @@ def test_published_widths_and_grids(name, tmp_path):
     assert_plain_and_equal(exported, (256, 320))
 
 
-def test_any_number_of_images(tmp_path):
-    model = mmfreq.build_classifier('dfformer-micro', num_classes=5).eval()
+@pytest.mark.parametrize('arch', ['dfformer-micro', 'affnet-micro'])
+def test_any_number_of_images(arch, tmp_path):
+    model = mmfreq.build_classifier(arch, num_classes=5).eval()
     exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', dynamic_batch=True)
     session = onnxruntime.InferenceSession(exported.path)
     assert session.get_inputs()[0].shape == ['batch', 3, 64, 96]

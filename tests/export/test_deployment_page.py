@@ -1,0 +1,151 @@
+"""docs/deployment.md: its table of what works is tried in both directions, its outputs are those there are, its Python runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.export import export_onnx
+from mmfreq.export.graphs import OUTPUTS
+
+pytest.importorskip('onnx', reason='extra [export] is not installed')
+
+PAGE = (Path(__file__).resolve().parents[2] / 'docs' / 'deployment.md').read_text(encoding='utf-8')
+FAMILIES = ('hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro')
+EVERY = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
+SIZE = (64, 96)
+
+
+def table(header):
+    """Cells of the table whose header row starts with `header`."""
+    lines = PAGE[PAGE.index(f'\n| {header}') :].strip().split('\n\n')[0].splitlines()
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
+
+
+def largest_error(got, want):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(got, want, strict=True))
+
+
+def exported(shapes, other):
+    """torch.export, and the program on images of another shape."""
+
+    def works(model, images, folder):
+        with torch.no_grad():
+            program = torch.export.export(model, (images,), dynamic_shapes=shapes)
+            return largest_error(program.module()(other), model(other))
+
+    return works
+
+
+def compiled(model, images, folder):
+    torch._dynamo.reset()
+    with torch.no_grad():
+        return largest_error(torch.compile(model, fullgraph=True, backend='aot_eager')(images), model(images))
+
+
+def compiled_in_training(model, images, folder):
+    torch._dynamo.reset()
+    outs = torch.compile(model.train(), fullgraph=True, backend='aot_eager')(images)
+    sum(out.square().mean() for out in outs).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    return 0.0
+
+
+def traced(model, images, folder):
+    with torch.no_grad():
+        found = torch.jit.trace(model, images, check_trace=False, strict=False)
+        return largest_error(found(images), model(images))
+
+
+def scripted(model, images, folder):
+    torch.jit.script(model)
+    return 0.0
+
+
+def onnx_without_fourier(model, images, folder):
+    backend = next(m.spectral for m in model.modules() if hasattr(m, 'spectral'))
+    if export_onnx(model, SIZE, folder / 'm.onnx', backend=backend).spectral:
+        raise RuntimeError('Fourier operators')
+    return 0.0
+
+
+AUTO = torch.export.Dim.AUTO
+ROWS = {
+    '`torch.export.export`, one size': (exported(None, torch.randn(2, 3, *SIZE)), FAMILIES),
+    '`torch.export.export`, any number of images': (
+        exported(({0: torch.export.Dim('batch', min=1)},), torch.randn(5, 3, *SIZE)),
+        FAMILIES,
+    ),
+    '`torch.export.export`, any size of images (`Dim.AUTO`)': (
+        exported(({2: AUTO, 3: AUTO},), torch.randn(2, 3, 96, 128)),
+        ('hornet-micro', 'gfnet-h-micro'),
+    ),
+    '`torch.compile(fullgraph=True)`': (compiled, FAMILIES),
+    '`torch.compile(fullgraph=True)`, training': (compiled_in_training, ('hornet-micro',)),
+    '`torch.jit.trace`': (traced, FAMILIES),
+    '`torch.jit.script`': (scripted, FAMILIES),
+    '`export_onnx` without Fourier operators': (onnx_without_fourier, ('hornet-micro', 'affnet-micro')),
+}
+
+
+def test_the_table_names_what_is_tried():
+    assert [row[0] for row in table('what | `spectral')] == list(ROWS)
+
+
+CASES = [(what, arch, backend) for what, (_, archs) in ROWS.items() for arch in archs for backend in ('matmul', 'fft')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('what', 'arch', 'backend'), CASES)
+def test_what_works_and_what_does_not(what, arch, backend, tmp_path):
+    told = {row[0]: dict(zip(('matmul', 'fft'), row[1:])) for row in table('what | `spectral')}[what][backend]
+    assert told in ('yes', 'no')
+    attempt, _ = ROWS[what]
+    model = mmfreq.build_backbone(arch, spectral=backend).eval()
+    if told == 'yes':
+        assert attempt(model, torch.randn(2, 3, *SIZE), tmp_path) < 1e-4
+    else:
+        with pytest.raises(Exception):  # noqa: B017  (whatever torch says of it)
+            attempt(model, torch.randn(2, 3, *SIZE), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', sorted(set(EVERY) - set(FAMILIES)))
+def test_every_other_backbone_exports_and_compiles(arch, tmp_path):
+    model = mmfreq.build_backbone(arch, spectral='matmul').eval()
+    images = torch.randn(2, 3, *SIZE)
+    assert exported(None, images)(model, images, tmp_path) < 1e-4
+    assert compiled(model, images, tmp_path) < 1e-4
+
+
+def test_outputs_are_those_of_the_graphs():
+    kinds = {'arch': ('classification', 'features'), 'classification': ('classification',), 'segmentation': ('segmentation',)}
+    found = {}
+    for source, output, _ in table('source | `--output`'):
+        found.setdefault(source.split()[0], []).append(re.match(r'`(\w+)`', output).group(1))
+    for source, outputs in found.items():
+        assert outputs == [output for task in kinds.get(source, ('detection',)) for output in OUTPUTS[task]], source
+    assert len(found) == 4
+
+
+def test_python_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r'^```python\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, 'deployment.md', 'exec'), {})
+
+
+def test_metadata_keys_are_those_of_a_file(tmp_path, monkeypatch):
+    import importlib
+
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'tools'))
+    from mmfreq.engine.subjects import load_subject
+
+    subject = load_subject('gfnet-h-micro')
+    told = importlib.import_module('export_onnx').metadata_of(subject, None)
+    found = export_onnx(subject.model, (32, 32), tmp_path / 'm.onnx', metadata=told).metadata
+    line = re.search(r'\*\*Metadata:\*\*(.*?)\. All', PAGE, re.DOTALL).group(1)
+    assert set(re.findall(r'`(\w+)`', line)) == set(found)
