@@ -6,10 +6,9 @@ from pathlib import Path
 
 from mmfreq.analysis.benchmark.results import Results, Run
 from mmfreq.analysis.benchmark.subjects import PEER
+from mmfreq.analysis.colours import LINES as COLOURS
+from mmfreq.analysis.colours import MARKERS
 
-# Okabe and Ito's colours, which differ for every kind of colour vision; yellow is left out, as it hardly shows on white
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
-MARKERS = 'osD^vPX'
 STYLES = {'ours': '-', 'compiled': '-.', 'published': '--', 'timm': ':'}
 PANELS = (  # mode, kind of memory or None for time, title
     ('inference', None, 'inference: time per pixel'),

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmfreq.analysis.colours import LINES
 from mmfreq.analysis.filters import LearnedFilters, radial_gain
 from mmfreq.analysis.plots.style import (
     CYCLIC,
-    LINES,
     MAGNITUDE,
     NORMAL,
     SIGNED,

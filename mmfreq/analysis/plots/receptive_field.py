@@ -8,7 +8,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mmfreq.analysis.plots.style import LINES, MAGNITUDE, NORMAL, SMALL, add_colour_bar, new_figure, wrapped
+from mmfreq.analysis.colours import LINES
+from mmfreq.analysis.plots.style import MAGNITUDE, NORMAL, SMALL, add_colour_bar, new_figure, wrapped
 from mmfreq.analysis.receptive_field import SHARES, ReceptiveField
 
 FLOOR = 1e-4  # of the largest contribution; what is below is drawn alike

@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmfreq.analysis.plots.style import LINES, MAGNITUDE, NORMAL, SMALL, add_colour_bar, draw_map, draw_picture, new_figure
+from mmfreq.analysis.colours import LINES
+from mmfreq.analysis.plots.style import MAGNITUDE, NORMAL, SMALL, add_colour_bar, draw_map, draw_picture, new_figure
 from mmfreq.analysis.routing import Routing
 
 

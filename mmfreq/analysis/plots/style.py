@@ -12,9 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 
-# Okabe and Ito's colours, which differ for every kind of colour vision; yellow is left out, as it hardly shows on white
-LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
-MARKERS = 'osD^vPX'
 MAGNITUDE, SIGNED, CYCLIC = 'viridis', 'RdBu_r', 'twilight'  # colour maps
 WIDTH, DPI = 9.0, 100  # inches; with it, 900 pixels
 SMALL, NORMAL = 8, 9  # points

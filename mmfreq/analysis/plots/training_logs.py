@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmfreq.analysis.colours import LINES, MARKERS
 from mmfreq.analysis.log_keys import best
-from mmfreq.analysis.plots.style import LINES, MARKERS, NORMAL, SMALL, new_figure
+from mmfreq.analysis.plots.style import NORMAL, SMALL, new_figure
 from mmfreq.analysis.training_logs import TrainingLog
 
 PER_ROW = 3
