@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mmfreq
-from mmfreq.models.factory import backbone_class
+from mmfreq.models.factory import FAMILIES, backbone_class
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -96,6 +96,18 @@ def test_every_decoder_is_named():
 def test_every_tool_is_named():
     tools = {path.name for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh') and not path.name.startswith('_')}
     assert not {tool for tool in tools if f'tools/{tool}' not in README} - {'env.sh'}
+
+
+def test_what_works_with_every_family_is_tested_with_every_family():
+    told = rows('what | tested in')
+    assert len(told) >= 6
+    for what, where in told:
+        paths = re.findall(r'`(tests/[\w/]+\.py)`', where)
+        assert paths, what
+        for path in paths:
+            text = (ROOT / path).read_text(encoding='utf-8')
+            every = 'list_archs(' in text or 'in FAMILIES' in text
+            assert every or all(re.search(rf'\b{family}\b', text) for family in FAMILIES), (what, path)
 
 
 def test_it_is_short():
