@@ -50,7 +50,7 @@ class Model:
 def label_map(model, outputs, size):
     """The class of each pixel (h, w) of a picture of `size` (width, height)."""
     labels = outputs[0][0] if model.output == 'labels' else outputs[0][0].argmax(0)
-    return np.asarray(Image.fromarray(labels.astype(np.uint8)).resize(size, Image.NEAREST))
+    return np.asarray(Image.fromarray(labels.astype(np.int32)).resize(size, Image.NEAREST))
 
 
 def colours(count):
@@ -70,7 +70,7 @@ def main():
     outputs = model(picture)
     if model.task == 'segmentation':
         labels = label_map(model, outputs, picture.size)
-        overlay = Image.fromarray(colours(256)[labels])
+        overlay = Image.fromarray(colours(labels.max() + 1)[labels])
         Image.blend(picture, overlay, 0.5).save(args.out)
         for index, count in sorted(enumerate(np.bincount(labels.ravel())), key=lambda item: -item[1]):
             if count:
