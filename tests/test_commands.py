@@ -346,6 +346,13 @@ TORCHRUN = {'tools/dist_train.sh': ('tools/train.py', 1), 'tools/dist_test.sh': 
 WRITES = ('--out', '--json', '--plot', '--work-dir', '--show-dir')
 
 
+@cache
+def made_on(page):
+    """Files that a page has its reader make."""
+    path = ROOT / page
+    return re.findall(r'New file `([^`]+)`', path.read_text(encoding='utf-8')) if path.is_file() else []
+
+
 def problem(command):
     """What is wrong with the tool, options, configs or extras that a command names; '' if nothing is."""
     words = [NUMBERS.get(word, word) for word in command.words]
@@ -353,7 +360,7 @@ def problem(command):
         del words[0]
     for before, word in zip(['', *words], words):
         inside = re.match(r'(tools|configs|benchmarks|tests|mmfreq)/.*\.\w+$', word)
-        if inside and before not in WRITES and not (ROOT / word).exists():
+        if inside and before not in WRITES and not (ROOT / word).exists() and word not in made_on(command.page):
             return f'there is no {word}'
     if words[0].endswith('.sh'):
         return problem_of_script(words)
@@ -361,7 +368,8 @@ def problem(command):
         extras = re.findall(r'(?:\.|mmfreq)\[([\w,]+)\]', command.text)
         known = (ROOT / 'setup.py').read_text(encoding='utf-8')
         return next((f'there is no extra {name}' for each in extras for name in each.split(',') if f"'{name}'" not in known), '')
-    if words[0] in ('python', 'python3') and (words[1:2] != ['-m'] or words[2].startswith('mmfreq')):
+    of_ours = words[2].startswith('mmfreq') if words[1] == '-m' else (ROOT / words[1]).exists()  # not a file that a page makes
+    if words[0] in ('python', 'python3') and of_ours:
         return problem_of_arguments(*module_of(words))
     return ''
 
