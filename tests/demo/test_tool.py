@@ -69,17 +69,17 @@ def test_it_says_where_it_is_serves_and_ends_quietly_on_ctrl_c(tmp_path):
             printed += line
             if match := re.search(r'Open (http://127\.0\.0\.1:\d+/) in a browser', line):
                 break
-        assert b'<title>mmfreq demo</title>' in urlopen(match[1], timeout=30).read()
+        assert b'<title>mmfreq demo</title>' in urlopen(match[1], timeout=120).read()
         assert '0 checkpoints' in printed and 'quickstart.sh' in printed
         large = cv2.imencode('.jpg', np.zeros((1024, 1024, 3), np.uint8))[1].tobytes()
         address = match[1] + 'api/models/0/predict'
-        assert b'"load": null' not in urlopen(address, large, timeout=60).read()
-        asking = [HTTPConnection(urlsplit(address).netloc, timeout=30) for _ in range(4)]
+        assert b'"load": null' not in urlopen(address, large, timeout=120).read()
+        asking = [HTTPConnection(urlsplit(address).netloc, timeout=120) for _ in range(4)]
         for connection in asking:
             connection.request('POST', urlsplit(address).path, large)
         time.sleep(0.4)  # amid a prediction: a process that ended there might abort
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
         assert (process.returncode, 'Traceback' in err) == (0, False), err
     finally:
         process.kill()
