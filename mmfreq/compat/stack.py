@@ -157,8 +157,8 @@ def _setuptools(facts):
     if 'pkg_resources' in facts.failures and (not mmengine or release(mmengine) <= (0, 10, 7)):
         what = 'mmengine imports pkg_resources, which is not there'
         return Finding('setuptools', version or '', 'fail', what, f'pip install "{line}"', (line,))
-    if version and release(version) >= (81,) and mmengine and release(mmengine) <= (0, 10, 7):
-        what = '81 and later drop pkg_resources, which mmengine imports'
+    if version and release(version) >= (82,) and mmengine and release(mmengine) <= (0, 10, 7):
+        what = '82 and later have no pkg_resources, which mmengine imports'
         return Finding('setuptools', version, 'warn', what, f'pip install "{line}"', (line,))
     return Finding('setuptools', version or '', 'ok', 'pkg_resources can be imported' if version else 'not needed')
 

@@ -156,6 +156,7 @@ def test_warnings_leave_it_usable():
         (with_versions('mmengine', **{'onedl-mmengine': '0.10.12'}), 'OneDL'),
     ):
         assert bad(facts)[name].verdict == 'warn' and usable(judge(facts))
+    assert 'setuptools' not in bad(with_versions(setuptools='81.0'))  # the last with pkg_resources
 
 
 def test_newer_mmengine_with_newer_torch_is_fine_and_older_with_older_too():
