@@ -125,7 +125,7 @@ FENCE = re.compile(
 SHELLS = ('bash', 'console', 'sh', 'shell')
 MARK = re.compile(r'<!-- (?P<kind>not run here|run by)(?: \((?P<pattern>[^)]+)\))?: (?P<told>.+?) -->')
 STARTS = r'(?:python3?|bash|pip|(?:bash )?tools/\w+\.sh)'
-WITHIN = re.compile(rf'`((?:[A-Z_]+=\S+ )*{STARTS}(?: [^`]+)?)`')
+WITHIN = re.compile(rf'`((?:[A-Z_]+=\S+ )*{STARTS}(?: [^`]+)?|tools/\w+\.py [^`]+)`')
 TEST = re.compile(r'tests/[\w/]+\.py::\w+')
 
 
@@ -145,6 +145,7 @@ class Command:
     words: tuple
     target: str = ''
     marks: tuple = ()
+    in_sentence: bool = False
 
     @property
     def text(self):
@@ -207,7 +208,8 @@ def within_sentences(page):
     prose = FENCE.sub(lambda found: '\n' * found[0].count('\n'), text)
     for found in WITHIN.finditer(prose):
         line = prose[: found.start()].count('\n') + 1
-        yield from commands_of(found[1].replace('\n', ' '), False, page=page.relative_to(ROOT).as_posix(), line=line)
+        text = ('python ' if re.match(r'tools/\w+\.py', found[1]) else '') + found[1].replace('\n', ' ')
+        yield from commands_of(text, False, page=page.relative_to(ROOT).as_posix(), line=line, in_sentence=True)
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -370,7 +372,7 @@ def problem(command):
         return next((f'there is no extra {name}' for each in extras for name in each.split(',') if f"'{name}'" not in known), '')
     of_ours = words[2].startswith('mmfreq') if words[1] == '-m' else (ROOT / words[1]).exists()  # not a file that a page makes
     if words[0] in ('python', 'python3') and of_ours:
-        return problem_of_arguments(*module_of(words))
+        return problem_of_arguments(*module_of(words), command.in_sentence)
     return ''
 
 
@@ -385,7 +387,8 @@ def problem_of_script(words):
     return next((f'{name} has no {word}' for word in arguments if word.startswith('-') and word not in text), '')
 
 
-def problem_of_arguments(module, arguments):
+def problem_of_arguments(module, arguments, in_sentence=False):
+    """Within a sentence a command may lack what it requires."""
     told = io.StringIO()
     parse = getattr(module, 'parse_args', None)
     in_part = parse is None or '...' in arguments
@@ -394,7 +397,8 @@ def problem_of_arguments(module, arguments):
             call(parse or module.main, ['--help'] if in_part else arguments)
     except SystemExit as end:
         if end.code:
-            return told.getvalue().strip().splitlines()[-1]
+            last = told.getvalue().strip().splitlines()[-1]
+            return problem_of_arguments(module, ['...', *arguments]) if in_sentence and 'are required' in last else last
     options = [word for word in arguments if re.match('--[a-z]', word)] if in_part else []
     return next((f'there is no option {word}' for word in options if word.partition('=')[0] not in told.getvalue()), '')
 
