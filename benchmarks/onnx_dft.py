@@ -10,22 +10,22 @@ from datetime import date
 from pathlib import Path
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-import numpy as np
-import torch
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
-import mmfreq
-from mmfreq.analysis.benchmark.machine import machine_words
-from mmfreq.engine.subjects import load_subject
-from mmfreq.export import export_onnx, verify
-from mmfreq.export.graphs import graph_of
-from mmfreq.export.inputs import comparison_inputs
+import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
+from mmfreq.analysis.benchmark.machine import machine_words  # noqa: E402
+from mmfreq.engine.subjects import load_subject  # noqa: E402
+from mmfreq.export import export_onnx, verify  # noqa: E402
+from mmfreq.export.graphs import graph_of  # noqa: E402
+from mmfreq.export.inputs import comparison_inputs  # noqa: E402
 
 ARCHS = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'affnet')
 SEGMENTOR = 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
 SIZES = ((224, 224), (256, 320))
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def timed(sessions, images, rounds):

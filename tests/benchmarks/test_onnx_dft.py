@@ -1,0 +1,37 @@
+"""benchmarks/onnx_dft.py in little, and the page that it wrote."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('onnx', reason='extra [export] is not installed')
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def onnx_dft():
+    spec = importlib.util.spec_from_file_location('onnx_dft', ROOT / 'benchmarks' / 'onnx_dft.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_a_small_run_writes_the_page(onnx_dft, tmp_path, capsys):
+    page = tmp_path / 'page.md'
+    onnx_dft.main(['--archs', 'gfnet-h-micro', '--size', '64', '--rounds', '3', '--out', str(page)])
+    (row,) = (line for line in page.read_text(encoding='utf-8').splitlines() if line.startswith('| gfnet-h-micro | 64x64 |'))
+    assert re.search(r'\| [\d.]+x \[[\d.]+, [\d.]+\] \| \de-0\d, \de-0\d \| \d+ \(\d+ DFT in the other\) \|', row), row
+    assert row in capsys.readouterr().out
+
+
+def test_what_the_deployment_page_says_was_measured():
+    measured = (ROOT / 'docs' / 'measurements' / 'onnx_cpu.md').read_text(encoding='utf-8')
+    rows = [line.split('|')[3:5] for line in measured.splitlines() if re.match(r'\| [\w-]+ \| \d+x\d+ \|', line)]
+    speeds = [float(speed.split('x')[0]) for speed, _ in rows]
+    assert len(rows) == 10 and all(float(error) < 1e-4 for _, errors in rows for error in errors.split(','))
+    page = (ROOT / 'docs' / 'deployment.md').read_text(encoding='utf-8')
+    told = re.search(r'([\d.]+) to ([\d.]+) times as slowly', page).groups()
+    assert told == (f'{min(speeds):.1f}', f'{max(speeds):.1f}')
