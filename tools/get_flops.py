@@ -7,6 +7,7 @@ Examples:
 """
 
 import argparse
+from pathlib import Path
 
 import _path  # noqa: F401
 
@@ -89,7 +90,7 @@ def main(argv=None):
     from mmfreq.engine.errors import short_user_errors
 
     with short_user_errors():
-        model, size = count_subject(args.source, args.spectral, args.cfg_options)
+        model, size = count_subject(subject(args), args.spectral)
         shape = tuple((args.shape * 2)[:2] if args.shape else size)
         report = count(model, shape)
         timed = timed_forward(args, shape) if args.latency else None
@@ -102,11 +103,23 @@ def main(argv=None):
         print(f'latency: {1000 * timed.median:.4g} ms for one image, {spread}; {timed.machine}')
 
 
+def subject(args):
+    """The config, read as training reads it, or the name of an arch."""
+    from mmfreq.engine.errors import UserError
+    from mmfreq.engine.subjects import read_config
+
+    if Path(args.source).is_file():
+        return read_config(args.source, args.cfg_options)
+    if args.cfg_options:
+        raise UserError(f'--cfg-options are for configs, got the arch {args.source}')
+    return args.source
+
+
 def timed_forward(args, size):
     from mmfreq.analysis.count_subject import count_subject
     from mmfreq.analysis.latency import latency
 
-    model, _ = count_subject(args.source, args.spectral, args.cfg_options, device='cpu')
+    model, _ = count_subject(subject(args), args.spectral, device='cpu')
     return latency(model, size, args.device)
 
 

@@ -23,12 +23,12 @@ COCO_SCALE, COCO_SIZE = (1333, 800), (800, 1280)  # width and height at most; he
 
 
 def count_subject(
-    source: str, spectral: str | None = None, cfg_options: dict | None = None, device: str = 'meta'
+    source: str | Config, spectral: str | None = None, cfg_options: dict | None = None, device: str = 'meta'
 ) -> tuple[nn.Module, tuple[int, int]]:
     """The model, on the device if its constructors allow it, and the (H, W) to count it at.
 
     Args:
-        source: name of an arch, or path of a config file.
+        source: name of an arch, path of a config file, or the config itself, which is changed by the next two.
         spectral: spectral backend of the backbone; None leaves the config's, or the default.
         cfg_options: changes to a config.
         device: 'meta' for shapes alone; to run it, a real one.
@@ -36,17 +36,17 @@ def count_subject(
     Raises:
         ValueError: neither an arch nor a file; a model without spectral layers where `spectral` is given.
     """
-    if not Path(source).is_file():
+    if not isinstance(source, Config) and not Path(source).is_file():
         if source.endswith('.py'):
             raise ValueError(f'no config file {source}')
         with torch.device(device):
             model = build_classifier(source, **({'spectral': spectral} if spectral else {}))
         return model, (model.img_size, model.img_size)
-    cfg = Config.fromfile(source)
+    cfg = source if isinstance(source, Config) else Config.fromfile(source)
     cfg.merge_from_dict(cfg_options or {})
     part = cfg.model if 'arch' in cfg.model else cfg.model.get('backbone', {})
     if spectral and not str(part.get('type')).startswith('mmfreq.'):
-        raise ValueError(f'--spectral is for backbones of mmfreq, and the backbone of {source} is {part.get("type")}')
+        raise ValueError(f'--spectral is for backbones of mmfreq, and the backbone of {cfg.filename} is {part.get("type")}')
     part.update({'spectral': spectral} if spectral else {})
     scope = cfg.get('default_scope', 'mmengine')
     import_module(scope)

@@ -51,6 +51,18 @@ def test_a_classification_config(get_flops):
     assert '1x3x256x256' in text and value(text, 'parameters') == '1.44 M'
 
 
+def test_another_backbone_by_options_leaves_nothing_of_the_old(get_flops, tmp_path):
+    """As in training; merging alone would hand a ResNet's depth to ours."""
+    config = tmp_path / 'c.py'
+    lines = ("_base_ = 'mmseg::_base_/models/upernet_r50.py'", "default_scope = 'mmseg'", 'crop_size = (64, 64)')
+    config.write_text('\n'.join(lines), encoding='utf-8')
+    options = ('model.backbone.type=mmfreq.GFNetPyramid', 'model.backbone.arch=gfnet-h-micro')
+    heads = ('model.decode_head.in_channels=[16,24,32,48]', 'model.auxiliary_head.in_channels=32')
+    printed = get_flops(config, '--per-module', '--depth', 1, '--cfg-options', *options, *heads)
+    want = sum(p.numel() for p in mmfreq.build_backbone('gfnet-h-micro').parameters())
+    assert re.search(r'backbone +│ GFNetPyramid +│ +([\d.]+) k', printed).group(1) == f'{want / 1e3:.2f}'
+
+
 def test_latency_on_request(get_flops):
     printed = get_flops('gfnet-h-micro', '--shape', 64, '--latency')
     milliseconds, runs = re.search(r'latency: ([\d.]+) ms for one image, median of (\d+), .*cores?', printed).groups()
@@ -63,6 +75,7 @@ def test_latency_on_request(get_flops):
     [
         (('hornet-tinny-gf',), 'nearest: hornet-tiny-gf'),
         (('configs/none.py',), 'no config file configs/none.py'),
+        (('hornet-micro', '--cfg-options', 'a=1'), '--cfg-options are for configs'),
         (('hornet-micro', '--shape', 0), 'must be the side of an image'),
         (('hornet-micro', '--shape', 16), '32x32'),
         (('hornet-micro', '--shape', 64, '--latency', '--device', 'cuda:77'), 'no CUDA device'),
