@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +33,9 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 @pytest.fixture
-def export_onnx(monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    monkeypatch.setenv('COLUMNS', '120')
+def export_onnx(call_tool, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    main = importlib.import_module('export_onnx').main
-
-    def run(*args):
-        main([str(arg) for arg in args])
-        return capsys.readouterr().out
-
-    return run
+    return partial(call_tool, 'export_onnx')
 
 
 @pytest.fixture

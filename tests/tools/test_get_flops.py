@@ -1,7 +1,7 @@
 """The command line of the counter: what it prints and how it ends."""
 
-import importlib
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,16 +12,8 @@ CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
 
 
 @pytest.fixture
-def get_flops(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'tools'))
-    monkeypatch.setenv('COLUMNS', '160')
-    main = importlib.import_module('get_flops').main
-
-    def run(*args):
-        main([str(arg) for arg in args])
-        return capsys.readouterr().out
-
-    return run
+def get_flops(call_tool):
+    return partial(call_tool, 'get_flops')
 
 
 def value(text, row):

@@ -1,6 +1,6 @@
 """plot_filters.py from arch or config to pictures: what is drawn, what is said, how mistakes end."""
 
-import importlib
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,15 +13,8 @@ import mmfreq
 
 
 @pytest.fixture
-def plot_filters(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'tools'))
-    main = importlib.import_module('plot_filters').main
-
-    def run(*args):
-        main([str(arg) for arg in args])
-        return capsys.readouterr().out
-
-    return run
+def plot_filters(call_tool):
+    return partial(call_tool, 'plot_filters')
 
 
 def check_pictures(folder, names):

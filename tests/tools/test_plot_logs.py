@@ -1,8 +1,7 @@
 """plot_logs.py: work directories in, a table and a picture out."""
 
-import importlib
 import json
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,16 +9,8 @@ from PIL import Image
 
 
 @pytest.fixture
-def plot_logs(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'tools'))
-    monkeypatch.setenv('COLUMNS', '160')
-    main = importlib.import_module('plot_logs').main
-
-    def run(*args):
-        main([str(arg) for arg in args])
-        return capsys.readouterr().out
-
-    return run
+def plot_logs(call_tool):
+    return partial(call_tool, 'plot_logs')
 
 
 @pytest.fixture
