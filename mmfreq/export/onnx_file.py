@@ -68,8 +68,9 @@ def export_onnx(
         ImportError: onnx or onnxscript is missing: `pip install 'mmfreq[export]'`.
         RuntimeError: the graph has Fourier or complex operators with 'matmul'.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision '{precision}' is unknown; choose one of {', '.join(PRECISIONS)}")
+    for what, value, known in (('precision', precision, PRECISIONS), ('backend', backend, BACKENDS)):
+        if value not in known:
+            raise ValueError(f"{what} '{value}' is unknown; choose one of {', '.join(known)}")
     import onnx
 
     path = Path(path)

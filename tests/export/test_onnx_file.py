@@ -109,9 +109,16 @@ def test_a_transform_that_is_no_backends_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_precision(tmp_path):
-    with pytest.raises(ValueError, match="precision 'int8' is unknown; choose one of fp32, fp16"):
-        export_onnx(nn.Identity(), (8, 8), tmp_path / 'm.onnx', precision='int8')
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ({'precision': 'int8'}, "precision 'int8' is unknown; choose one of fp32, fp16"),
+        ({'backend': 'auto'}, "backend 'auto' is unknown; choose one of matmul, fft"),
+    ],
+)
+def test_unknown_options(option, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export_onnx(nn.Identity(), (8, 8), tmp_path / 'm.onnx', **option)
 
 
 def test_operators_in_functions_and_branches_are_counted():
