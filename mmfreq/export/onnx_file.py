@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmfreq.export.extra import extra
 from mmfreq.export.fixed_size import at_fixed_size
 from mmfreq.export.graphs import InHalf
 from mmfreq.version import __version__
@@ -65,14 +66,13 @@ def export_onnx(
 
     Raises:
         ValueError: unknown backend or precision.
-        ImportError: onnx or onnxscript is missing: `pip install 'mmfreq[export]'`.
+        MissingExtraError: onnx or onnxscript is missing.
         RuntimeError: the graph has Fourier or complex operators with 'matmul'.
     """
     for what, value, known in (('precision', precision, PRECISIONS), ('backend', backend, BACKENDS)):
         if value not in known:
             raise ValueError(f"{what} '{value}' is unknown; choose one of {', '.join(known)}")
-    import onnx
-
+    onnx, _ = extra('onnx'), extra('onnxscript')
     path = Path(path)
     images = torch.zeros(2 if dynamic_batch else 1, channels, *size)
     model = at_fixed_size(model, images, backend)

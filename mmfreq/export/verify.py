@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmfreq.export.extra import extra
+
 TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}  # of the largest difference, relative to the largest value
 OTHER_LABELS = 1e-3  # share of pixels, where two classes are as good as equal
 
@@ -43,10 +45,9 @@ def verify(path: str | Path, model: nn.Module, inputs: Mapping[str, Tensor], pre
         precision: of the file; says what is tolerated.
 
     Raises:
-        ImportError: onnxruntime is missing: `pip install 'mmfreq[export]'`.
+        MissingExtraError: onnxruntime is missing.
     """
-    import onnxruntime
-
+    onnxruntime = extra('onnxruntime')
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     found = []
     for name, images in inputs.items():

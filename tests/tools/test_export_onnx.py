@@ -120,3 +120,12 @@ def test_wrong_commands_end_with_two(export_onnx, capsys, args, message):
         export_onnx(*args)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told(export_onnx, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    with pytest.raises(SystemExit) as stop:
+        export_onnx('gfnet-h-micro', '--shape', 64)
+    assert stop.value.code == 2
+    assert 'exporting needs onnxscript' in capsys.readouterr().err
+    assert not list(Path().glob('*.onnx'))
