@@ -86,6 +86,7 @@ def main(argv=None):
         '',
         "Is a graph of real matrix products equal to the model, and faster than one with ONNX's DFT operator?",
         '',
+        '<!-- run by: tests/benchmarks/test_onnx_dft.py::test_a_small_run_writes_the_page -->',
         '```bash',
         f'python benchmarks/onnx_dft.py{given}',
         '```',
