@@ -66,8 +66,8 @@ RULES = {
         {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine'},
     ),
     'mmfreq/export/*': (
-        {'torch', 'mmengine', 'onnx', 'onnxruntime', *PICTURES, *OPENMMLAB},
-        {'ops', 'layers', 'models', 'datasets', 'engine', 'registry', 'version', 'export'},
+        {'torch', 'onnx', 'onnxruntime', *PICTURES},
+        {'ops', 'analysis', 'engine', 'version', 'export'},
     ),
     'mmfreq/analysis/*': (
         {'torch', 'mmengine', 'matplotlib', *PICTURES, *OPENMMLAB},

@@ -1,6 +1,7 @@
 """docs/deployment.md: its table of what works is tried in both directions, its outputs are those there are, its Python runs."""
 
 import re
+import traceback
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,18 @@ ROWS = {
     ),
     '`torch.export.export`, any size of images (`Dim.AUTO`)': (
         exported(({2: AUTO, 3: AUTO},), torch.randn(2, 3, 96, 128)),
-        ('hornet-micro', 'gfnet-h-micro'),
+        FAMILIES,
     ),
     '`torch.compile(fullgraph=True)`': (compiled, FAMILIES),
-    '`torch.compile(fullgraph=True)`, training': (compiled_in_training, ('hornet-micro',)),
+    '`torch.compile(fullgraph=True)`, training': (compiled_in_training, FAMILIES),
     '`torch.jit.trace`': (traced, FAMILIES),
     '`torch.jit.script`': (scripted, FAMILIES),
-    '`export_onnx` without Fourier operators': (onnx_without_fourier, ('hornet-micro', 'affnet-micro')),
+    '`export_onnx` without Fourier operators': (onnx_without_fourier, FAMILIES),
+}
+# the function in whose frame what does not work ends, so that no other mistake is taken for it
+REFUSED_IN = {
+    '`torch.jit.script`': torch.jit._recursive.create_script_module.__code__,
+    '`export_onnx` without Fourier operators': onnx_without_fourier.__code__,
 }
 
 
@@ -107,8 +113,11 @@ def test_what_works_and_what_does_not(what, arch, backend, tmp_path):
     if told == 'yes':
         assert attempt(model, torch.randn(2, 3, *SIZE), tmp_path) < 1e-4
     else:
-        with pytest.raises(Exception):  # noqa: B017  (whatever torch says of it)
+        with pytest.raises(Exception) as refused:
             attempt(model, torch.randn(2, 3, *SIZE), tmp_path)
+        frames = [frame.f_code for frame, _ in traceback.walk_tb(refused.tb)]
+        at = REFUSED_IN[what]
+        assert at in frames if 'jit' in what else frames[-1] is at, refused.value
 
 
 @pytest.mark.slow

