@@ -1,5 +1,6 @@
 """The package of mmfreq. Each fact is read from the one file that owns it: the version from mmfreq/version.py, the default
-stack from mmfreq/compat/lite.txt, the test tools from tools/requirements-test.txt.
+stack and the oldest torch from mmfreq/compat/lite.txt, the OneDL forks from mmfreq/compat/onedl.txt, the test tools from
+tools/requirements-test.txt.
 """
 
 import os
@@ -26,6 +27,11 @@ def version():
 def requirements(path):
     lines = (line.split('#')[0].strip() for line in read(path).splitlines())
     return [line for line in lines if line]
+
+
+def oldest_torch():
+    """'torch>=X', as the default stack has it."""
+    return next(line for line in requirements('mmfreq/compat/lite.txt') if re.match(r'torch\b', line))
 
 
 class BuildWithConfigs(build_py):
@@ -81,19 +87,10 @@ setup(
     cmdclass={'build_py': BuildWithConfigs},
     # No OpenMMLab distribution here: a compiled mmcv, mmcv-lite and the OneDL forks share import names, and to require one
     # would install it over the others. The extras name one complete stack each.
-    install_requires=['numpy', 'torch', 'torchvision'],
+    install_requires=['numpy', oldest_torch(), 'torchvision'],
     extras_require={
         'lite': requirements('mmfreq/compat/lite.txt'),
-        'onedl': [
-            'onedl-mmcv',
-            'onedl-mmengine',
-            'onedl-mmdetection',
-            'onedl-mmsegmentation',
-            'onedl-mmpretrain',
-            'timm',
-            'ftfy',
-            'regex',
-        ],
+        'onedl': requirements('mmfreq/compat/onedl.txt'),
         'export': ['onnx', 'onnxruntime', 'onnxscript'],
         'dev': [*requirements('tools/requirements-test.txt'), 'pre-commit'],
     },

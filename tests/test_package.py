@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import mmfreq
+from mmfreq.compat.stack import oldest_torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
@@ -87,7 +88,7 @@ def test_wheel_holds_configs_tools_and_data(wheel, wheel_names):
     assert any(name.endswith('.py') for name in configs)
     expected = {f'mmfreq/.mim/{name}' for name in ['model-index.yml'] + configs + files_of('tools', {'.py', '.sh', '.txt'})}
     expected |= {name for name in files_of('mmfreq', {'.py', '.txt', '.json', '.yml'}) if '/.mim/' not in name}
-    assert 'mmfreq/compat/lite.txt' in expected
+    assert {'mmfreq/compat/lite.txt', 'mmfreq/compat/onedl.txt'} <= expected
     assert not expected - wheel_names
 
 
@@ -105,7 +106,7 @@ def test_wheel_requires_no_openmmlab_distribution(wheel):
         header = archive.read(name).decode().split('\n\n')[0]
     required = re.findall(r'^Requires-Dist: (.+)$', header, re.MULTILINE)
     always = [line for line in required if 'extra ==' not in line]
-    assert sorted(always) == ['numpy', 'torch', 'torchvision']
+    assert sorted(always) == ['numpy', f'torch>={oldest_torch()}', 'torchvision']
     extras = {extra: [line for line in required if f'extra == "{extra}"' in line] for extra in ('lite', 'onedl', 'export', 'dev')}
     assert all(extras.values())
     assert len(extras['lite']) == len((ROOT / 'mmfreq/compat/lite.txt').read_text().split())

@@ -1,8 +1,8 @@
 """The stack that mmfreq runs on, as data, and a verdict on what is installed.
 
-`lite.txt` beside this file is the one list of required packages (the default set-up, nothing to compile). `judge` is a pure
-function of `Facts`: a row for each package and known misfit, with the packages to put in and to take out, from which `mend`
-makes one command. Standard library only.
+`lite.txt` beside this file is the one list of required packages (the default set-up, nothing to compile); its lower bound of torch
+is the oldest torch that mmfreq is tested on. `judge` is a pure function of `Facts`: a row for each package and known misfit, with
+the packages to put in and to take out, from which `mend` makes one command. Standard library only.
 """
 
 import re
@@ -47,6 +47,11 @@ def requirements():
 def release(version):
     """'2.1.0+cu118' -> (2, 1, 0); pre-release marks are dropped."""
     return tuple(int(part) for part in re.match(r'[\d.]*', version)[0].strip('.').split('.') if part)
+
+
+def oldest_torch():
+    """The lower bound of torch in `lite.txt`, as text: '2.4'."""
+    return wanted('torch').partition('>=')[2]
 
 
 def judge(facts):
@@ -119,7 +124,13 @@ def _python(facts):
 
 def _torch(facts):
     row = _plain(facts, 'torch')
-    return row if row.verdict != 'ok' else Finding('torch', row.version, 'ok', f'CUDA: {facts.devices.get("torch built for CUDA")}')
+    if row.verdict != 'ok':
+        return row
+    if release(row.version) < release(oldest_torch()):
+        what = f'older than {oldest_torch()}, the oldest that mmfreq is tested on'
+        into = (wanted('torch'), wanted('torchvision'))
+        return Finding('torch', row.version, 'fail', what, 'a newer torch, and the torchvision that belongs to it', into)
+    return Finding('torch', row.version, 'ok', f'CUDA: {facts.devices.get("torch built for CUDA")}')
 
 
 def _torchvision(facts):

@@ -139,8 +139,10 @@ def filter_strides(filters: Tensor) -> tuple[int, ...]:
     return filters.stride() if filters.ndim == 5 else (0, *filters.stride())
 
 
-# for a compiler, which shall not look into the kernels
-@torch.library.custom_op('mmfreq::fused_filter', mutates_args=())
+# For a compiler, which shall not look into the kernels. The schemas are written out: torch 2.4 cannot read `list[int]`.
+@torch.library.custom_op(
+    'mmfreq::fused_filter', mutates_args=(), schema='(Tensor x, Tensor weight, int[] dims, bool adjoint) -> Tensor'
+)
 def filter_op(x: Tensor, weight: Tensor, dims: list[int], adjoint: bool) -> Tensor:
     """`run_filter`."""
     return run_filter(x, weight, tuple(dims), adjoint)
@@ -151,7 +153,11 @@ def _(x, weight, dims, adjoint):
     return torch.empty_like(x)
 
 
-@torch.library.custom_op('mmfreq::fused_filter_gradients', mutates_args=())
+@torch.library.custom_op(
+    'mmfreq::fused_filter_gradients',
+    mutates_args=(),
+    schema='(Tensor x, Tensor grad, Tensor weight, int[] dims, bool with_x) -> (Tensor, Tensor)',
+)
 def gradients_op(x: Tensor, grad: Tensor, weight: Tensor, dims: list[int], with_x: bool) -> tuple[Tensor, Tensor]:
     """`run_gradients`."""
     return run_gradients(x, grad, weight, tuple(dims), with_x)

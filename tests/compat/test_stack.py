@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from mmfreq.compat.facts import Facts
-from mmfreq.compat.stack import LITE, judge, mend, release, requirements, usable
+from mmfreq.compat.stack import LITE, judge, mend, oldest_torch, release, requirements, usable
 
 SOUND = Facts(
     python='3.11.7',
@@ -78,7 +78,7 @@ def test_the_list_of_requirements_is_the_pinned_set_up():
         'mmsegmentation==1.2.2',
         'mmpretrain==1.2.0',
     ]
-    assert lines['setuptools'] == 'setuptools<81' and lines['torch'] == 'torch'
+    assert lines['setuptools'] == 'setuptools<81' and lines['torch'] == f'torch>={oldest_torch()}'
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,8 @@ def test_a_missing_package_is_named_and_installed(name):
     facts = with_versions(name)
     assert list(bad(facts)) == ['mmcv' if name == 'mmcv-lite' else name]
     assert not usable(judge(facts))
-    assert mend(judge(facts)) == f'python -m pip install {requirements().get(name, name)}'
+    line = requirements().get(name, name)
+    assert shlex.split(mend(judge(facts))) == ['python', '-m', 'pip', 'install', line]
 
 
 @pytest.mark.parametrize('name', ['mmpretrain', 'timm'])
@@ -119,7 +120,13 @@ MISFITS = {
         with_versions(torch='2.15.0+cpu', failures={'torchvision': 'RuntimeError: operator torchvision::nms does not exist'}),
         'torchvision',
         'not from the same build: RuntimeError: operator torchvision::nms does not exist',
-        'install --force-reinstall torch torchvision',
+        'install --force-reinstall "torch>= && " torchvision',
+    ),
+    'old torch': (
+        with_versions(torch='2.3.1+cu118', torchvision='0.18.1'),
+        'torch',
+        f'older than {oldest_torch()}',
+        f'install "torch>={oldest_torch()}" torchvision',
     ),
     'Adafactor': (with_versions(mmengine='0.10.5'), 'mmengine x torch', 'Adafactor', 'mmengine==0.10.7'),
     'no pkg_resources': (
@@ -157,6 +164,11 @@ def test_warnings_leave_it_usable():
     ):
         assert bad(facts)[name].verdict == 'warn' and usable(judge(facts))
     assert 'setuptools' not in bad(with_versions(setuptools='81.0'))  # the last with pkg_resources
+
+
+def test_the_oldest_torch_is_old_enough():
+    for version in (oldest_torch(), f'{oldest_torch()}.0', f'{oldest_torch()}.1+cpu'):
+        assert bad(with_versions(torch=version)) == {}
 
 
 def test_newer_mmengine_with_newer_torch_is_fine_and_older_with_older_too():
