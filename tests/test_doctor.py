@@ -16,8 +16,7 @@ ROOT = Path(mmfreq.__file__).parents[1]
 SICK = Facts(python='3.11.7', versions={'torch': '2.15.0'}, devices={'torch built for CUDA': 'no', 'GPUs': []})
 SOUND = Facts(
     python='3.11.7',
-    versions={name: line.partition('==')[2] or '80.0' for name, line in requirements().items()}
-    | {'numpy': '2.4.6'},
+    versions={name: line.partition('==')[2] or '80.0' for name, line in requirements().items()} | {'numpy': '2.4.6'},
     fallback=True,
     ops={'nms': True, 'carafe_forward': False},
     devices={'torch built for CUDA': '13.0', 'GPUs': ['a GPU', 'a GPU']},

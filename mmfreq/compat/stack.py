@@ -165,6 +165,8 @@ def _family(facts, name):
 def _setuptools(facts):
     version, line = facts.versions.get('setuptools'), wanted('setuptools')
     mmengine = facts.versions.get('mmengine', '')
+    if found(facts, 'mmengine') == ['onedl-mmengine']:
+        return Finding('setuptools', version or '', 'ok', 'not needed: onedl-mmengine does not import pkg_resources')
     if 'pkg_resources' in facts.failures and (not mmengine or release(mmengine) <= (0, 10, 7)):
         what = 'mmengine imports pkg_resources, which is not there'
         return Finding('setuptools', version or '', 'fail', what, f'pip install "{line}"', (line,))

@@ -66,6 +66,8 @@ def test_a_compiled_mmcv_is_sound(name, version):
 
 def test_onedl_as_a_set_is_sound():
     assert bad(with_versions(*STOCK, **ONEDL)) == {}
+    newest = with_versions(*STOCK, **ONEDL, setuptools='84.2.1', failures={'pkg_resources': 'ModuleNotFoundError'})
+    assert bad(newest) == {}, 'onedl-mmengine has done away with pkg_resources'
 
 
 def test_the_list_of_requirements_is_the_pinned_set_up():
