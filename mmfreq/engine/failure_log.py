@@ -1,0 +1,103 @@
+"""Write down why a process of a run failed, so that the logs of a distributed run tell which one failed first.
+
+Without this an exception is on the launcher's terminal alone, among those of the processes that lost contact because of it.
+"""
+
+import logging
+import os
+import socket
+import time
+import traceback
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch.distributed as dist
+from mmengine.logging import MMLogger
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from mmfreq.engine.errors import is_users
+from mmfreq.engine.notes import process_rank
+
+GRACE = 3.0  # seconds in which the launcher, which looks every 0.1 s, sees the process that failed first before one that followed
+LOST = 'lost contact with another process'
+# what gloo, NCCL and the store say of a process that is gone or does not answer; DDP turns them into plain RuntimeErrors
+CONTACT = ('gloo/transport', 'by peer', 'Broken pipe', 'remote process exited', 'NCCL', 'Timed out waiting', 'Socket Timeout')
+
+
+@contextmanager
+def failures_logged():
+    """Write an exception, with its traceback, into the run's log before it goes on; in a distributed run of every process.
+
+    The first process writes into the log itself, the others into `rank<r>_failure.log` beside it, and all of them into torchrun's
+    summary. An error that is the caller's to mend (`is_users`) goes without its traceback. A process that only lost contact says
+    so, quotes what the others wrote, and waits for `GRACE` seconds, so that the launcher sees the one that failed first. A process
+    that ends early with status 0 in a distributed run ends with status 1 instead, as the others would wait for it.
+
+    Nothing is written before the Runner has made its log.
+    """
+    known = set(MMLogger._instance_dict)
+    if 'TORCHELASTIC_ERROR_FILE' in os.environ:
+        get_error_handler().initialize()  # a crash in compiled code prints where it was
+    try:
+        yield
+    except SystemExit as end:
+        if end.code not in (None, 0) or not _has_peers():
+            raise
+        _write(known, 'ended with status 0 before the run was over', ''.join(traceback.format_exception(end)))
+        raise SystemExit(1) from end
+    except Exception as error:
+        if _has_peers() and is_lost_contact(error):
+            _write(known, LOST, f'{_others(known)}\n{traceback.format_exc()}')
+            time.sleep(GRACE)
+        else:
+            told = str(error) if is_users(error) else traceback.format_exc()
+            _write(known, f'{type(error).__name__}', told)
+        with suppress(OSError):
+            get_error_handler().record_exception(error)
+        raise
+
+
+def is_lost_contact(error):
+    """Whether an error says that another process of the group is gone or does not answer."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(text in str(error) for text in CONTACT))
+
+
+def failure_file(log_file, rank):
+    """Where a process without a log of its own writes; beside the log of the first."""
+    return Path(log_file).with_name(f'rank{rank}_failure.log')
+
+
+def _has_peers():
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _logger(known):
+    """The logger that the Runner of this run made, if it came that far."""
+    made = [logger for name, logger in MMLogger._instance_dict.items() if name not in known and logger.log_file]
+    return made[-1] if made else None
+
+
+def _write(known, what, told):
+    logger = _logger(known)
+    if logger is None:
+        return
+    head = f'rank {process_rank()} (process {os.getpid()} on {socket.gethostname()}) failed: {what}'
+    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, f'{head}\n{told}', (), None)
+    for handler in files:  # not on the terminal, where the exception appears by itself
+        handler.handle(record)
+    if not files:
+        stamp = time.strftime('%Y/%m/%d %H:%M:%S')
+        with suppress(OSError):  # a full disk must not hide the failure itself
+            failure_file(logger.log_file, process_rank()).write_text(f'{stamp} - {head}\n{told}\n')
+
+
+def _others(known):
+    """What other processes have written of their own failures."""
+    logger = _logger(known)
+    files = sorted(Path(logger.log_file).parent.glob('rank*_failure.log')) if logger else []
+    first = [text for text in map(Path.read_text, files) if LOST not in text.splitlines()[0]]
+    return '\n'.join(first) or (
+        'No other process wrote into this folder why it failed: it was killed (out of memory, kill -9), it hangs, or it runs on a '
+        "machine with a disk of its own. See the launcher's output."
+    )

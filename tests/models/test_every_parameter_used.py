@@ -1,0 +1,49 @@
+"""No parameter is without a gradient, whatever `out_indices` leaves out: DDP wants one for each in every iteration."""
+
+import pytest
+import torch
+
+from mmfreq.models.factory import list_archs
+from mmfreq.testing.whole_models import MICRO, SUBSETS, backbones, total, whole_models
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Ten times as fast as two with models this small on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def unused(build):
+    """Names of the parameters without a gradient."""
+    model = build().train()
+    total(model(torch.randn(2, 3, 64, 64))).backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    return [name for name, p in trained.items() if p.grad is None]
+
+
+def test_the_lists_are_whole_and_the_check_sees_an_unused_part():
+    assert set(MICRO) == {arch for arch in list_archs() if 'micro' in arch} and len(MICRO) == 7
+    assert len(set(SUBSETS)) == 2**4 - 1
+    assert len(list(backbones())) == (6 + 3) * 15  # AFFNet with three output strides
+
+    def idle():
+        model = next(backbones())[1]()
+        model.idle = torch.nn.Linear(1, 1, bias=False)
+        return model
+
+    assert unused(idle) == ['idle.weight']
+
+
+@pytest.mark.parametrize('arch', MICRO)
+def test_in_backbones_for_each_choice_of_stages(arch):
+    found = {name: unused(build) for name, build in backbones() if name.startswith(f'{arch},')}
+    assert len(found) >= 15 and not {name: names for name, names in found.items() if names}
+
+
+@pytest.mark.parametrize('build', [pytest.param(build, id=name) for name, build in whole_models()])
+def test_in_classifiers_necks_and_heads(build):
+    assert not unused(build)
