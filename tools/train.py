@@ -18,10 +18,12 @@ def parse_args(argv=None):
         nargs='?',
         const='latest',
         metavar='CKPT',
-        help='go on from this checkpoint, or without a path from the latest one in the work directory',
+        help='go on from this checkpoint, or without a path from the latest whole one in the work directory; '
+        "'auto': the latest if there is one, else from the start",
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision; needs an accelerator')
     parser.add_argument('--seed', type=int, help='seed of every random generator; default: drawn, and logged')
+    parser.add_argument('--dry-run', action='store_true', help='check and build everything, print a summary, train and write nothing')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values to override')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; not used')
@@ -31,11 +33,12 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     from mmfreq.engine.errors import short_user_errors
+    from mmfreq.engine.dry_run import dry_run
     from mmfreq.engine.launch import train
 
     options = ('work_dir', 'resume', 'amp', 'launcher', 'seed', 'cfg_options')
     with short_user_errors():
-        train(args.config, **{name: getattr(args, name) for name in options})
+        (dry_run if args.dry_run else train)(args.config, **{name: getattr(args, name) for name in options})
 
 
 if __name__ == '__main__':

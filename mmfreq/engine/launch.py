@@ -12,17 +12,21 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
+from mmfreq.checkpoint.download import local_file
 from mmfreq.engine.cpu_group import init_cpu_group
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.evaluation_options import draw_predictions, use_tta, write_predictions
+from mmfreq.engine.failure_log import failures_logged
 from mmfreq.engine.machine import fit_loaders, fit_norms, fit_precision, fit_processes
 from mmfreq.engine.options import merge_options
 from mmfreq.engine.paths import absolute
-from mmfreq.engine.preflight import check_data
+from mmfreq.engine.preflight import check_data, check_run
+from mmfreq.engine.resumable import make_resumable
 from mmfreq.engine.resume import check_file, check_pretrained, set_start, warn_of_random_backbone
+from mmfreq.engine.stop_signal import stop_requests
 from mmfreq.engine.work_dir import check_work_dir, warn_of_overwriting
 
-GUARDS = ('mmfreq.InputGuardHook', 'mmfreq.CheckpointGuardHook')
+GUARDS = ('mmfreq.InputGuardHook', 'mmfreq.CheckpointGuardHook', 'mmfreq.LossGuardHook')
 
 
 def train(config, **options):
@@ -31,25 +35,28 @@ def train(config, **options):
     Returns:
         The Runner, after training.
     """
-    runner = build_runner(prepare_train(config, **options))
-    runner.train()
+    with failures_logged(), stop_requests():
+        runner = build_runner(prepare_train(config, **options))
+        runner.train()
     return runner
 
 
 def evaluate(config, checkpoint, **options):
     """Evaluate a checkpoint, and return mmengine's metrics; options and errors as in `prepare_test`."""
-    return build_runner(prepare_test(config, checkpoint, **options)).test()
+    with failures_logged():
+        return build_runner(prepare_test(config, checkpoint, **options)).test()
 
 
-def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none', seed=None, cfg_options=None):
+def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none', seed=None, cfg_options=None, report=None):
     """The Config to train, fitted to this machine and checked.
 
     Args:
         config: path of a config file.
         work_dir: default: the config's own, else `work_dirs/<name of the config>`.
-        resume: None, 'latest' (of the work directory), or the path of a checkpoint.
+        resume: None, 'latest' (of the work directory), 'auto' (the latest if there is one), or the path of a checkpoint.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         cfg_options: overriding values by dotted key.
+        report: an `mmfreq.engine.preflight.Report` that the checks fill.
 
     Raises:
         UserError: something named here, or the data, or the work directory, is not as it must be.
@@ -59,10 +66,11 @@ def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none'
     if seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
     fit_precision(cfg, amp)
+    make_resumable(cfg)
     check_work_dir(cfg)
     set_start(cfg, resume)
     check_pretrained(cfg.model)
-    check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_run(cfg, report)
     if not cfg.get('resume'):
         warn_of_overwriting(cfg)
         warn_of_random_backbone(cfg)
@@ -79,10 +87,10 @@ def prepare_test(config, checkpoint, work_dir=None, tta=False, out=None, show_di
         show_dir: folder for pictures of them.
     """
     cfg = _prepare(config, 'work_dirs/{stem}/test', work_dir, launcher, cfg_options)
-    cfg.resume, cfg.load_from = False, str(checkpoint)
+    cfg.resume, cfg.load_from = False, str(local_file(checkpoint))
     fit_precision(cfg, amp=False)
     check_work_dir(cfg)
-    check_file(checkpoint)
+    check_file(cfg.load_from)
     check_data(cfg, ('test_dataloader',))
     if tta:
         use_tta(cfg)

@@ -1,35 +1,59 @@
 """Which checkpoint a run starts from: found, there, and readable, or a clear error before anything slow."""
 
 import logging
+import re
 from pathlib import Path
 
+from mmfreq.checkpoint.download import local_file
+from mmfreq.compat.safe_load import CheckpointError, read_checkpoint, unpickles_by_default
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.notes import say
 from mmfreq.engine.paths import absolute, is_remote
 from mmfreq.engine.work_dir import checkpoints_in
 
+STEP = re.compile(r'(\d+)\.pth$')
 LATEST = 'latest'
+AUTO = 'auto'
 
 
 def set_start(cfg, resume=None):
     """Fill `cfg.resume` and `cfg.load_from` from the `--resume` option, and check the file they name.
 
     mmengine resumes from `load_from` where a config sets one, and starts from scratch where it finds no latest checkpoint; here
-    the latest checkpoint of the work directory is named in full, or its absence is an error.
+    the latest whole checkpoint of the work directory is named in full, or its absence is an error. A resumed run has the seed of
+    its checkpoint from the start; mmengine takes it over after it has made the samplers with another one.
 
     Args:
-        resume: None (as the config says), `LATEST`, or the path of a checkpoint.
+        resume: None (as the config says), `LATEST`, `AUTO` (the latest if there is any, else from the start), or the path of a
+            checkpoint.
 
     Raises:
         UserError: there is nothing to resume from, or the file is not there.
         CheckpointError: the file cannot be read.
     """
-    if resume not in (None, LATEST):
+    if resume == AUTO and not any(name.endswith('.pth') for name in checkpoints_in(cfg.work_dir)):
+        say(f'{absolute(cfg.work_dir)} holds no checkpoint: the run starts from the beginning.')
+        resume, cfg.resume = None, False
+    elif resume in (LATEST, AUTO) or (resume is None and cfg.get('resume')):
+        resume, content = latest_checkpoint(cfg.work_dir)
+    elif resume is not None:
+        content = check_file(resume, 'checkpoint to resume from')
+    if resume is not None:
         cfg.resume, cfg.load_from = True, str(resume)
-    elif resume == LATEST or cfg.get('resume'):
-        cfg.resume, cfg.load_from = True, str(latest_checkpoint(cfg.work_dir))
-    if cfg.get('load_from'):
-        check_file(cfg.load_from, 'checkpoint to resume from' if cfg.get('resume') else 'checkpoint to load')
+        _take_seed(cfg, content)
+    elif cfg.get('load_from'):
+        cfg.load_from = str(local_file(cfg.load_from))
+        check_file(cfg.load_from, 'checkpoint to load')
+
+
+def _take_seed(cfg, content):
+    seed = content.get('meta', {}).get('seed') if isinstance(content, dict) and isinstance(content.get('meta'), dict) else None
+    if seed is None:
+        return
+    given = (cfg.get('randomness') or {}).get('seed')
+    if given not in (None, seed):
+        say(f'The seed is {seed}, of the checkpoint that is resumed, and not {given}.', level=logging.WARNING)
+    cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
 
 
 def warn_of_random_backbone(cfg):
@@ -56,38 +80,96 @@ def check_pretrained(node):
 
 
 def latest_checkpoint(work_dir):
-    """The path of the checkpoint that mmengine saved last in a folder; a folder that was moved since is understood.
+    """The latest whole checkpoint of a run's folder; a folder that was moved since is understood.
+
+    What cannot be read, such as a file that was being written when the machine went down, is left out with a warning, and the one
+    before is taken.
+
+    Returns:
+        Its path, and its content.
 
     Raises:
-        UserError: the folder, its `last_checkpoint` note or the file that the note names is not there.
+        UserError: the folder is not there, or holds no checkpoint that can be read.
     """
     folder = absolute(work_dir)
     if not folder.is_dir():
         raise UserError(f'--resume found no folder {folder}: give --work-dir of the run to resume, or leave --resume out.')
-    held = [name for name in checkpoints_in(folder) if name.endswith('.pth')]
-    known = f'it holds {", ".join(held)}: name one, `--resume {folder / held[-1]}`' if held else 'it holds no checkpoint at all'
+    candidates = _latest_first(folder)
+    if not candidates:
+        raise UserError(f'--resume found no checkpoint in {folder}: it holds no checkpoint at all. Start without --resume.')
+    faults = []
+    for path in candidates:
+        try:
+            content = check_file(path)
+        except CheckpointError as error:
+            faults.append(str(error))
+            say(f'{error}. It is left out; the checkpoint before it is looked at.', level=logging.WARNING)
+        else:
+            return path, content
+    raise UserError(f'--resume found no checkpoint in {folder} that can be read:\n' + '\n'.join(f'  {fault}' for fault in faults))
+
+
+def _latest_first(folder):
+    """The training checkpoints of a folder, latest first.
+
+    The note `last_checkpoint` is written after the file it names. What is before it was written later, and is further in the run;
+    what follows are those of earlier iterations. Without a note the time of writing decides. Checkpoints of a longer run that
+    this one overwrites are neither; best checkpoints have no optimizer.
+    """
+    paths = [path for path in folder.glob('*.pth') if STEP.search(path.name) and not path.name.startswith('best_')]
     note = folder / 'last_checkpoint'
-    if not note.is_file():
-        raise UserError(f'--resume found no note `last_checkpoint` in {folder}; {known}, or start afresh without --resume.')
-    named = Path(note.read_text().strip())
-    for path in (named, folder / named.name):
-        if path.is_file():
-            return path
-    raise UserError(f'{note} names {named}, which is not there, nor is {folder / named.name}; {known}.')
+    named = folder / Path(note.read_text(errors='replace').strip()).name if note.is_file() else folder
+    if named not in paths:
+        return sorted(paths, key=_age_and_step, reverse=True)
+    later = [path for path in paths if _is_newer(path, named) and _is_further(path, named)]
+    earlier = [path for path in paths if path != named and not _is_further(path, named)]
+    return [*sorted(later, key=_age_and_step, reverse=True), named, *sorted(earlier, key=_step_and_age, reverse=True)]
+
+
+def _is_newer(path, named):
+    return path.stat().st_mtime_ns > named.stat().st_mtime_ns
+
+
+def _is_further(path, named):
+    """Whether a checkpoint is of a later place in the run: by the number in its name, or by age where they count differently."""
+    return _step(path) > _step(named) if _unit(path) == _unit(named) else _is_newer(path, named)
+
+
+def _unit(path):
+    return STEP.sub('', path.name).removeprefix('interrupted_')
+
+
+def _step(path):
+    return int(STEP.search(path.name)[1])
+
+
+def _age_and_step(path):
+    return path.stat().st_mtime_ns, _step(path)
+
+
+def _step_and_age(path):
+    return _unit(path), _step(path), path.stat().st_mtime_ns
 
 
 def check_file(path, what='checkpoint'):
-    """Raise unless a checkpoint is there and can be read; addresses that are no file are left to mmengine.
+    """The content of a checkpoint, on the CPU, from a file or an http(s) address; None for others, which are left to mmengine.
+
+    mmengine reads the file once more with a plain `torch.load`, which before torch 2.6 would run code out of it. That it holds
+    none is known by then.
 
     Raises:
-        UserError: no such file; says where it looked.
-        CheckpointError: it is there and cannot be read.
+        UserError: no such file; says where it looked. An address that is left to mmengine, where its `torch.load` would run code.
+        CheckpointError: it is there and cannot be read, or cannot be downloaded.
     """
-    from mmfreq.compat.safe_load import read_checkpoint
-
+    path = local_file(path)
+    if is_remote(path) and unpickles_by_default():
+        raise UserError(
+            f'the {what} {path} would be read by a torch.load that runs code out of files (torch before 2.6, or '
+            'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set): download it, and give the path of the file.'
+        )
     if is_remote(path):
-        return
+        return None
     if not absolute(path).is_file():
         kind = 'is a folder' if absolute(path).is_dir() else 'is not there'
         raise UserError(f'the {what} {str(path)!r} {kind}: looked at {absolute(path)}. Give the path of a checkpoint file.')
-    read_checkpoint(path)
+    return read_checkpoint(path)
