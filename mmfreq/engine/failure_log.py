@@ -15,7 +15,7 @@ import torch.distributed as dist
 from mmengine.logging import MMLogger
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from mmfreq.engine.errors import is_users
+from mmfreq.engine.errors import UserError, is_users
 from mmfreq.engine.notes import process_rank
 
 GRACE = 3.0  # seconds in which the launcher, which looks every 0.1 s, sees the process that failed first before one that followed
@@ -30,8 +30,8 @@ def failures_logged():
 
     The first process writes into the log itself, the others into `rank<r>_failure.log` beside it, and all of them into torchrun's
     summary. An error that is the caller's to mend (`is_users`) goes without its traceback. A process that only lost contact says
-    so, quotes what the others wrote, and waits for `GRACE` seconds, so that the launcher sees the one that failed first. A process
-    that ends early with status 0 in a distributed run ends with status 1 instead, as the others would wait for it.
+    so, quotes what the others wrote, and waits for `GRACE` seconds, so that the launcher sees the one that failed first. In a
+    distributed run `sys.exit(0)` of one process is an error too.
 
     Nothing is written before the Runner has made its log.
     """
@@ -39,21 +39,26 @@ def failures_logged():
     if 'TORCHELASTIC_ERROR_FILE' in os.environ:
         get_error_handler().initialize()  # a crash in compiled code prints where it was
     try:
-        yield
-    except SystemExit as end:
-        if end.code not in (None, 0) or not _has_peers():
-            raise
-        _write(known, 'ended with status 0 before the run was over', ''.join(traceback.format_exception(end)))
-        raise SystemExit(1) from end
+        with _no_early_end():
+            yield
     except Exception as error:
         if _has_peers() and is_lost_contact(error):
             _write(known, LOST, f'{_others(known)}\n{traceback.format_exc()}')
             time.sleep(GRACE)
         else:
-            told = str(error) if is_users(error) else traceback.format_exc()
-            _write(known, f'{type(error).__name__}', told)
-        with suppress(OSError):
-            get_error_handler().record_exception(error)
+            _write(known, type(error).__name__, str(error) if is_users(error) else traceback.format_exc())
+        _summarise(error)
+        raise
+
+
+@contextmanager
+def _no_early_end():
+    """Make an error of the end of one process with status 0, which a launcher takes for success."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code in (None, 0) and _has_peers():
+            raise RuntimeError('this process ended with status 0 before the run was over, and the others wait for it') from end
         raise
 
 
@@ -65,6 +70,18 @@ def is_lost_contact(error):
 def failure_file(log_file, rank):
     """Where a process without a log of its own writes; beside the log of the first."""
     return Path(log_file).with_name(f'rank{rank}_failure.log')
+
+
+def _summarise(error):
+    """Leave the exception that is being handled to torchrun's summary; without its traceback if it is the caller's to mend."""
+    with suppress(OSError):
+        if not is_users(error):
+            get_error_handler().record_exception(error)
+            return
+        try:
+            raise UserError(str(error)) from None
+        except UserError as short:
+            get_error_handler().record_exception(short)
 
 
 def _has_peers():
@@ -83,7 +100,8 @@ def _write(known, what, told):
         return
     head = f'rank {process_rank()} (process {os.getpid()} on {socket.gethostname()}) failed: {what}'
     files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, f'{head}\n{told}', (), None)
+    file, line, function, _ = logger.findCaller()
+    record = logger.makeRecord(logger.name, logging.ERROR, file, line, f'{head}\n{told}', (), None, function)
     for handler in files:  # not on the terminal, where the exception appears by itself
         handler.handle(record)
     if not files:
@@ -98,6 +116,6 @@ def _others(known):
     files = sorted(Path(logger.log_file).parent.glob('rank*_failure.log')) if logger else []
     first = [text for text in map(Path.read_text, files) if LOST not in text.splitlines()[0]]
     return '\n'.join(first) or (
-        'No other process wrote into this folder why it failed: it was killed (out of memory, kill -9), it hangs, or it runs on a '
-        "machine with a disk of its own. See the launcher's output."
+        'No other process wrote into this folder why it failed: it was killed (out of memory, kill -9), ended without a '
+        "word, hangs, or runs on a machine with a disk of its own. See the launcher's output."
     )
