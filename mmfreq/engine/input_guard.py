@@ -4,12 +4,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from mmfreq.engine.errors import DataError
+from mmfreq.engine.errors import InputError
+from mmfreq.engine.sample_guard import guard_samples
 from mmfreq.registry import HOOKS
 
-
-class InputError(DataError):
-    """A picture or a label map that the model cannot take."""
+__all__ = ['InputError', 'InputGuardHook', 'bare_model', 'check_channels', 'check_labels']
 
 
 def bare_model(model):
@@ -52,16 +51,18 @@ def check_labels(labels, num_classes, ignore_index, name):
 
 @HOOKS.register_module()
 class InputGuardHook(Hook):
-    """Check every picture's channels and every label map's values before each iteration.
+    """Check every picture's channels and every label map's values before each iteration, and how samples are loaded.
 
-    It looks at what the loader gives, before the data preprocessor. Detection boxes and classification labels are not looked
+    It looks at what the loader gives, before the data preprocessor; `sample_guard` looks at each sample where it is loaded, and
+    names the files of one that fails. Detection boxes and classification labels are not looked
     at; nor are labels where the model's head states no `num_classes`.
     """
 
     priority = 'VERY_HIGH'
 
     def before_run(self, runner):
-        """Read from the model what it takes, once."""
+        """Read from the model what it takes, once, and guard the data sets of the run."""
+        guard_samples(runner)
         model = bare_model(runner.model)
         self.channels = _expected_channels(model)
         heads = getattr(model, 'decode_head', None)

@@ -1,0 +1,273 @@
+"""Broken and unusual pictures and label maps in training: an error that names the file, or a picture as the page says."""
+
+import os
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, init_default_scope
+from torch.utils.data import DataLoader
+
+from mmfreq.engine import sample_checks
+from mmfreq.engine.errors import InputError, message_of
+from mmfreq.engine.input_guard import check_channels, check_labels
+from mmfreq.engine.launch import build_runner, prepare_train, train
+from mmfreq.engine.sample_guard import guard_samples
+from mmfreq.testing.toy_segmentation import toy_segmentation_config, write_toy_config
+from tests.broken_pictures import (
+    MOVING,
+    READABLE,
+    UNREADABLE,
+    by_pillow,
+    encode,
+    flipped,
+    huge_png,
+    ids,
+    pixels,
+    truncated,
+    turned,
+)
+
+GOOD_IMAGE, GOOD_LABEL = encode(pixels(), '.jpg'), encode(ids())
+EXIF = 'color_ignore_orientation'
+
+# what is wrong -> (image, label map, what the error must say beside the file's name); the first one that is not good is named
+WRONG_IMAGES = {name: (data, GOOD_LABEL, told) for name, (data, told) in UNREADABLE.items()} | {
+    'one pixel': (encode(pixels((1, 1))), encode(ids((1, 1))), 'one row or column'),
+    'one row': (encode(pixels((1, 64))), encode(ids((1, 64))), 'one row or column'),
+    'turned by EXIF': (turned(6), GOOD_LABEL, EXIF),
+}
+WRONG_LABELS = {name: (GOOD_IMAGE, data, 'cannot be loaded: it is (an empty file|a text|a page|a git-lfs|a .*picture, damaged)')
+                for name, (data, _) in UNREADABLE.items()
+                if name in ('empty file', 'text', 'HTML page', 'git-lfs pointer', 'truncated PNG', 'PNG with a flipped bit')} | {
+    'colours': (GOOD_IMAGE, encode(pixels()), r'3 channels.*one channel of class ids'),
+    'colours with alpha': (GOOD_IMAGE, by_pillow(pixels(), mode='RGBA'), '4 channels'),
+    'ids with alpha': (GOOD_IMAGE, by_pillow(ids(), mode='LA'), '2 channels'),
+    '16 bits beyond 255': (GOOD_IMAGE, encode(ids().astype(np.uint16) + 256), 'values up to 262'),
+    '32 bits beyond 255': (GOOD_IMAGE, by_pillow(ids().astype(np.int32) * 1000, 'TIFF'), 'values up to 6000'),
+    'real numbers': (GOOD_IMAGE, by_pillow(np.float32(ids()), 'TIFF'), 'real numbers'),
+    'JPEG': (GOOD_IMAGE, encode(ids(), '.jpg'), 'a JPEG, which changes values'),
+    'another size': (GOOD_IMAGE, encode(ids((32, 64))), r'\(32, 64\) and its image .* \(48, 64\)'),
+    'another number of rows and columns exchanged': (GOOD_IMAGE, encode(ids((64, 48))), 'must be equal'),
+    'out of range': (GOOD_IMAGE, encode(np.full((48, 64), 9, np.uint8)), 'holds the labels 8 in 3072 pixels'),
+    'header of 60000 x 60000': (GOOD_IMAGE, huge_png(60000, 1), 'exceeds limit'),
+}  # fmt: skip
+RIGHT_LABELS = {
+    'palette': by_pillow(ids(), mode='P'),
+    '16 bits within 255': encode(ids().astype(np.uint16)),
+    'one bit': by_pillow(np.ones((48, 64), np.uint8) * 255, mode='1'),
+    'all ignored': encode(np.zeros((48, 64), np.uint8)),
+}
+# 44 here; test_strange_names, test_files_that_went_away and the detection sets are beside
+CASES = {f'image: {name}': case for name, case in WRONG_IMAGES.items()} | {
+    f'label map: {name}': case for name, case in WRONG_LABELS.items()
+}
+FINE = {f'image: {name}': (data, GOOD_LABEL) for name, data in READABLE.items()} | {
+    f'label map: {name}': (GOOD_IMAGE, data) for name, data in RIGHT_LABELS.items()
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder in ('images/training', 'annotations/training', 'images/validation', 'annotations/validation'):
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+    return tmp_path / 'data'
+
+
+def add(root, image, label, stem='a picture'):
+    (root / 'images/training' / f'{stem}.jpg').write_bytes(image)
+    (root / 'annotations/training' / f'{stem}.png').write_bytes(label)
+
+
+def loader_of(root, workers=0, load=None, **changes):
+    """The training loader of the toy config, guarded as in a run, one picture at a time."""
+    init_default_scope('mmseg')
+    cfg = toy_segmentation_config(root)['train_dataloader']['dataset'] | changes
+    cfg['pipeline'][0].update(load or {})
+    loader = DataLoader(DATASETS.build(cfg), num_workers=workers, collate_fn=pseudo_collate)
+    guard_samples(SimpleNamespace(_train_loop=SimpleNamespace(dataloader=loader), _val_loop=None))
+    return loader
+
+
+def loaded(root, **options):
+    """The first batch, looked at as before an iteration; raises what a run would."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        batch = next(iter(loader_of(root, **options)))
+    image, sample = batch['inputs'][0], batch['data_samples'][0]
+    check_channels(image, 3, sample.img_path)
+    check_labels(sample.gt_sem_seg.data, 6, 255, sample.seg_map_path)
+    return image, sample
+
+
+def test_there_are_enough_cases():
+    assert len(CASES) >= 34 and len(CASES) + len(FINE) >= 48
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_what_is_wrong_is_told_with_the_file(root, case):
+    image, label, told = CASES[case]
+    add(root, image, label)
+    with pytest.raises(InputError, match=f'(?s){told}') as caught:
+        loaded(root)
+    name = 'a picture.jpg' if case.startswith('image: ') and 'one ' not in case else 'a picture.png'
+    assert name in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('case', ['image: truncated PNG', 'label map: colours', 'label map: another size'])
+def test_a_worker_says_the_same(root, case):
+    image, label, _ = CASES[case]
+    add(root, image, label)
+    with pytest.raises(InputError) as here:
+        loaded(root)
+    with pytest.raises(InputError, match='Caught InputError in DataLoader worker') as there:
+        loaded(root, workers=2)
+    assert message_of(there.value) == str(here.value) == message_of(here.value)
+
+
+@pytest.mark.parametrize('case', FINE)
+def test_what_is_unusual_is_read(root, case):
+    add(root, *FINE[case])
+    image, sample = loaded(root)
+    assert image.shape == (3, 48, 64) and image.dtype == torch.uint8
+    assert sample.gt_sem_seg.data.shape == (1, 48, 64)
+    if case.startswith('image: '):  # the same picture, up to compression, palette, and upside down
+        expected = torch.from_numpy(pixels()).permute(2, 0, 1).float()
+        kind = case.removeprefix('image: ')
+        if kind not in ('16 bits', 'JPEG with bytes behind its end'):  # these were written by OpenCV, in BGR
+            expected = expected.flip(0) if kind not in ('BMP', 'grey', 'grey of 16 bits') else expected
+        if 'upside' in kind:
+            expected = expected.flip(1, 2)
+        difference = image.float() - expected
+        grey = 'grey' in kind
+        assert (image[0] == image[2]).all() if grey else difference.abs().mean() < (25 if kind in ('palette', 'CMYK JPEG') else 5)
+
+
+@pytest.mark.parametrize('kind', MOVING)
+def test_a_moving_picture_is_its_first_one_or_refused_by_name(root, kind):
+    add(root, MOVING[kind], GOOD_LABEL)
+    try:
+        image, _ = loaded(root)
+    except InputError as error:
+        assert 'a picture.jpg' in str(error)  # OpenCV before 4.11
+    else:
+        expected = torch.from_numpy(pixels()).permute(2, 0, 1).flip(0).float()
+        assert (image.float() - expected).abs().mean() < 12
+
+
+@pytest.mark.parametrize('stem', ['with space', 'straße 漢字', 'two\nlines', '%s {0}', '-rf'])
+def test_strange_names(root, stem):
+    add(root, GOOD_IMAGE, GOOD_LABEL, stem)
+    loaded(root)
+    add(root, b'', GOOD_LABEL, stem)
+    with pytest.raises(InputError, match='an empty file') as caught:
+        loaded(root)
+    assert (repr(stem)[1:-1] if '\n' in stem else stem) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_files_that_went_away(root):
+    add(root, GOOD_IMAGE, GOOD_LABEL)
+    loader = loader_of(root)
+    image, label = (next((root / folder / 'training').iterdir()) for folder in ('images', 'annotations'))
+    label.unlink()
+    with pytest.raises(InputError, match=r'the label map .*a picture\.png cannot be loaded: it is not there'):
+        next(iter(loader))
+    image.unlink()
+    with pytest.raises(InputError, match=r'the image .*a picture\.jpg cannot be loaded: it is not there'):
+        next(iter(loader))
+    image.mkdir()
+    with pytest.raises(InputError, match=r'the image .*a picture\.jpg cannot be loaded: it is a folder'):
+        next(iter(loader))
+
+
+@pytest.mark.skipif(os.name == 'nt' or os.geteuid() == 0, reason='the administrator may read everything')
+def test_a_file_that_may_not_be_read(root):
+    add(root, GOOD_IMAGE, GOOD_LABEL)
+    next((root / 'images/training').iterdir()).chmod(0)
+    with pytest.raises(InputError, match='permission denied'):
+        loaded(root)
+
+
+def test_16_bits_are_refused_unless_they_are_meant(root):
+    add(root, READABLE['16 bits'], GOOD_LABEL)
+    with pytest.raises(InputError, match=r'read as uint16; expected 8 bits.*color_type="color".*to_float32'):
+        loaded(root, load={'color_type': 'unchanged'})
+    image, _ = loaded(root, load={'color_type': 'unchanged', 'to_float32': True})
+    assert image.max() > 255
+
+
+def test_real_numbers_must_be_finite(root):
+    values = np.float32(pixels()[..., 0])
+    options = {'load': {'color_type': 'unchanged', 'to_float32': True}}
+    add(root, by_pillow(values, 'TIFF'), GOOD_LABEL)
+    next(iter(loader_of(root, **options)))
+    values[3, 4] = np.nan
+    add(root, by_pillow(values, 'TIFF'), GOOD_LABEL)
+    with pytest.raises(InputError, match='NaN or infinite'):
+        next(iter(loader_of(root, **options)))
+
+
+def test_the_remedy_for_a_turned_picture_works(root):
+    add(root, turned(6), GOOD_LABEL)
+    image, _ = loaded(root, load={'color_type': EXIF})
+    assert image.shape == (3, 48, 64)
+    add(root, turned(6), encode(ids((64, 48))))  # labels drawn on the picture as it is shown
+    image, _ = loaded(root)
+    assert image.shape == (3, 64, 48)
+
+
+def test_doubts_are_told_once(root, monkeypatch):
+    said = []
+    monkeypatch.setattr(sample_checks, 'print_log', lambda message, **options: said.append(message))
+    monkeypatch.setattr(sample_checks, '_warned', set())
+    for stem in ('one', 'two'):
+        add(root, turned(3), GOOD_LABEL, stem)
+        add(root, READABLE['16 bits'], GOOD_LABEL, f'{stem} of 16')
+    list(loader_of(root))
+    assert len(said) == 2
+    assert any('EXIF orientation 3' in each and EXIF in each for each in said)
+    assert any('16 bits a channel; of each the upper 8 are read' in each for each in said)
+
+
+def test_a_picture_that_is_left_out_is_told(root, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmfreq.engine.sample_guard.print_log', lambda message, **options: said.append(message))
+    add(root, b'', GOOD_LABEL, 'bad')
+    add(root, GOOD_IMAGE, GOOD_LABEL, 'good')
+    batches = list(loader_of(root, load={'ignore_empty': True}))
+    assert [batch['data_samples'][0].img_path[-8:] for batch in batches] == ['good.jpg'] * 2
+    assert said and 'bad.jpg' in said[0] and 'sample 1 so' in said[0]
+    with pytest.raises(InputError, match=r'bad\.jpg.*not possible in validation'):
+        list(loader_of(root, load={'ignore_empty': True}, test_mode=True))
+
+
+def test_training_on_all_that_is_unusual_has_finite_losses(root, tmp_path):
+    for number, case in enumerate(FINE):
+        add(root, *FINE[case], f'{number:02}')
+    config = write_toy_config(
+        tmp_path / 'toy.py', root, max_iters=len(FINE) // 2, val_cfg=None, val_dataloader=None, val_evaluator=None
+    )
+    options = {'train_dataloader.sampler.shuffle': False, 'train_dataloader.num_workers': 2}
+    runner = train(config, work_dir=tmp_path / 'w', cfg_options=options)
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    assert len(losses) == len(FINE) // 2 >= 8 and np.isfinite(losses).all()
+
+
+def test_training_stops_with_the_name_out_of_a_worker(root, tmp_path):
+    for stem in ('one', 'two'):
+        add(root, GOOD_IMAGE, GOOD_LABEL, stem)
+    config = write_toy_config(tmp_path / 'toy.py', root, val_cfg=None, val_dataloader=None, val_evaluator=None)
+    cfg = prepare_train(config, work_dir=tmp_path / 'w', cfg_options={'train_dataloader.num_workers': 2})
+    add(root, truncated(GOOD_IMAGE), GOOD_LABEL, 'two')  # after all that is looked at before
+    with pytest.raises(InputError) as caught:
+        build_runner(cfg).train()
+    assert message_of(caught.value).startswith('the image ') and 'two.jpg' in message_of(caught.value)
+
+
+def test_a_bit_amid_a_jpeg_is_not_noticed(root):
+    """What cannot be told; the page says so."""
+    add(root, flipped(GOOD_IMAGE, 0.9), GOOD_LABEL)
+    loaded(root)
