@@ -30,12 +30,16 @@ ACTIVATIONS: dict[type, Callable[[Tensor], Tensor]] = {
     SquaredReLU: squared_relu,
 }
 CONTAINERS = (nn.Sequential, nn.ModuleList)
+# what `torch.nn.modules.module.register_module_*_hook` fills: hooks that watch every module; torch 2.4 has no question for them
+GLOBAL_HOOKS = tuple(
+    getattr(torch_module, f'_global_{kind}_hooks') for kind in ('forward', 'forward_pre', 'backward', 'backward_pre')
+)
 PLAIN = (nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SiLU, nn.Identity, StochasticDepth, *CONTAINERS, *ACTIVATIONS)
 
 
 def fusable(*modules: nn.Module) -> bool:
     """Whether the modules may be computed together: eager mode, and all are what they look like, unwatched."""
-    if torch_module._has_any_global_hook() or not may_fuse():
+    if not may_fuse() or any(GLOBAL_HOOKS):
         return False
     return all(is_untouched(m) for m in modules)
 
