@@ -11,6 +11,7 @@ import pickle
 import re
 import urllib.error
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 
@@ -31,25 +32,40 @@ def _history_buffer_method(owner, name):
     return method
 
 
-# torch knows a function by these names; torch 2.4 and 2.5 take no other way of naming it
-_history_buffer_method.__module__ = 'builtins'
-_history_buffer_method.__name__ = _history_buffer_method.__qualname__ = 'getattr'
+def _latin1(text, encoding):
+    """The one use of `_codecs.encode` in checkpoints: the bytes of numpy's arrays and scalars."""
+    if encoding != 'latin1' or not isinstance(text, str):
+        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode was refused: it asks for {encoding!r} of a {type(text).__name__}')
+    return text.encode(encoding)
 
 
+def _named(function, name):
+    """A function for torch's list, under the name by which a checkpoint knows it; torch 2.4 and 2.5 read the name off the function."""
+
+    def stands_for(*arguments):
+        return function(*arguments)
+
+    stands_for.__module__, _, stands_for.__name__ = name.rpartition('.')
+    return stands_for
+
+
+@cache
 def _mmengine_globals():
-    """The list: types and functions, or (function, name under which a checkpoint knows it)."""
+    """The list: types, and functions or (function, name under which a checkpoint knows it)."""
     import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
 
     rebuild = np.ndarray(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [Namespace, HistoryBuffer, _history_buffer_method, np.ndarray, np.dtype, rebuild, scalar]
-    allowed += {type(np.dtype(code)) for code in _NUMBERS}
-    if torch.__version__ >= (2, 6):  # the module was `numpy.core` before numpy 2 and is `numpy._core` since
-        for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-            allowed += [(rebuild, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
-    return allowed
+    allowed = [Namespace, HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in _NUMBERS}]
+    functions = {'builtins.getattr': _history_buffer_method}
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # before numpy 2, and since
+        functions |= {f'{module}._reconstruct': rebuild, f'{module}.scalar': scalar}
+    by_pair = torch.__version__ >= (2, 6)
+    if not by_pair:  # later ones allow it themselves
+        functions['_codecs.encode'] = _latin1
+    return allowed + [(function, name) if by_pair else _named(function, name) for name, function in functions.items()]
 
 
 def allow_mmengine_checkpoints():

@@ -17,13 +17,14 @@ from torch.autograd.function import Function, once_differentiable
 from mmfreq.ops.triton_launch import Launch, bases_of, constants, cut_up, fits, grid_of, plan_launch, processors
 
 HAS_TRITON = find_spec('triton') is not None
+INTERPRETED = environ.get('TRITON_INTERPRET') == '1'  # read once, as Triton does, and as torch 2.4 cannot compile a look at it
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def available(device: torch.device) -> bool:
     """Whether the kernels run there: Triton and an NVIDIA GPU since Ampere, or a CPU under Triton's interpreter."""
     if not HAS_TRITON or device.type != 'cuda':
-        return HAS_TRITON and device.type == 'cpu' and environ.get('TRITON_INTERPRET') == '1'
+        return HAS_TRITON and device.type == 'cpu' and INTERPRETED
     return torch.version.hip is None and torch.cuda.get_device_properties(device).major >= 8
 
 
