@@ -50,8 +50,8 @@ class LossGuardHook(Hook):
         if self.first is None:
             self.first = iteration
             print_log(
-                f'The loss of iteration {iteration} is not finite ({bad}; learning rate {learning_rate(runner)}), the {self.total}. '
-                f'time in this run. It stops after {self.patience} in a row.',
+                f'The loss of iteration {iteration} is not finite ({bad}; learning rate {learning_rate(runner)}), for the '
+                f'{self.total}. time in this run, which stops after {self.patience} in a row.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -79,8 +79,8 @@ class LossGuardHook(Hook):
         scale = '' if scaler is None else f', loss scale {scaler.get_scale():g}'
         return '\n'.join(
             [
-                f'the loss has not been finite for {iteration - self.first + 1} iterations in a row, from {self.first} to {iteration}: '
-                f'{bad}; learning rate {learning_rate(runner)}{scale}; {self.total} times in this run.',
+                f'the loss has not been finite for {iteration - self.first + 1} iterations in a row, from {self.first} to '
+                f'{iteration}: {bad}; learning rate {learning_rate(runner)}{scale}; {self.total} times in this run.',
                 f'{later_checkpoints(self.first)}. What to try:',
                 *(f'  {line}' for line in advice),
             ]
