@@ -23,7 +23,9 @@ def parse_args(argv=None):
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision; needs an accelerator')
     parser.add_argument('--seed', type=int, help='seed of every random generator; default: drawn, and logged')
-    parser.add_argument('--dry-run', action='store_true', help='check and build everything, print a summary, train and write nothing')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='check and build everything, print a summary, train and write nothing'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values to override')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; not used')
@@ -32,8 +34,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    from mmfreq.engine.errors import short_user_errors
     from mmfreq.engine.dry_run import dry_run
+    from mmfreq.engine.errors import short_user_errors
     from mmfreq.engine.launch import train
 
     options = ('work_dir', 'resume', 'amp', 'launcher', 'seed', 'cfg_options')

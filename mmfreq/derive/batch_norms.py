@@ -1,15 +1,13 @@
 """Batch norms of a config's model, whose statistics are of the images of one iteration, however many make a step."""
 
 import copy
-import logging
-from contextlib import contextmanager
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmfreq.derive.feature_maps import RatesOnCpu
 from mmfreq.derive.total_batch import count
+from mmfreq.engine.meta_model import RatesOnCpu, quiet
 
 
 def count_batch_norms(cfg):
@@ -22,7 +20,7 @@ def count_batch_norms(cfg):
     model = {key: value for key, value in cfg.model.items() if key != 'pretrained'}
     if cfg.get('data_preprocessor'):
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), _quiet():
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), quiet():
         try:
             with torch.device('meta'), RatesOnCpu():
                 built = MODELS.build(model)
@@ -52,14 +50,3 @@ def batch_norm_notes(cfg, published, here):
     if (synced and now == 1) or (norms and here.images == 1):
         notes.append('With 1 image a batch norm of a 1x1 map, as in pooling branches, fails in training: take 2 or more.')
     return notes
-
-
-@contextmanager
-def _quiet():
-    """Without what constructors log of a model that nobody will train."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)

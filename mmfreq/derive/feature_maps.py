@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
-from torch.overrides import TorchFunctionMode
 
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.machine import type_name
+from mmfreq.engine.meta_model import RatesOnCpu
 from mmfreq.engine.own_backbones import class_named, is_ours, state
 
 SIDE = 512  # of the image that a stock backbone is run on; the last level of every stock neck then still has a pixel
@@ -32,13 +32,6 @@ class Maps:
     def isotropic(self):
         """Whether these are several maps of one stride."""
         return len(self) > 1 and len(set(self.strides)) == 1
-
-
-class RatesOnCpu(TorchFunctionMode):
-    """`torch.linspace` always gives numbers: many backbones read their drop-path rates from it, which the meta device has not."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*args, **(kwargs or {}) | ({'device': 'cpu'} if func is torch.linspace else {}))
 
 
 def stage_maps(backbone):

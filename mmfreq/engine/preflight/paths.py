@@ -1,12 +1,11 @@
-"""Look at a run's data before anything slow: are the folders where the config says, and do the classes fit the heads?"""
+"""Are the folders and files of the data where the config says?"""
 
 import os
 from dataclasses import dataclass
 
-from mmengine.registry import DATASETS
-
 from mmfreq.engine.errors import DataError
 from mmfreq.engine.paths import absolute, is_remote
+from mmfreq.engine.preflight.classes import check_classes
 
 IMAGE_KEYS = ('img_path', 'img', 'img_dir', '')  # the keys of `data_prefix` that name image folders, over the libraries
 
@@ -25,20 +24,24 @@ class Missing:
 
 
 def check_data(cfg, loaders=('train_dataloader', 'val_dataloader')):
-    """Raise if data of the loaders are missing, or a segmentation dataset has more classes than a head.
+    """Raise if data of the loaders are missing, or the classes of a data set do not fit a head (see `check_classes`).
 
-    Only folders are opened, and only until their first file, so this takes milliseconds; whether every image has its
-    label is not checked.
+    Only folders are opened, and only until their first file, so this takes milliseconds; `pairs` and `coco` look closer.
 
     Raises:
         DataError: naming each path, where it looked, and the option that overrides it.
     """
-    leaves = [leaf for name in loaders if cfg.get(name) for leaf in leaf_datasets(cfg[name].get('dataset'), f'{name}.dataset')]
+    leaves = leaves_of(cfg, loaders)
     faults = [fault for key, dataset in leaves for fault in missing_paths(key, dataset)]
     if faults:
         raise DataError(_message(cfg, leaves, faults))
     for key, dataset in leaves:
-        check_class_count(cfg, key, dataset)
+        check_classes(cfg, key, dataset)
+
+
+def leaves_of(cfg, loaders):
+    """`leaf_datasets` of several loaders, those that the config has."""
+    return [leaf for name in loaders if cfg.get(name) for leaf in leaf_datasets(cfg[name].get('dataset'), f'{name}.dataset')]
 
 
 def leaf_datasets(dataset, key):
@@ -80,40 +83,6 @@ def holds_a_file(folder):
     """Whether there is a file anywhere under a folder; stops at the first."""
     with os.scandir(folder) as entries:
         return any(entry.is_file() or (entry.is_dir() and holds_a_file(entry.path)) for entry in entries)
-
-
-def check_class_count(cfg, key, dataset):
-    """Raise if a segmentation dataset has more classes than one of the model's heads.
-
-    Raises:
-        DataError: naming the dataset, the head, and both numbers. Nothing is raised where one of the two is not known.
-    """
-    model = cfg.model.get('module') or cfg.model
-    classes = dataset_classes(dataset, cfg.get('default_scope', 'mmengine'))
-    if cfg.get('default_scope') != 'mmseg' or not classes:
-        return
-    for name in ('decode_head', 'auxiliary_head'):
-        heads = model.get(name) or []
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            count = head.get('num_classes')
-            if isinstance(count, int) and count < len(classes):
-                raise DataError(
-                    f'{key} ({dataset.get("type")}) has {len(classes)} classes and model.{name} predicts num_classes={count}: '
-                    f'labels from {count} on would have no score. Set num_classes={len(classes)} in every head '
-                    f'(--cfg-options model.{name}.num_classes={len(classes)} ...), or name fewer classes in its `metainfo`.'
-                )
-
-
-def dataset_classes(dataset, scope):
-    """The class names a dataset will have, from its config or from its registered class; None if neither tells."""
-    stated = (dataset.get('metainfo') or {}).get('classes')
-    if stated is not None:
-        return stated if isinstance(stated, (list, tuple)) else None
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            kind = registry.get(kind)
-    return getattr(kind, 'METAINFO', {}).get('classes')
 
 
 def _prefixes(dataset):
