@@ -137,7 +137,20 @@ def place(loader, seed, rank=0, world_size=1):
 def batches_of_epoch(loader, epoch, skip=0):
     """Yield the batches of one epoch of a placed loader, without its first `skip` ones."""
     loader.batch_sampler.begin(epoch, skip)
-    yield from loader
+    yield from read(loader)
+
+
+def read(loader):
+    """Yield the batches of a loader; its workers end at once where this is closed early or a worker fails.
+
+    Left to Python's collector of garbage, which may close their queues first, ending takes torch 5 to 10 s for each worker.
+    """
+    batches = iter(loader)
+    try:
+        yield from batches
+    except BaseException:
+        getattr(batches, '_shutdown_workers', lambda: None)()
+        raise
 
 
 def endless_batches(loader, skip=0):
@@ -151,7 +164,7 @@ def endless_batches(loader, skip=0):
         passed = loader.batch_sampler.begin(epoch, skip)
         if passed == skip:
             count = 0
-            for count, batch in enumerate(loader, 1):  # noqa: B007  (its last value is asked for)
+            for count, batch in enumerate(read(loader), 1):  # noqa: B007  (its last value is asked for)
                 yield batch
             passed += count
         if not passed:

@@ -9,6 +9,8 @@ import signal
 import threading
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import active_children
+from multiprocessing.util import Finalize
 
 import torch
 from mmengine.dist import all_reduce, barrier, get_rank, get_world_size
@@ -47,6 +49,7 @@ def stop_requests():
     Outside of the main thread, where Python takes no signals, it does nothing.
     """
     _asked.name = None
+    Finalize(None, _kill_workers, exitpriority=100)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -110,6 +113,13 @@ def spare_first_signal(worker_init_fn, worker_id):
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if worker_init_fn:
         worker_init_fn(worker_id)
+
+
+def _kill_workers():
+    """Before Python ends its data workers by a SIGTERM, which they let pass, and waits for them without end."""
+    for child in active_children():
+        if child.daemon:
+            child.kill()
 
 
 def _is_accumulating(runner):
