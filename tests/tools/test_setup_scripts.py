@@ -146,7 +146,7 @@ CHOOSE = 'mmfreq_ensure_environment; echo "$MMFREQ_PYTHON"; echo "$PYTHONPATH"'
 
 def test_the_scripts_are_the_documented_ones():
     names = {script.name for script in SCRIPTS}
-    assert names == {'env.sh', 'quickstart.sh', 'run_tests.sh', 'dist_train.sh', 'dist_test.sh', 'slurm_train.sh'}
+    assert names == {'env.sh', 'quickstart.sh', 'run_tests.sh', 'dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'test_stacks.sh'}
 
 
 @pytest.mark.parametrize('script', [*SCRIPTS, ROOT / '.ci' / 'run'], ids=lambda path: path.name)

@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# tools/test_stacks.sh [--keep] [--out FILE] [NAME ...]
+# Tests mmfreq on other stacks: for each row of tools/stacks.txt, or for those named, an environment of its own, what the row
+# lists installed there, and the tests that it asks for. Prints a line a stack; fails if one of them failed.
+#   --out FILE   puts the lines into the Markdown table in FILE (made if absent); rows of other stacks and the text around it stay
+#   --keep       leaves the environments (some 6 GB each) in the cache folder of tools/env.sh; the logs always stay there
+# Needs the Pythons that the rows name, on PATH or known to pyenv. A stack takes 5 to 15 minutes.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+# The suite's core, without its slow tests. `backbones`: imports, and everything between an image and the feature maps with the
+# published numbers and files. `core`: also decoders, mmcv's ops, the doctor, data, the engine, and training runs of the toy config.
+BACKBONES=(
+    tests/test_imports.py tests/compat/test_finder.py tests/layers tests/checkpoint
+    tests/ops/test_{complex,dft,fft,fused_functions,resize}.py
+    tests/models/test_{affnet,backbone_contract,dfformer,gfnet,gfnet_cnn,hornet}.py
+)
+CORE=(
+    "${BACKBONES[@]}" tests/test_doctor.py tests/datasets tests/engine tests/integrations/test_timm.py tests/tools/test_train_test.py
+    tests/compat/test_{facts,mmcv_attention,mmcv_deform,mmcv_focal,mmcv_missing,mmcv_nms,mmcv_roi,safe_load,stack,stock_models}.py
+    tests/models/test_{affnet_aspp_head,conv_layer,gn_fpn,gn_fpn_head,gn_uper_head,image_classifier,in_stock_configs,precision}.py
+    tests/models/test_ssdlite.py
+)
+
+# python_of VERSION: prints a Python of this version that can make virtual environments
+python_of() {
+    local path each candidates=()
+    candidates+=("$(mmfreq_path_of "python$1")" "$(mmfreq_path_of python3)")
+    if command -v pyenv >/dev/null 2>&1; then
+        # a shim of pyenv is on PATH and does not start, unless its version is the chosen one
+        for each in $(pyenv whence "python$1" 2>/dev/null); do candidates+=("$(pyenv prefix "$each")/bin/python$1"); done
+    fi
+    for path in "${candidates[@]}"; do
+        [ -n "$path" ] && [ "$("$path" -c "$MMFREQ_PYTHON_CHECK" 2>/dev/null)" = "$1" ] || continue
+        if "$path" -c 'import venv, ensurepip' >/dev/null 2>&1; then
+            printf '%s\n' "$path"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# stack_of NAME: prints its row of tools/stacks.txt without the name, nothing if there is none
+stack_of() {
+    local name rest
+    while read -r name rest; do
+        if [ "$name" = "$1" ]; then printf '%s\n' "$rest"; fi
+    done <"$MMFREQ_ROOT/tools/stacks.txt"
+}
+
+table() { mmfreq_with_checkout "$1" -m mmfreq.testing.stack_table "${@:2}"; }
+
+# pips_answer LOG: the last error that pip told
+pips_answer() {
+    local line answer=''
+    while IFS= read -r line; do
+        case "$line" in ERROR:*) answer="$line" ;; esac
+    done <"$1"
+    printf '%s\n' "${answer:-see the log}"
+}
+
+# test_stack NAME PYTHON TESTS REQUIREMENTS...: prints the row; everything else goes to $log
+test_stack() {
+    local name="$1" version="$2" tests="$3" python files=()
+    shift 3
+    case "$tests" in
+        core) files=("${CORE[@]}") ;;
+        backbones) files=("${BACKBONES[@]}") ;;
+    esac
+    if ! python="$(python_of "$version")"; then
+        table "$host" not-tested "$name" "$version" "$tests" "no Python $version with venv and ensurepip, on PATH or in pyenv"
+        return
+    fi
+    rm -rf "$venv" "$venv.xml"
+    if ! "$python" -m venv "$venv" >>"$log" 2>&1 || ! mmfreq_pip "$venv/bin/python" "$log" --no-compile "$@" pytest; then
+        table "$host" not-tested "$name" "$version" "$tests" "not installed: $(pips_answer "$log")"
+        return
+    fi
+    (
+        mmfreq_use_own "$venv"
+        if ! python -m mmfreq.doctor >>"$log" 2>&1; then
+            mmfreq_say "$name: python -m mmfreq.doctor does not call this stack usable"
+            table python not-tested "$name" "$version" "$tests" 'installed, but not usable by the word of mmfreq.doctor'
+            exit
+        fi
+        python -m pytest -q -m 'not slow' -p no:cacheprovider --junitxml "$venv.xml" "${files[@]}" >>"$log" 2>&1 || true
+        table python row "$name" "$tests" "$venv.xml"
+    )
+}
+
+usage='Usage: tools/test_stacks.sh [--keep] [--out FILE] [NAME ...]'
+keep='' out='' asked=()
+while [ "$#" -gt 0 ]; do
+    case "$1" in
+        --keep) keep=1 ;;
+        --out)
+            [ "$#" -gt 1 ] || mmfreq_die '--out needs a file' "$usage"
+            out="$2"
+            shift
+            ;;
+        -*) mmfreq_die "there is no option $1" "$usage" ;;
+        *) asked+=("$1") ;;
+    esac
+    shift
+done
+case "$out" in '' | /*) ;; *) out="$PWD/$out" ;; esac
+
+known=()
+while read -r name _; do
+    case "$name" in '' | '#'*) ;; *) known+=("$name") ;; esac
+done <"$MMFREQ_ROOT/tools/stacks.txt"
+[ "${#asked[@]}" -gt 0 ] || asked=("${known[@]}")
+for name in "${asked[@]}"; do
+    [ -n "$(stack_of "$name")" ] || mmfreq_die "there is no stack '$name' in tools/stacks.txt" "It has: ${known[*]}"
+done
+
+# nothing of the active environment may be seen in the stacks
+unset PYTHONPATH PYTHONHOME
+cd "$MMFREQ_ROOT"
+host="$(mmfreq_find_python)" || exit 1
+cache="$(mmfreq_cache)" || exit 1
+mmfreq_lock "$host" "$cache/stacks.lock"
+venv=''
+trap '[ -z "$venv" ] || [ -n "$keep" ] || rm -rf "$venv"' EXIT
+
+rows=() failed=()
+for name in "${asked[@]}"; do
+    started="$SECONDS" venv="$cache/stack-$name"
+    log="$venv.log"
+    : >"$log"
+    read -ra row <<<"$(stack_of "$name")"
+    mmfreq_say "--- $name: Python ${row[0]}, ${row[*]:2}"
+    line="$(test_stack "$name" "${row[@]}")"
+    printf '%s\n' "$line"
+    rows+=("$line")
+    case "$line" in
+        "| $name | passed |"*) mmfreq_say "$name passed ($((SECONDS - started)) s)" ;;
+        *)
+            failed+=("$name")
+            mmfreq_say "$name FAILED ($((SECONDS - started)) s). The log: $log"
+            ;;
+    esac
+    [ -n "$keep" ] || rm -rf "$venv"
+done
+
+[ -z "$out" ] || table "$host" into "$out" "${rows[@]}"
+[ "${#failed[@]}" -eq 0 ] || mmfreq_die "failed: ${failed[*]}" "The logs: $cache/stack-NAME.log"
