@@ -82,6 +82,7 @@ RULES = {
         {'analysis', 'datasets', 'engine', 'layers', 'testing', 'demo'},
     ),
     'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'checkpoint', 'integrations'}),
+    'mmfreq/testing/stack_table.py': (set(), {'compat.finder', 'compat.stack'}),
     'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'checkpoint', 'registry', 'testing'}),
 }
 
