@@ -72,9 +72,11 @@ class AtomicBackend(LocalBackend):
 def _is_running(part):
     """Whether the process whose number is in a temporary name is there, on this machine."""
     number = part.name.removesuffix(PART).rpartition('.')[2]
+    if not number.isdecimal() or int(number) == 0:  # 0 would be this process's group
+        return False
     try:
         os.kill(int(number), 0)
-    except (ValueError, ProcessLookupError):
+    except (OverflowError, ProcessLookupError):
         return False
     except PermissionError:
         return True

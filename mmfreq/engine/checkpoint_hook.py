@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import contextmanager
+from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -12,6 +13,7 @@ from mmfreq.engine.paths import absolute, is_remote
 from mmfreq.registry import HOOKS
 
 INTERRUPTED = 'interrupted_iter_{}.pth'
+OUTDATED = 'outdated_ckpts'  # what a checkpoint that is being written makes superfluous; kept in the checkpoint itself
 NOTE = 'last_checkpoint'  # mmengine's name of the file that names the latest checkpoint
 
 
@@ -33,6 +35,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if self.local and is_main_process() and absolute(self.out_dir).is_dir():
             for name in remove_parts(self.out_dir):
                 say(f'{name} in {self.out_dir}, half of a checkpoint that was being written, was removed.', level=logging.WARNING)
+            self._remove_outdated(runner)
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if not self.by_epoch and self.interval % counts:
             say(
@@ -59,43 +62,56 @@ class CheckpointHook(MMEngineCheckpointHook):
         return path
 
     def _save_checkpoint_with_step(self, runner, step, meta):
-        with self._removals_last():
+        with self._removals_last(runner):
             super()._save_checkpoint_with_step(runner, step, meta)
         if self.local and is_main_process():
             for path in absolute(self.out_dir).glob(INTERRUPTED.format('*')):
                 path.unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner, metrics):
-        with self._removals_last():
+        with self._removals_last(runner):
             super()._save_best_checkpoint(runner, metrics)
 
+    def _remove_outdated(self, runner):
+        """What a run was killed before it could remove."""
+        needed = {Path(path).name for path in (runner._load_from, *self._best_paths()) if path}
+        for name in {Path(path).name for path in runner.message_hub.runtime_info.get(OUTDATED, [])} - needed:
+            (absolute(self.out_dir) / name).unlink(missing_ok=True)
+
+    def _best_paths(self):
+        return [*getattr(self, 'best_ckpt_path_dict', {}).values(), getattr(self, 'best_ckpt_path', None)]
+
     @contextmanager
-    def _removals_last(self):
+    def _removals_last(self, runner):
         """Let mmengine's code run, and remove what it wanted removed after it has saved; nothing where saving failed."""
-        backend, self.file_backend = self.file_backend, _Deferred(self.file_backend)
+        backend, self.file_backend = self.file_backend, _Deferred(self.file_backend, runner.message_hub)
         deferred = self.file_backend
         try:
             yield
         finally:
             self.file_backend = backend
-        best = getattr(self, 'best_ckpt_path_dict', None) or {'': getattr(self, 'best_ckpt_path', None)}
         for remove, path in deferred.removals:
-            if path not in (self.last_ckpt, *best.values()):  # written again under the same name
+            if path not in (self.last_ckpt, *self._best_paths()):  # written again under the same name
                 remove(path)
 
 
 class _Deferred:
-    """A file backend that keeps what is to be removed in a list."""
+    """A file backend that keeps what is to be removed in a list, and writes it down for a run that is resumed."""
 
-    def __init__(self, backend):
-        self._backend = backend
+    def __init__(self, backend, message_hub):
+        self._backend, self._message_hub = backend, message_hub
         self.removals = []
 
     def __getattr__(self, name):
         return getattr(self._backend, name)
 
     def remove(self, path):
-        self.removals.append((self._backend.remove, path))
+        self._defer(self._backend.remove, path)
 
     def rmtree(self, path):
-        self.removals.append((self._backend.rmtree, path))
+        self._defer(self._backend.rmtree, path)
+
+    def _defer(self, remove, path):
+        self.removals.append((remove, path))
+        outer = getattr(self._backend, 'removals', [])  # the best checkpoint's, within which the latest is saved again
+        self._message_hub.update_info(OUTDATED, [str(path) for _, path in (*outer, *self.removals)])

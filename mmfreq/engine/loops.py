@@ -6,6 +6,7 @@ restored: data and model draw their numbers by the place in the run (`data_order
 """
 
 import logging
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_ma
 from mmengine.runner import loops as stock
 
 from mmfreq.engine.atomic_files import write_atomically
-from mmfreq.engine.data_order import batches_of_epoch, endless_batches, place, seed_everything
+from mmfreq.engine.data_order import batches_of_epoch, endless_batches, place, read, seed_everything
 from mmfreq.engine.notes import say
 from mmfreq.engine.stop_signal import spare_first_signal, stop_if_asked
 from mmfreq.registry import LOOPS
@@ -32,7 +33,9 @@ class _PlacedLoop:
         dataloader.worker_init_fn = partial(spare_first_signal, dataloader.worker_init_fn)
         if not self.placed:
             say('The training data come from a loader without a batch sampler: a resumed run will see others.', logging.WARNING)
-        super().__init__(runner, dataloader, *args, **kwargs)
+        super().__init__(runner, _Unopened(dataloader), *args, **kwargs)
+        self.dataloader = dataloader
+        self.dataloader_iterator = None
 
     def run_iter(self, *args):
         seed_everything(self.seed, get_rank(), self._iter)
@@ -58,7 +61,10 @@ class _PlacedLoop:
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(_PlacedLoop, stock.IterBasedTrainLoop):
-    """Arguments as in mmengine's. A resumed run goes on with the next batch, without reading the earlier ones."""
+    """Arguments as in mmengine's. A resumed run goes on with the next batch, without reading the earlier ones.
+
+    Workers start with the first iteration, where mmengine starts them with the loop, before the hooks have seen the data.
+    """
 
     def run(self):
         runner = self.runner
@@ -66,12 +72,13 @@ class IterBasedTrainLoop(_PlacedLoop, stock.IterBasedTrainLoop):
         runner.call_hook('before_train_epoch')
         self.finish_validation()
         batches = endless_batches(self.dataloader, self._iter) if self.placed else self._after_skipping()
-        while self._iter < self._max_iters and not self.stop_training:
-            runner.model.train()
-            self.run_iter(next(batches))
-            self._decide_current_val_interval()
-            if self.validation_is_due():
-                self.validate()
+        with closing(batches):
+            while self._iter < self._max_iters and not self.stop_training:
+                runner.model.train()
+                self.run_iter(next(batches))
+                self._decide_current_val_interval()
+                if self.validation_is_due():
+                    self.validate()
         runner.call_hook('after_train_epoch')
         runner.call_hook('after_train')
         return runner.model
@@ -86,9 +93,10 @@ class IterBasedTrainLoop(_PlacedLoop, stock.IterBasedTrainLoop):
         return self.runner.val_loop is not None and self._iter >= self.val_begin and regular
 
     def _after_skipping(self):
+        batches = stock._InfiniteDataloaderIterator(self.dataloader)
         for _ in range(self._iter):
-            next(self.dataloader_iterator)
-        return self.dataloader_iterator
+            next(batches)
+        yield from batches
 
 
 @LOOPS.register_module()
@@ -111,11 +119,12 @@ class EpochBasedTrainLoop(_PlacedLoop, stock.EpochBasedTrainLoop):
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         done = self._done_in_epoch() if self.placed else 0
-        batches = batches_of_epoch(self.dataloader, self._epoch, done) if self.placed else self.dataloader
-        for index, batch in enumerate(batches, done):
-            self.run_iter(index, batch)
-            if index + 1 < len(self.dataloader):  # after the last one the regular checkpoint is made
-                stop_if_asked(self.runner)
+        batches = batches_of_epoch(self.dataloader, self._epoch, done) if self.placed else read(self.dataloader)
+        with closing(batches):
+            for index, batch in enumerate(batches, done):
+                self.run_iter(index, batch)
+                if index + 1 < len(self.dataloader):  # after the last one the regular checkpoint is made
+                    stop_if_asked(self.runner)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
         stop_if_asked(self.runner)
@@ -136,6 +145,19 @@ class EpochBasedTrainLoop(_PlacedLoop, stock.EpochBasedTrainLoop):
             logging.WARNING,
         )
         return 0
+
+
+class _Unopened:
+    """What mmengine's loops are shown as their loader: they iterate it at once, which starts workers and uses up indices."""
+
+    def __init__(self, loader):
+        self.loader, self.dataset = loader, loader.dataset
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        return iter(())
 
 
 def _of_first_process(value):

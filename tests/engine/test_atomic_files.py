@@ -1,0 +1,79 @@
+"""A file is whole or not there; a full disk is told, and costs nothing that was there before."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from mmengine.fileio import get_file_backend
+
+from mmfreq.engine.atomic_files import ATOMIC, DiskFullError, remove_parts, write_atomically
+
+
+def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / 'iter_1.pth'
+    write_atomically(path, b'old')
+    seen = []
+
+    def replace(source, target):
+        seen.append((path.read_bytes(), os.path.getsize(source)))
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, 'replace', replace)
+    write_atomically(path, b'newer')
+    assert seen == [(b'old', 5)] and path.read_bytes() == b'newer' and os.listdir(tmp_path) == ['iter_1.pth']
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_and_leaves_no_half(tmp_path, monkeypatch, number):
+    path = tmp_path / 'iter_1.pth'
+    path.write_bytes(b'old')
+
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises(DiskFullError, match=r'no room for .*iter_1\.pth.*Make room, or keep fewer .*max_keep_ckpts'):
+        write_atomically(path, b'newer')
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['iter_1.pth']
+
+
+def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'replace', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(tmp_path / 'x', b'')
+    assert not os.listdir(tmp_path)
+
+
+def test_a_real_limit_of_the_system(tmp_path):
+    """A file size limit stands for the quota: the write itself fails, in a process of its own."""
+    code = (
+        'import signal, sys\n'
+        'from mmfreq.engine.atomic_files import write_atomically\n'
+        'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
+        'try: write_atomically(sys.argv[1], bytes(1 << 20))\n'
+        'except OSError as error: print(error.errno)\n'
+    )
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))  # noqa: E731
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path / 'big')], preexec_fn=limit, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(errno.EFBIG) and not os.listdir(tmp_path)
+
+
+def test_halves_of_the_dead_are_removed_and_those_of_the_living_kept(tmp_path):
+    gone = subprocess.run([sys.executable, '-c', 'import os; print(os.getpid())'], capture_output=True, text=True, check=True)
+    dead, living = f'.iter_1.pth.{gone.stdout.strip()}.part', f'.iter_2.pth.{os.getpid()}.part'
+    for name in (dead, living, 'iter_3.pth', '.x.part'):
+        (tmp_path / name).write_bytes(b'')
+    assert remove_parts(tmp_path) == [dead, '.x.part'][:: 1 if dead < '.x.part' else -1]
+    assert sorted(os.listdir(tmp_path)) == sorted([living, 'iter_3.pth'])
+
+
+def test_mmengine_finds_the_backend_by_its_name(tmp_path):
+    backend = get_file_backend(str(tmp_path), backend_args={'backend': ATOMIC})
+    backend.put(b'content', tmp_path / 'new' / 'file')
+    backend.put_text('text', tmp_path / 'new' / 'other')
+    assert backend.get(tmp_path / 'new' / 'file') == b'content' and backend.get_text(tmp_path / 'new' / 'other') == 'text'
