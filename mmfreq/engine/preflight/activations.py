@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmfreq.engine.meta_model import quiet
 from mmfreq.engine.notes import say
 
-TRIED = 2  # images: batch norms want more than one; of a large batch our operators would run many pieces
+TRIED = (2, 4)  # images, least and most: batch norms want more than one; of a large batch our operators would run many pieces
 
 
 class Ones(TorchDispatchMode):
@@ -53,7 +53,8 @@ def saved_bytes(model, batch, size):
     """Bytes of the distinct storages that autograd saves in a forward pass of `batch` images of `size` (H, W).
 
     Parameters, buffers and the images do not count; a view counts as the storage that it keeps alive. What a custom Function holds
-    beside `save_for_backward` is not seen.
+    beside `save_for_backward` is not seen. Of a batch of more than 4 a part is run and multiplied, with the little in it that
+    is the same for any batch, such as resized filters.
 
     Args:
         model: in training mode, on the meta device.
@@ -61,6 +62,7 @@ def saved_bytes(model, batch, size):
     Returns:
         None where the model does not run on shapes alone.
     """
+    tried = min(max(batch, TRIED[0]), TRIED[1])
     storages = {}  # held until the end, so that no address is given out twice
 
     def pack(tensor):
@@ -72,7 +74,7 @@ def saved_bytes(model, batch, size):
         with quiet(), FakeTensorMode(allow_non_fake_inputs=True), Ones():
             forward = TrainingForward(revert_sync_batchnorm(model))
             tensors = {f'model.{name}': _fake(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-            images = torch.empty(TRIED, _channels(model), *size)
+            images = torch.empty(tried, _channels(model), *size)
             with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
                 outputs = torch.func.functional_call(forward, tensors, (images,))
             own = {tensor.untyped_storage()._cdata for tensor in [*tensors.values(), images]}
@@ -81,7 +83,7 @@ def saved_bytes(model, batch, size):
         told = f'{type(error).__name__}: {error}'.splitlines()[0]
         say(f'{type(model).__name__} does not run on shapes alone: {told}', level=logging.DEBUG)
         return None
-    return sum(storage.nbytes() for address, storage in storages.items() if address not in own) * batch // TRIED
+    return sum(storage.nbytes() for address, storage in storages.items() if address not in own) * batch // tried
 
 
 def _with_loss(head, logits, images):

@@ -23,7 +23,7 @@ def check_checkpoint(cfg, report, model):
         warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
         source = cfg.get('load_from')
         if source and not is_remote(source):
-            load_checked(model, read_checkpoint(source), source, strict=bool(cfg.get('resume')))
+            load_checked(model, read_checkpoint(source), source, strict=bool(cfg.get('resume')), training=True)
             report.facts['starts from'] = f'{source}{", resumed" if cfg.get("resume") else ""}: fits the model'
         for module in model.modules():
             init = getattr(module, 'init_cfg', None)

@@ -43,13 +43,12 @@ def check_memory(cfg, report, model):
     needed *= processes
     remedy = (
         'Take fewer images at a time (train_dataloader.batch_size; tools/few_gpus.py keeps the batch by accumulation), a smaller '
-        'crop, '
-        '--amp on a GPU, or model.backbone.with_cp=True, which keeps less and computes more.'
+        'crop, --amp on a GPU, or model.backbone.with_cp=True, which keeps less and computes more.'
     )
     if needed > total:
         raise DeviceMemoryError(
-            f'{what} needs at least {size_text(needed)}{together and " in all processes"} (a lower bound), and {device} has '
-            f'{size_text(total)}. {remedy}'
+            f'{what} needs at least {size_text(needed // processes)}{together} (a lower bound), and {device} '
+            f'has {size_text(total)}. {remedy}'
         )
     if free is not None and needed > free:
         report.warnings.append(

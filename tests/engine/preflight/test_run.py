@@ -1,0 +1,105 @@
+"""All checks together: what is told, who looks, and how long it takes."""
+
+import json
+import logging
+import re
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmfreq.engine.launch import prepare_train
+from mmfreq.engine.preflight import PreflightError, Report, check_run
+from mmfreq.engine.preflight import run as checks
+from mmfreq.testing.toy_segmentation import write_toy_config
+
+
+def test_several_faults_are_told_at_once(cfg, tmp_path):
+    torch.save({'state_dict': {'layer1.0.conv1.weight': torch.ones(1)}}, tmp_path / 'resnet.pth')
+    cfg.load_from = str(tmp_path / 'resnet.pth')
+    cfg.train_dataloader.dataset.data_prefix.seg_map_path = 'images/training'
+    with pytest.raises(PreflightError) as error:
+        check_run(cfg)
+    message = str(error.value)
+    assert message.startswith('2 things stand in the way of this run.')
+    assert '1. ' in message and 'resnet.pth' in message and '2. ' in message and 'have no label' in message
+
+
+def test_one_fault_keeps_its_kind(cfg):
+    cfg.train_dataloader.dataset.data_prefix.seg_map_path = 'images/training'
+    with pytest.raises(Exception, match='8 of the 8 images have no label') as error:
+        check_run(cfg)
+    assert type(error.value).__name__ == 'DataError'
+
+
+def test_what_was_seen_is_logged_with_its_times(cfg, monkeypatch):
+    said = []
+    monkeypatch.setattr(checks, 'say', lambda message, level=logging.INFO: said.append((level, message)))
+    report = Report()
+    check_run(cfg, report)
+    level, last = said[-1]
+    assert level == logging.INFO and re.fullmatch(r'Preflight: 7 checks in \d+\.\d s, nothing found\.', last)
+    times = [message for level, message in said if level == logging.DEBUG and ' took ' in message]
+    assert len(times) == 7 and any('check_pairs took' in message for message in times)
+    assert {'versions', 'checkpoints', 'memory'} <= set(report.facts) and len(report.data) == 2
+
+
+@pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
+def test_other_processes_look_for_paths_alone(cfg, monkeypatch, variable):
+    monkeypatch.setenv(variable, '1')
+    cfg.train_dataloader.dataset.data_prefix.seg_map_path = 'images/training'
+    report = Report()
+    check_run(cfg, report)
+    assert report == Report()
+    cfg.train_dataloader.dataset.data_root = '/gone'
+    with pytest.raises(Exception, match=r"data_root='/gone'"):
+        check_run(cfg, report)
+
+
+def test_a_model_that_fails_to_build_is_left_to_the_runner(cfg):
+    cfg.model.backbone.arch = 'hornet-mikro'
+    report = Report()
+    check_run(cfg, report)
+    assert 'memory' not in report.facts and len(report.data) == 2
+
+
+@pytest.mark.slow
+def test_a_data_set_as_large_as_ade20k_takes_seconds(tmp_path):
+    """20210 + 2000 pairs of tiny pictures; the time is of the checks alone."""
+    picture, labels = (
+        cv2.imencode(suffix, np.ones(size, np.uint8))[1].tobytes() for suffix, size in (('.jpg', (4, 4, 3)), ('.png', (4, 4)))
+    )
+    for split, count in (('training', 20210), ('validation', 2000)):
+        for kind, suffix, content in (('images', '.jpg', picture), ('annotations', '.png', labels)):
+            folder = tmp_path / 'data' / kind / split
+            folder.mkdir(parents=True)
+            for index in range(count):
+                (folder / f'ADE_{index:08d}{suffix}').write_bytes(content)
+    config = write_toy_config(tmp_path / 'toy.py', tmp_path / 'data')
+    start = time.perf_counter()
+    report = Report()
+    prepare_train(config, work_dir=tmp_path / 'w', report=report)
+    took = time.perf_counter() - start
+    print(f'all checks of 22210 pairs: {took:.2f} s')
+    assert report.data['train_dataloader.dataset'].total == 20210 and took < 10
+
+
+@pytest.mark.slow
+def test_a_coco_file_of_100000_annotations_takes_seconds(tmp_path, detection, write_coco):
+    from mmfreq.engine.preflight.coco import check_coco
+
+    def grow(table):
+        table['images'] = [{**table['images'][0], 'id': index} for index in range(20000)]
+        table['annotations'] = [{**table['annotations'][0], 'id': index, 'image_id': index // 5} for index in range(100000)]
+
+    cfg = detection(write_coco(grow))
+    size = (tmp_path / 'train.json').stat().st_size
+    start = time.perf_counter()
+    check_coco(cfg, Report(), ('train_dataloader', 'val_dataloader'))
+    took = time.perf_counter() - start
+    start = time.perf_counter()
+    json.loads((tmp_path / 'train.json').read_text())
+    print(f'{size / 1e6:.0f} MB: {took:.2f} s, of which reading takes {time.perf_counter() - start:.2f} s')
+    assert took < 10

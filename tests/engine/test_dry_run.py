@@ -1,0 +1,62 @@
+"""Everything but the training: what is built, what is printed, and that nothing stays behind."""
+
+import tempfile
+
+import pytest
+
+from mmfreq.engine.dry_run import dry_run
+from mmfreq.engine.errors import CheckpointMismatchError, DataError
+from mmfreq.engine.launch import train
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where temporary folders go."""
+    folder = tmp_path / 'temporary'
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '200')
+
+
+def test_a_summary_is_printed_and_nothing_is_written(toy_config, tmp_path, temporary, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob('*'))
+    dry_run(toy_config)
+    printed = capsys.readouterr().out
+    assert sorted(tmp_path.rglob('*')) == before
+    rows = [' '.join(line.replace('│', ' ').split()) for line in printed.splitlines()]
+    assert 'train ToyShapesDataset 8 6 2' in rows and 'val ToyShapesDataset 2 6 1' in rows
+    assert 'training 2 iterations of 2 pictures (1 x 2); 4 are an epoch' in rows
+    assert any(row.startswith('memory at least') for row in rows) and any('free at' in row for row in rows)
+    assert any(row.startswith('versions') and 'torch' in row for row in rows)
+    assert str(tmp_path / 'work_dirs' / 'toy') in printed and 'nothing was trained' in rows[-1]
+
+
+def test_a_resumed_run_is_loaded_and_left_as_it_was(toy_config, trained, snapshot, temporary, capsys):
+    before = snapshot(trained)
+    dry_run(toy_config, work_dir=trained, resume='latest', cfg_options={'train_cfg.max_iters': 4})
+    assert snapshot(trained) == before
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert '4 iterations, 2 done' in printed and 'resumed: fits the model' in printed
+
+
+def test_a_later_run_is_the_same(toy_config, tmp_path, temporary):
+    dry_run(toy_config, work_dir=tmp_path / 'w')
+    assert not (tmp_path / 'w').exists()
+    runner = train(toy_config, work_dir=tmp_path / 'w')
+    assert runner.iter == 2 and (tmp_path / 'w' / 'iter_2.pth').is_file()
+
+
+def test_faults_end_it(toy_config, trained, temporary):
+    with pytest.raises(DataError, match='gone'):
+        dry_run(toy_config, cfg_options={'train_dataloader.dataset.data_root': '/gone'})
+    with pytest.raises(CheckpointMismatchError):
+        dry_run(toy_config, resume=str(trained / 'iter_2.pth'), cfg_options={'model.decode_head.channels': 8})
+    with pytest.raises(ValueError, match='hornet-mikro'):
+        dry_run(toy_config, cfg_options={'model.backbone.arch': 'hornet-mikro'})
+    assert not list(temporary.iterdir())
