@@ -2,24 +2,24 @@
 # tools/test_stacks.sh [--keep] [--out FILE] [NAME ...]
 # Tests mmfreq on other stacks: for each row of tools/stacks.txt, or for those named, an environment of its own, what the row
 # lists installed there, and the tests that it asks for. Prints a line a stack; fails if one of them failed.
-#   --out FILE   puts the lines into the Markdown table in FILE (made if absent); rows of other stacks and the text around it stay
+#   --out FILE   puts each line into the Markdown table in FILE (made if absent); rows of other stacks and the text around it stay
 #   --keep       leaves the environments (some 6 GB each) in the cache folder of tools/env.sh; the logs always stay there
 # Needs the Pythons that the rows name, on PATH or known to pyenv. A stack takes 5 to 15 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-# The suite's core, without its slow tests. `backbones`: imports, and everything between an image and the feature maps with the
-# published numbers and files. `core`: also decoders, mmcv's ops, the doctor, data, the engine, and training runs of the toy config.
+# The suite's core, without its slow tests. `backbones`: imports, and the backbones with their published numbers and files.
+# `core`: also ops, layers, decoders, mmcv's ops, the doctor, data, the engine, and training runs of the toy config.
 BACKBONES=(
-    tests/test_imports.py tests/compat/test_finder.py tests/layers tests/checkpoint
-    tests/ops/test_{complex,dft,fft,fused_functions,resize}.py
+    tests/test_imports.py tests/compat/test_finder.py tests/checkpoint/test_load.py
     tests/models/test_{affnet,backbone_contract,dfformer,gfnet,gfnet_cnn,hornet}.py
 )
 CORE=(
-    "${BACKBONES[@]}" tests/test_doctor.py tests/datasets tests/engine tests/integrations/test_timm.py tests/tools/test_train_test.py
-    tests/compat/test_{facts,mmcv_attention,mmcv_deform,mmcv_focal,mmcv_missing,mmcv_nms,mmcv_roi,safe_load,stack,stock_models}.py
+    "${BACKBONES[@]}" tests/ops/test_{complex,dft,fft,fused_functions,resize}.py tests/layers tests/checkpoint/test_{convert,zoo}.py
     tests/models/test_{affnet_aspp_head,conv_layer,gn_fpn,gn_fpn_head,gn_uper_head,image_classifier,in_stock_configs,precision}.py
-    tests/models/test_ssdlite.py
+    tests/models/test_ssdlite.py tests/integrations/test_timm.py tests/test_doctor.py tests/datasets tests/engine
+    tests/compat/test_{facts,mmcv_attention,mmcv_deform,mmcv_focal,mmcv_missing,mmcv_nms,mmcv_roi,safe_load,stack,stock_models}.py
+    tests/tools/test_train_test.py
 )
 
 # python_of VERSION: prints a Python of this version that can make virtual environments
@@ -123,7 +123,7 @@ mmfreq_lock "$host" "$cache/stacks.lock"
 venv=''
 trap '[ -z "$venv" ] || [ -n "$keep" ] || rm -rf "$venv"' EXIT
 
-rows=() failed=()
+failed=()
 for name in "${asked[@]}"; do
     started="$SECONDS" venv="$cache/stack-$name"
     log="$venv.log"
@@ -132,7 +132,7 @@ for name in "${asked[@]}"; do
     mmfreq_say "--- $name: Python ${row[0]}, ${row[*]:2}"
     line="$(test_stack "$name" "${row[@]}")"
     printf '%s\n' "$line"
-    rows+=("$line")
+    [ -z "$out" ] || table "$host" into "$out" "$line"
     case "$line" in
         "| $name | passed |"*) mmfreq_say "$name passed ($((SECONDS - started)) s)" ;;
         *)
@@ -143,5 +143,4 @@ for name in "${asked[@]}"; do
     [ -n "$keep" ] || rm -rf "$venv"
 done
 
-[ -z "$out" ] || table "$host" into "$out" "${rows[@]}"
 [ "${#failed[@]}" -eq 0 ] || mmfreq_die "failed: ${failed[*]}" "The logs: $cache/stack-NAME.log"

@@ -130,5 +130,8 @@ def mixture(routing: Tensor, bases: Tensor, spec: Tensor) -> Tensor:
 
 
 def as_complex(weight: Tensor) -> Tensor:
-    """A complex view of a filter whose last axis is (real, imaginary)."""
-    return torch.view_as_complex(weight if weight.stride(-1) == 1 else weight.contiguous())
+    """A complex view of a filter whose last axis is (real, imaginary); of a copy where its strides allow none."""
+    *steps, last = weight.stride()
+    pairs = last == 1 and all(step % 2 == 0 for step in steps)
+    # not `contiguous()`: it keeps the odd stride of an axis of one entry, which torch 2.4 refuses
+    return torch.view_as_complex(weight if pairs else weight.clone(memory_format=torch.contiguous_format))

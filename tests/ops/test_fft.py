@@ -82,6 +82,14 @@ def test_dims_may_lie_anywhere(backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
+def test_a_filter_may_be_a_view_of_something_wider(backend):
+    x, wide = torch.randn(2, 3, 6, 9), torch.randn(3, 6, 5, 3)
+    for weight in (wide[..., :2], wide.as_strided((3, 6, 5, 2), (29, 5, 1, 1)), wide.as_strided((1, 6, 5, 2), (7, 10, 2, 1))):
+        some = x[:, : len(weight)]
+        torch.testing.assert_close(apply_filter(some, weight, backend=backend), apply_filter(some, weight.clone(), backend=backend))
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
 def test_filter_per_sample(backend):
     x, weight = random(2, 3, 8, 8), random(2, 3, 8, 5, 2)
     each = [apply_filter(x[i : i + 1], weight[i], backend=backend) for i in range(2)]
