@@ -23,6 +23,7 @@ from mmfreq.engine.paths import absolute
 from mmfreq.engine.preflight import check_data, check_run
 from mmfreq.engine.resumable import make_resumable
 from mmfreq.engine.resume import check_file, check_pretrained, set_start, warn_of_random_backbone
+from mmfreq.engine.sharding import refuse_sharding
 from mmfreq.engine.stop_signal import stop_requests
 from mmfreq.engine.work_dir import check_work_dir, warn_of_overwriting
 
@@ -63,6 +64,7 @@ def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none'
         CheckpointError: a checkpoint to start from cannot be read.
     """
     cfg = _prepare(config, 'work_dirs/{stem}', work_dir, launcher, cfg_options)
+    refuse_sharding(cfg)
     if seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
     fit_precision(cfg, amp)

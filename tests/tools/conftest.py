@@ -1,6 +1,11 @@
 """The tools, called in this process as from the command line."""
 
 import importlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,3 +24,58 @@ def call_tool(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return call
+
+
+@pytest.fixture(scope='session')
+def dist_train():
+    """Starts `tools/dist_train.sh` as a user does, on CPU processes: see `Job`."""
+    jobs = []
+
+    def start(*arguments, **environment):
+        jobs.append(Job('dist_train.sh', *arguments, **environment))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.end()
+
+
+class Job:
+    """A script of `tools/` in a process group of its own; its output goes to a file, as a pipe would fill up.
+
+    Args:
+        script: its name.
+        arguments: of the script.
+        environment: variables to set; PYTHONPATH is put before what there is.
+    """
+
+    def __init__(self, script, *arguments, **environment):
+        paths = [str(environment.pop('PYTHONPATH', '')), os.environ.get('PYTHONPATH', '')]
+        env = os.environ | {
+            'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]),
+            'PYTHONPATH': os.pathsep.join(filter(None, paths)),
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '',
+        }
+        self.file = tempfile.TemporaryFile('w+')  # noqa: SIM115 (`end` closes it)
+        self.process = subprocess.Popen(
+            ['bash', str(TOOLS / script), *map(str, arguments)],
+            env=env | {name: str(value) for name, value in environment.items()},
+            cwd=TOOLS.parent,
+            stdout=self.file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait(self, timeout=300):
+        """(exit status, output) of the script."""
+        status = self.process.wait(timeout)
+        self.file.seek(0)
+        return status, self.file.read()
+
+    def end(self):
+        """Kill what is left of it."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.file.close()

@@ -1,0 +1,27 @@
+"""A hook for the tests of this folder: what every process trained on, its losses and scores; mmengine logs the first one's."""
+
+import json
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RecordHook(Hook):
+    """Writes the files and the loss of each iteration, and the last scores, to `OUT/<rank>.json`."""
+
+    def __init__(self, out):
+        self.out = Path(out)
+        self.record = {'files': [], 'losses': [], 'scores': {}}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.record['files'].append([Path(sample.img_path).name for sample in data_batch['data_samples']])
+        self.record['losses'].append(float(outputs['loss']))
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.record['scores'] = {name: float(value) for name, value in (metrics or {}).items()}
+
+    def after_train(self, runner):
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / f'{runner.rank}.json').write_text(json.dumps(self.record))

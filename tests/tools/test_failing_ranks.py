@@ -1,0 +1,132 @@
+"""A process that dies ends the whole job, soon, and the logs tell which one it was and why.
+
+The limit is a minute. It is seconds here, where the processes are on one machine and gloo sees a closed connection at once.
+"""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from mmfreq.datasets.toy import write_toy_ade20k
+from mmfreq.testing.toy_segmentation import toy_segmentation_config, toy_segmentor, write_toy_config
+
+HERE = Path(__file__).parent
+LIMIT = 60  # seconds from the fault to the end of the job
+DEEP = 'LookupError: the planted fault'
+LOST = 'rank 0 .* failed: lost contact with another process'
+NO_WORD = 'No other process wrote into this folder why it failed'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data')
+    write_toy_ade20k(root, train=8, val=2, size=(64, 64))
+    return root
+
+
+@pytest.fixture
+def fail(data, dist_train, tmp_path):
+    """Runs a job of two processes in which rank 1 fails; the output, the main log, and rank 1's own log if there is one."""
+
+    def run(fault, in_worker=False, **place):
+        note = tmp_path / 'note'
+        spec = {'fault': fault, 'rank': 1, 'note': str(note)} | place
+        loader = toy_segmentation_config(data)['train_dataloader']
+        if in_worker:
+            loader['dataset']['pipeline'].insert(0, {'type': 'FaultyTransform', **spec})
+        config = write_toy_config(
+            tmp_path / 'toy.py',
+            data,
+            max_iters=1000,
+            model=toy_segmentor('GN'),
+            custom_imports={'imports': ['_faults'], 'allow_failed_imports': False},
+            train_dataloader=loader | {'num_workers': 1, 'persistent_workers': True},
+            custom_hooks=[] if in_worker else [{'type': 'FaultHook', **spec}],
+        )
+        status, printed = dist_train(config, 2, '--work-dir', tmp_path / 'work', PYTHONPATH=HERE).wait()
+        assert note.exists(), printed[-5000:]
+        took = time.time() - float(note.read_text().split()[0])
+        print(f'{fault}: the job ended {took:.1f} s after the fault')
+        assert status != 0 and took < LIMIT
+        (log,) = (tmp_path / 'work').glob('*/[0-9]*.log')
+        own = log.with_name('rank1_failure.log')
+        assert_nothing_is_left(tmp_path)
+        return printed, log.read_text(), own.read_text() if own.exists() else None
+
+    return run
+
+
+def assert_nothing_is_left(tmp_path):
+    """No process whose command names the folder, data workers of a killed rank included; these look for their parent every 5 s."""
+    until = time.time() + 20
+    while left := [path.parent.name for path in Path('/proc').glob('[0-9]*/cmdline') if str(tmp_path) in content(path)]:
+        assert time.time() < until, left
+        time.sleep(0.2)
+
+
+def content(path):
+    try:
+        return path.read_bytes().decode(errors='replace')
+    except OSError:  # it ended in between
+        return ''
+
+
+def summary(printed):
+    """What torchrun says of the process that failed first."""
+    return printed.split('Root Cause (first observed failure):')[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'place', [{'iteration': 2}, {'iteration': None}, {'in_worker': True}], ids=['iteration', 'start', 'worker']
+)
+def test_an_exception_in_one_process(fail, iteration):
+    printed, log, own = fail('exception', iteration=iteration)
+    assert f'[rank1]: {DEEP}' in printed
+    assert 'rank      : 1 ' in summary(printed) and DEEP in summary(printed)
+    assert re.match(r'\S+ \S+ - rank 1 \(process \d+ on .*\) failed: LookupError\nTraceback', own) and 'in raise_deep' in own
+    found = re.search(LOST, log)
+    assert found is None or own.splitlines()[0] in log[found.end() :]  # the launcher may have ended it before it noticed
+
+
+@pytest.mark.slow
+def test_an_exception_in_a_data_worker_of_one_process(fail):
+    """It names the sample, and counts as the user's."""
+    printed, _, own = fail('exception', in_worker=True)
+    told = r'train_\d+\.jpg.*\n?.*LookupError: the planted fault'
+    assert re.search(told, own) and re.search(told, summary(printed))
+    assert re.search(r'rank +: 1 .*\n +exitcode +: 2 ', summary(printed))
+
+
+@pytest.mark.slow
+def test_an_error_of_the_user_in_one_process(fail):
+    printed, _, own = fail('user', iteration=2)
+    assert 'error: the planted fault of the user' in printed and '[rank1]: Traceback' not in printed
+    assert re.search(r'rank +: 1 .*\n +exitcode +: 2 ', summary(printed))
+    assert own.splitlines()[1:] == ['the planted fault of the user']
+
+
+@pytest.mark.slow
+def test_a_killed_process(fail):
+    printed, log, own = fail('kill', iteration=2)
+    assert 'Signal 9 (SIGKILL) received' in summary(printed) and 'rank      : 1 ' in summary(printed)
+    assert own is None
+    found = re.search(LOST, log)
+    assert found is None or NO_WORD in log[found.end() :]
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_early_with_status_0(fail):
+    printed, _, own = fail('exit', iteration=2)
+    assert 'this process ended with status 0 before the run was over' in own
+    assert 'ended with status 0' in summary(printed) and 'rank      : 1 ' in summary(printed)
+
+
+@pytest.mark.slow
+def test_a_process_that_vanishes_with_status_0(fail):
+    """The launcher takes it for success; the others do not."""
+    printed, log, own = fail('vanish', iteration=2)
+    assert own is None and NO_WORD in log[re.search(LOST, log).end() :]
+    assert 'rank      : 0 ' in summary(printed) and 'by peer' in summary(printed)
