@@ -18,13 +18,14 @@ RULES = {
     'mmfreq/__init__.py': (set(), {'compat.finder', 'version'}),
     'mmfreq/version.py': (set(), set()),
     'mmfreq/registry.py': ({'mmengine'}, {'compat'}),
+    'mmfreq/torchrun.py': ({'torch'}, set()),
     'mmfreq/doctor.py': ({'torch', 'torchvision', 'mmengine', 'rich'}, {'compat', 'version'}),
     'mmfreq/compat/mmdet_ssd.py': ({'mmdet'}, set()),
     'mmfreq/compat/*': ({'torch', 'torchvision', 'mmengine', 'mmcv'}, {'compat', 'version'}),
     'mmfreq/ops/triton_*': ({'torch', 'triton'}, {'ops'}),
     'mmfreq/ops/*': ({'torch'}, {'ops'}),
     'mmfreq/layers/*': ({'torch', 'torchvision'}, {'ops', 'layers'}),
-    'mmfreq/checkpoint/*': ({'torch'}, {'ops', 'checkpoint', 'compat'}),
+    'mmfreq/checkpoint/*': ({'torch', 'filelock'}, {'ops', 'checkpoint', 'compat'}),
     'mmfreq/models/backbones/*': (
         {'torch', 'torchvision', 'mmengine'},
         {'ops', 'layers', 'checkpoint', 'registry', 'models.backbones'},
@@ -63,7 +64,7 @@ RULES = {
     'mmfreq/engine/own_backbones.py': ({'torch'}, {'engine', 'models.factory'}),
     'mmfreq/engine/*': (
         {'torch', 'mmengine', 'rich', *PICTURES, *OPENMMLAB},
-        {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine'},
+        {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine', 'torchrun'},
     ),
     'mmfreq/export/*': (
         {'torch', 'onnx', 'onnxruntime', *PICTURES},

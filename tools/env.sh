@@ -322,7 +322,7 @@ mmfreq_torchrun() {
         OMP_NUM_THREADS="$("$MMFREQ_PYTHON" -c 'import os, sys; print(max(1, (os.cpu_count() or 1) // int(sys.argv[1])))' "$gpus")"
         export OMP_NUM_THREADS
     fi
-    exec "$MMFREQ_PYTHON" -m torch.distributed.run --nnodes "$nodes" --node_rank "${NODE_RANK:-0}" \
+    exec "$MMFREQ_PYTHON" -m mmfreq.torchrun --nnodes "$nodes" --node_rank "${NODE_RANK:-0}" \
         --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "$port" --nproc_per_node "$gpus" "$script" "$@"
 }
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
-# Environment: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS (more options for srun, separated by spaces).
+# Environment: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS (more options for srun, separated by spaces), REQUEUES (100).
+# A run that was preempted saves, ends with status 75, and is started again, at most REQUEUES times, with --resume auto: within a
+# batch job by `scontrol requeue`, elsewhere by another srun. For a time limit: SRUN_ARGS='--signal=USR1@120'.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -11,9 +13,11 @@ fi
 gpus="${GPUS:-8}"
 gpus_per_node="${GPUS_PER_NODE:-8}"
 cpus_per_task="${CPUS_PER_TASK:-5}"
+requeues="${REQUEUES:-100}"
 mmfreq_check_count GPUS "$gpus"
 mmfreq_check_count GPUS_PER_NODE "$gpus_per_node"
 mmfreq_check_count CPUS_PER_TASK "$cpus_per_task"
+[ "$requeues" = 0 ] || mmfreq_check_count REQUEUES "$requeues"
 [ "$gpus" -ge "$gpus_per_node" ] || gpus_per_node="$gpus"
 partition="$1" job="$2" config="$(mmfreq_config "$3")" work_dir="$4"
 shift 4
@@ -21,6 +25,34 @@ shift 4
     'Run this on a login node of a Slurm cluster, or use tools/dist_train.sh on one machine.'
 mmfreq_existing_environment
 read -ra srun_args <<<"${SRUN_ARGS:-}"
-exec srun --partition "$partition" --job-name "$job" --gres "gpu:$gpus_per_node" --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" \
-    --cpus-per-task "$cpus_per_task" --kill-on-bad-exit=1 ${srun_args[@]+"${srun_args[@]}"} \
-    "$MMFREQ_PYTHON" -u "$MMFREQ_ROOT/tools/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"
+
+STOPPED=75 # of mmfreq/torchrun.py: the state is saved
+step=''
+# the run is the child of this script, which must outlive the signal to see how it ends
+set -m # so that Ctrl-C is not ignored by it
+for signal in INT TERM USR1; do trap '[ -z "$step" ] || kill -'$signal' "$step" 2>/dev/null || true' "$signal"; done
+
+train() {
+    srun --partition "$partition" --job-name "$job" --gres "gpu:$gpus_per_node" --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" \
+        --cpus-per-task "$cpus_per_task" --kill-on-bad-exit=1 ${srun_args[@]+"${srun_args[@]}"} \
+        "$MMFREQ_PYTHON" -u "$MMFREQ_ROOT/tools/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@" </dev/null &
+    step="$!" status=0
+    wait "$step" || status="$?"
+    while kill -0 "$step" 2>/dev/null; do # a signal ends `wait`, not the run
+        status=0
+        wait "$step" || status="$?"
+    done
+}
+
+starts="${SLURM_RESTART_COUNT:-0}"
+while :; do
+    if [ "$starts" -gt 0 ]; then train "$@" --resume auto; else train "$@"; fi
+    [ "$status" -eq "$STOPPED" ] || exit "$status"
+    starts=$((starts + 1))
+    if [ "$starts" -gt "$requeues" ]; then
+        mmfreq_say "the run was stopped and started again $requeues times: it is left stopped. Go on with --resume."
+        exit "$status"
+    fi
+    mmfreq_say "the run was stopped, and saved its state: starting it again (number $starts)."
+    if [ -n "${SLURM_JOB_ID:-}" ] && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then exit "$status"; fi
+done

@@ -21,8 +21,8 @@ from torch.utils.data import get_worker_info
 
 from mmfreq.engine.checkpoint_hook import CheckpointHook
 from mmfreq.registry import HOOKS
+from mmfreq.torchrun import STATUS
 
-STATUS = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 

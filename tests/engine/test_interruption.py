@@ -14,8 +14,8 @@ import torch
 from mmfreq.compat.safe_load import read_checkpoint
 from mmfreq.datasets.toy import write_toy_ade20k
 from mmfreq.engine.resume import latest_checkpoint
-from mmfreq.engine.stop_signal import STATUS
 from mmfreq.testing.toy_segmentation import toy_segmentation_config, toy_segmentor
+from mmfreq.torchrun import STATUS
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

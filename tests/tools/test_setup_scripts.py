@@ -358,9 +358,7 @@ def cluster(machine):
     (torch / '__init__.py').write_text('')
     (torch / 'cuda.py').write_text(f'def device_count(): return int(open({str(gpus)!r}).read())')
     (torch / '__init__.py').write_text('from . import cuda')
-    (torch / 'distributed').mkdir()
-    (torch / 'distributed' / '__init__.py').write_text('')
-    (torch / 'distributed' / 'run.py').write_text(
+    (machine.root / 'mmfreq' / 'torchrun.py').write_text(
         textwrap.dedent("""\
         import os, sys
         print(*sys.argv[1:], sep='\\n')
@@ -467,6 +465,56 @@ def test_slurm_train_asks_for_what_it_was_told(cluster):
     assert asked[12:17] == ['--kill-on-bad-exit=1', '--time', '10', '--qos=low', str(cluster.bin / 'python')]
     config = str(cluster.root / 'configs' / 'a config.py')
     assert asked[19:] == [config, '--work-dir', 'out', '--launcher', 'slurm', '--amp']
+
+
+SRUN = """
+n=$(cat {folder}/starts 2>/dev/null || echo 0); n=$((n + 1)); echo $n >{folder}/starts
+printf '%s ' "$@" >>{folder}/asked; echo >>{folder}/asked
+[ "$n" -le {stops} ] && exit 75
+exit {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ('stops', 'requeues', 'status', 'starts'), [(0, '9', 3, 1), (2, '9', 3, 3), (5, '2', 75, 3), (1, '0', 75, 1)]
+)
+def test_a_preempted_run_is_started_again(cluster, tmp_path, stops, requeues, status, starts):
+    cluster.add_script('srun', SRUN.format(folder=tmp_path, stops=stops, end=3))
+    result = cluster.run('slurm_train.sh', 'gpu', 'hornet', 'configs/a config.py', 'out', REQUEUES=requeues)
+    asked = (tmp_path / 'asked').read_text().splitlines()
+    assert (result.returncode, len(asked)) == (status, starts), result.stderr
+    assert ['--resume auto' in line for line in asked] == [False] + [True] * (starts - 1)
+
+
+@pytest.mark.parametrize(('batch', 'starts'), [(True, 1), (False, 2)])
+def test_a_batch_job_is_requeued_and_resumes_when_it_is_started_again(cluster, tmp_path, batch, starts):
+    """Only a batch job can be: an allocation of salloc has a number too, and Slurm refuses."""
+    cluster.add_script('srun', SRUN.format(folder=tmp_path, stops=1, end=0))
+    cluster.add_script('scontrol', f'echo "$@" >{tmp_path}/requeued; exit {0 if batch else 1}')
+    arguments = ('slurm_train.sh', 'gpu', 'hornet', 'configs/a config.py', 'out')
+    result = cluster.run(*arguments, SLURM_JOB_ID='42')
+    assert result.returncode == (75 if batch else 0)
+    assert (tmp_path / 'requeued').read_text() == 'requeue 42\n'
+    assert len((tmp_path / 'asked').read_text().splitlines()) == starts
+    again = cluster.run(*arguments, SLURM_JOB_ID='42', SLURM_RESTART_COUNT='1')
+    assert again.returncode == 0 and '--resume auto' in (tmp_path / 'asked').read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize('number', ['TERM', 'USR1', 'INT'])
+def test_a_signal_to_the_script_reaches_the_run(cluster, tmp_path, number):
+    """The fake srun ends as a training run does that was asked to: with 75, some time after."""
+    cluster.add_script(
+        'srun',
+        f"trap 'sleep 0.3; echo {number} >{tmp_path}/heard; exit 75' {number}; kill -{number} $PPID; while :; do sleep 0.05; done",
+    )
+    result = cluster.run('slurm_train.sh', 'gpu', 'hornet', 'configs/a config.py', 'out', REQUEUES='0')
+    assert result.returncode == 75 and (tmp_path / 'heard').read_text() == f'{number}\n', result.stderr
+
+
+def test_the_status_is_the_one_of_the_trainer():
+    from mmfreq.torchrun import STATUS
+
+    assert f'\nSTOPPED={STATUS} ' in (ROOT / 'tools' / 'slurm_train.sh').read_text()
 
 
 # The two commands of a fresh machine.

@@ -1,0 +1,62 @@
+"""The launcher hands a request to stop on, and ends with the status of the processes; everything else is torchrun's."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# a rank that says that it runs, and answers the signal of its name in its own way
+RANK = """
+import os, signal, sys, time
+folder, name, status = sys.argv[1:]
+def answer(number, frame):
+    time.sleep(0.3)
+    open(f'{folder}/{os.environ["RANK"]}.heard', 'w').write(signal.Signals(number).name)
+    os._exit(int(status))
+signal.signal(getattr(signal, name), answer)
+open(f'{folder}/{os.environ["RANK"]}.runs', 'w').close()
+time.sleep(60)
+"""
+
+
+def launched(tmp_path, *arguments):
+    (tmp_path / 'rank.py').write_text(RANK)
+    command = [
+        sys.executable,
+        '-m',
+        'mmfreq.torchrun',
+        '--standalone',
+        '--nproc_per_node',
+        '2',
+        tmp_path / 'rank.py',
+        tmp_path,
+        *arguments,
+    ]
+    return subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, env=os.environ | {'PYTHONPATH': str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(tmp_path, pattern):
+    for _ in range(1200):
+        if len(list(tmp_path.glob(pattern))) == 2:
+            return
+        time.sleep(0.05)
+    pytest.fail(f'no two {pattern} within a minute')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'status', 'ends'), [('SIGTERM', 75, 75), ('SIGUSR1', 75, 75), ('SIGTERM', 3, 1)])
+def test_a_request_to_stop_reaches_the_processes(tmp_path, name, status, ends):
+    launcher = launched(tmp_path, name, status)
+    wait_for(tmp_path, '*.runs')
+    launcher.send_signal(getattr(signal, name))
+    _, printed = launcher.communicate(timeout=60)
+    assert launcher.returncode == ends, printed
+    assert [(tmp_path / f'{rank}.heard').read_text() for rank in (0, 1)] == [name] * 2
+    assert ('it saved its state' in printed) == (status == 75)
