@@ -19,6 +19,7 @@ from mmfreq.compat.safe_load import CheckpointError
 AVERAGED = ('state_dict_ema', 'model_ema', 'ema_state_dict')
 RAW = ('state_dict', 'model', 'model_state_dict')  # the first two in the order of the published loaders
 MODULE = 'module.'
+MAX_DEPTH = 4  # of entries; a file can hold itself
 COUNTERS = ('steps', 'n_averaged')  # of mmengine's and torch's averaged models, beside `module.`
 
 
@@ -43,12 +44,13 @@ class Entry:
         return '.'.join(self.path)
 
 
-def choose_entry(checkpoint: Any, entry: str = 'auto') -> Entry:
+def choose_entry(checkpoint: Any, entry: str = 'auto', depth: int = 0) -> Entry:
     """The weights in the content of a file.
 
     Args:
         checkpoint: a state dict, bare or below one of the known entries.
         entry: the key to take, or 'auto'.
+        depth: of the entry that is looked at, in the file.
 
     Raises:
         CheckpointError: no such entry, or no parameters in it.
@@ -62,7 +64,9 @@ def choose_entry(checkpoint: Any, entry: str = 'auto') -> Entry:
     if entry == 'auto':
         by_mmengine = 'state_dict' in held and ('message_hub' in checkpoint or 'meta' in checkpoint)
         entry = 'state_dict' if by_mmengine else next((key for key in held if checkpoint[key]), held[0])
-    inner = choose_entry(checkpoint[entry])
+    if depth == MAX_DEPTH:
+        raise CheckpointError(f'the checkpoint has entries within entries, deeper than {MAX_DEPTH}: no parameters were found')
+    inner = choose_entry(checkpoint[entry], depth=depth + 1)
     left = (*inner.left, *(key for key in checkpoint if key != entry))
     return Entry((entry, *inner.path), inner.state, inner.module, left)
 
@@ -72,6 +76,8 @@ def _bare(checkpoint: Any) -> Entry:
         got = f'keys {list(checkpoint)[:5]}' if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
         raise CheckpointError(f'the checkpoint holds no parameters: got {got}, expected names with tensors')
     state = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
+    if odd := [name for name in state if not isinstance(name, str)]:
+        raise CheckpointError(f'names of parameters must be text, got {odd[0]!r} and {len(odd) - 1} more')
     inside = {name.removeprefix(MODULE): value for name, value in state.items() if name.startswith(MODULE)}
     module = bool(inside) and all(name.startswith(MODULE) or name in COUNTERS for name in state)
     taken = {MODULE + name for name in inside} if module else set(state)

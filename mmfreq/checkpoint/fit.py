@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmfreq.checkpoint.entries import choose_entry, unwrap
 from mmfreq.checkpoint.rules import BACKBONE, RULES, UNKNOWN, FamilyRules, Layout, describe, is_whole, reason
+from mmfreq.checkpoint.values import why_unusable
 from mmfreq.compat.safe_load import CheckpointError
 
 __all__ = ['Fitted', 'fit_backbone', 'fit_model', 'unwrap']
@@ -123,6 +124,8 @@ def resize_stored(out: Fitted, model: nn.Module) -> None:
             if name not in out.state:
                 continue
             before = out.state[name]
+            if why_unusable(before, getattr(module, own)):  # for the caller to refuse
+                continue
             after = module.fit_stored(own, before)
             if after.shape != before.shape:
                 out.state[name] = after

@@ -1,13 +1,17 @@
 """Load published weights strictly, and say what was done."""
 
+import warnings
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 
 from torch import Tensor, nn
 
+from mmfreq.checkpoint.download import local_file
 from mmfreq.checkpoint.fit import Fitted, fit_model
 from mmfreq.checkpoint.rules import describe
+from mmfreq.checkpoint.values import broken_values, changed_precision, unusable
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 
 LISTED = 8  # names shown of a long list
@@ -24,6 +28,8 @@ class LoadReport:
         entry: key of the file that the weights are from; '' for a bare state dict.
         loaded: number of parameters and buffers filled from the source.
         renamed, resized, dropped, fresh: as in `Fitted`.
+        converted: name to dtype in the source, where the model's is another.
+        not_finite: name to the number of its values that are NaN or infinite; a warning says so, as such a model has no use.
     """
 
     source: str
@@ -34,6 +40,8 @@ class LoadReport:
     resized: dict[str, tuple[tuple, tuple]]
     dropped: dict[str, str]
     fresh: dict[str, str]
+    converted: dict[str, str] = field(default_factory=dict)
+    not_finite: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         where = f"{self.source}, entry '{self.entry}'" if self.entry else self.source
@@ -41,6 +49,10 @@ class LoadReport:
         lines += [f'  resized {name}: {old} to {new}' for name, (old, new) in self.resized.items()]
         lines += [f'  dropped {name}: {why}' for name, why in self.dropped.items()]
         lines += [f'  not loaded {name}: {why}' for name, why in self.fresh.items()]
+        kinds = Counter(self.converted.values())
+        lines += [f'  converted {count} tensors that are {kind} in the source' for kind, count in kinds.items()]
+        if self.not_finite:
+            lines.append(f'  WARNING: {told_not_finite(self.not_finite)}')
         return '\n'.join(lines)
 
 
@@ -60,19 +72,22 @@ def load_weights(
         What was renamed, resized, dropped, and what is not loaded and keeps its initial value.
 
     Raises:
-        CheckpointError: unreadable file, another network, a name that no rule knows, a shape that does not fit, or a parameter
-            that nothing filled; the names are listed and the model is unchanged.
+        CheckpointError: unreadable file, another network, a name that no rule knows, a shape that does not fit, values of another
+            kind (integers, complex numbers), or a parameter that nothing filled; the names are listed and the model is unchanged.
     """
     fitted, where = fit_strictly(model, source, entry, fresh)
+    report = report_of(fitted, where, model)
+    if report.not_finite:
+        warnings.warn(f'{where}: {told_not_finite(report.not_finite)}', stacklevel=2)
     model.load_state_dict(fitted.state, strict=True)
-    return report_of(fitted, where)
+    return report
 
 
 def check_fit(
     model: nn.Module, source: str | PathLike | Mapping[str, Tensor], *, entry: str = 'auto', fresh: tuple[str, ...] = ()
 ) -> LoadReport:
     """What `load_weights` would do or raise; the model, which may be on the meta device, is not changed."""
-    return report_of(*fit_strictly(model, source, entry, fresh))
+    return report_of(*fit_strictly(model, source, entry, fresh), model)
 
 
 def fit_strictly(
@@ -84,7 +99,7 @@ def fit_strictly(
     if isinstance(source, Mapping):
         content, where = source, 'a state dict'
     else:
-        content, where = read_checkpoint(source), str(source)
+        content, where = read_checkpoint(local_file(source)), str(source)
     try:
         fitted = fit_model(content, model, entry)
         leave_fresh(fitted, model.state_dict(), fresh)
@@ -94,11 +109,26 @@ def fit_strictly(
     return fitted, where
 
 
-def report_of(fitted: Fitted, where: str) -> LoadReport:
-    loaded = len(fitted.state) - len(fitted.fresh)
+def report_of(fitted: Fitted, where: str, model: nn.Module) -> LoadReport:
+    given = {name: value for name, value in fitted.state.items() if name not in fitted.fresh}
     return LoadReport(
-        where, fitted.layout, fitted.entry, loaded, fitted.renamed, fitted.resized, fitted.dropped, fitted.fresh
-    )  # fmt: skip
+        source=where,
+        layout=fitted.layout,
+        entry=fitted.entry,
+        loaded=len(given),
+        renamed=fitted.renamed,
+        resized=fitted.resized,
+        dropped=fitted.dropped,
+        fresh=fitted.fresh,
+        converted=changed_precision(given, model.state_dict()),
+        not_finite=broken_values(given),
+    )
+
+
+def told_not_finite(counts: Mapping[str, int]) -> str:
+    """A sentence on NaN and infinite values, from their number in each tensor."""
+    total = sum(counts.values())
+    return f'{total} values of {len(counts)} tensors are NaN or infinite, so the outputs will be: {listed(list(counts))}'
 
 
 def leave_fresh(fitted: Fitted, target: Mapping[str, Tensor], starts: tuple[str, ...]) -> None:
@@ -130,6 +160,7 @@ def refuse_misfits(fitted: Fitted, model: nn.Module, where: str) -> None:
     groups = {
         'in the file, unknown to the model': [n for n in state if n not in target],
         'in the model, not in the file': [n for n in target if n not in state],
+        'of no use here': [f'{name} ({why})' for name, why in unusable(state, target).items()],
         'of another shape': [f'{n} {tuple(state[n].shape)}, model {tuple(target[n].shape)}' for n in misshapen],
     }
     if any(groups.values()):

@@ -7,14 +7,22 @@ pickled `HistoryBuffer` refers to its methods `min`, `max`, `current` and `mean`
 not `getattr` but a function that hands out public methods of `HistoryBuffer` and nothing else.
 """
 
+import os
 import pickle
 import re
-import urllib.error
+import zipfile
+import zlib
 from argparse import Namespace
 from functools import cache
 from pathlib import Path
 from types import FunctionType
 
+from mmfreq.compat.file_kind import file_kind
+
+SAVE_TENSORS = (
+    'If you trust the origin of the file, save its tensors alone where it was made: '
+    "torch.save({'state_dict': model.state_dict()}, FILE)"
+)
 _NUMBERS = '?bhilqBHILQefd'  # numpy's bools, integers and floats; no objects
 
 
@@ -40,7 +48,7 @@ def _latin1(text, encoding):
 
 
 def _named(function, name):
-    """A function for torch's list, under the name by which a checkpoint knows it; torch 2.4 and 2.5 read the name off the function."""
+    """A function for the list, under the name that checkpoints have for it: torch 2.4 and 2.5 read the name off the function."""
 
     def stands_for(*arguments):
         return function(*arguments)
@@ -82,27 +90,42 @@ def allow_mmengine_checkpoints():
 
 
 def read_checkpoint(path):
-    """The object in the file `path`, or behind an http(s) address, on the CPU; never runs code out of it.
+    """The object in the file `path`, on the CPU; never runs code out of it.
 
-    Raises `CheckpointError` where there is no such file, where it is truncated or no checkpoint, and where it holds other types
-    than tensors, plain containers and what mmengine writes.
+    Raises `CheckpointError` where there is no such file, where it is truncated, damaged or no checkpoint, and where it holds other
+    types than tensors, plain containers and what mmengine writes. What is behind an address `checkpoint.download` fetches.
     """
     import torch
 
     allow_mmengine_checkpoints()
     if re.match('https?://', str(path)):
-        what = f'the checkpoint at {path}'
-        load = torch.hub.load_state_dict_from_url
-    else:
-        path = _existing_file(path)
-        what = f'the checkpoint {path} ({path.stat().st_size} bytes)'
-        load = torch.load
+        raise CheckpointError(f'{path} is an address: fetch its file with mmfreq.checkpoint.download.fetch, and read that')
+    path = _existing_file(path)
+    what = f'the checkpoint {path} ({path.stat().st_size} bytes)'
     try:
-        return load(path, map_location='cpu', weights_only=True)
-    except (PermissionError, urllib.error.URLError, TimeoutError) as error:
-        raise CheckpointError(f'{what} could not be read: {error}. Check the address, the network and the permissions') from error
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f'{what} could not be read: {error}. Check its permissions') from error
     except Exception as error:
-        raise CheckpointError(f'{what} was not loaded: {_reason(error)}') from error
+        raise CheckpointError(f'{what} was not loaded: {_reason(error, path)}') from error
+    if part := _damaged_part(path):
+        raise CheckpointError(
+            f'{what} is damaged: the checksum of its part {part} is wrong, so its numbers are too. Download it again'
+        )
+    return content
+
+
+def unpickles_by_default():
+    """Whether a plain `torch.load(FILE)`, such as mmengine's, would run code: before torch 2.6, or where an environment variable
+    asks for it."""
+    import torch
+
+    return torch.__version__ < (2, 6) or os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0').lower() in (
+        '1',
+        'y',
+        'yes',
+        'true',
+    )
 
 
 def _existing_file(path):
@@ -113,14 +136,38 @@ def _existing_file(path):
     return path
 
 
-def _reason(error):
+def _damaged_part(path):
+    """The first record whose bytes are not those that were saved, '' if there is none; torch does not look.
+
+    0.25 s for 320 MB, and as long again to load them. Checksums are not written under `set_crc32_options(False)`: they are 0 then.
+    """
+    if not zipfile.is_zipfile(path):
+        return ''
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            try:
+                if record.CRC:
+                    with archive.open(record) as stream:
+                        while stream.read(1 << 20):
+                            pass
+            except (zipfile.BadZipFile, EOFError, zlib.error):
+                return record.filename
+    return ''
+
+
+def _reason(error, path):
     """What the unpickler's error means: something refused, or a file that is no checkpoint."""
     text = str(error).rpartition('WeightsUnpickler error:')[2].strip() or type(error).__name__
     refused = re.search(r'GLOBAL\s+(\w[\w.]*\w)', text)
     if refused or re.search('reduce for|Can only (create|build)', text):
         what = f'{refused[1]}, which is not on the list of allowed types' if refused else f'what is not allowed ({text})'
-        return (
-            f'it asks for {what}. It was not executed. If you trust the origin of the file, save its tensors alone '
-            "where it was made: torch.save({'state_dict': model.state_dict()}, FILE)"
-        )
-    return f'it is truncated or not a checkpoint ({text.splitlines()[0]}). Download it again'
+        return f'it asks for {what}. It was not executed. {SAVE_TENSORS}'
+    if 'TorchScript' in text:
+        return f'it is a TorchScript archive, that is a program. It was not executed. {SAVE_TENSORS}'
+    if 'legacy .tar' in text:
+        return f'it is in the tar format of PyTorch before 0.2, which cannot be read safely. It was not executed. {SAVE_TENSORS}'
+    kind = file_kind(path)
+    if 'safetensors' in kind:
+        return 'it is a safetensors file: give safetensors.torch.load_file(FILE) to load_weights, or save that with torch.save'
+    known = kind.startswith('a') and kind not in ('a zip archive', 'a Python pickle')
+    return f'it is truncated or not a checkpoint ({kind if known else text.splitlines()[0]}). Download it again'

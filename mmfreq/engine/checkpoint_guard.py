@@ -11,8 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmfreq.checkpoint.fit import unwrap
-from mmfreq.checkpoint.load import adapt_checkpoint, listed
+from mmfreq.checkpoint.load import adapt_checkpoint, listed, told_not_finite
 from mmfreq.checkpoint.rules import describe
+from mmfreq.checkpoint.values import broken_values, unusable
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.engine.errors import CheckpointMismatchError
 from mmfreq.engine.input_guard import bare_model
@@ -60,8 +61,9 @@ class CheckpointGuardHook(Hook):
     """Compare a checkpoint with the model after mmengine read it.
 
     An error where nothing matches or a tensor of the backbone stays unfilled; where any tensor stays unfilled, an error in
-    testing and resuming, and a warning before training (a head for other classes is usual then). Tensors of the file that the
-    model has no place for are left to mmengine's warning.
+    testing and resuming, and a warning before training (a head for other classes is usual then). Values that are NaN or infinite
+    are an error in testing, and a warning before training. Tensors of the file that the model has no place for are left to
+    mmengine's warning.
     """
 
     priority = 'VERY_HIGH'  # before EMAHook copies the weights
@@ -69,8 +71,9 @@ class CheckpointGuardHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint):
         model = bare_model(runner.model)
         training = runner._train_loop is not None and not isinstance(runner._train_loop, dict)
-        adapted = load_checked(model, checkpoint, runner._load_from, strict=runner._resume or not training)
-        if runner._resume and 'iter' not in checkpoint.get('meta', {}):  # a converted file has another meta
+        adapted = load_checked(model, checkpoint, runner._load_from, runner._resume or not training, training)
+        meta = checkpoint.get('meta')
+        if runner._resume and not (isinstance(meta, dict) and 'iter' in meta):  # a converted file has another meta
             raise CheckpointMismatchError(
                 f'{runner._load_from} holds weights and no iteration or optimizer, so it cannot be resumed: leave --resume out '
                 f'and start from its weights with --cfg-options load_from={runner._load_from}'
@@ -78,25 +81,38 @@ class CheckpointGuardHook(Hook):
         checkpoint['state_dict'] = adapted
 
 
-def load_checked(model, checkpoint, source, strict):
+def load_checked(model, checkpoint, source, strict, training=False):
     """Load a checkpoint, in any published layout, and return its tensors in the model's names.
 
     Args:
         source: what the messages call it.
         strict: whether the heads must be filled too; otherwise a warning names what is not.
+        training: whether NaN and infinite values are worth a warning; otherwise they are an error, as no score would mean anything.
 
     Raises:
-        CheckpointMismatchError: nothing fits, or a tensor that must be filled is not; lists which.
+        CheckpointMismatchError: nothing fits, or a tensor that must be filled is not, or its values are of no use; lists which.
     """
+    own = model.state_dict()
+    meant = broken_values(own)  # masks of minus infinity, for example
     try:
         held = unwrap(checkpoint)
         adapted = adapt_checkpoint(held, model)
     except CheckpointError as error:
         raise CheckpointMismatchError(f'{source}: {error}') from error
+    if useless := unusable(adapted, own):
+        told = [f'{name} ({why})' for name, why in useless.items()]
+        raise CheckpointMismatchError(f'{source} holds {len(told)} tensors of no use to the model: {listed(told)}.')
     fit = load_and_compare(model, adapted)
     backbone = [name for name in fit.unfilled if name.startswith('backbone.')]
     if not fit.filled or backbone or (strict and fit.unfilled):
         raise CheckpointMismatchError(misfit_message(fit, held, source))
+    broken = broken_values({name: adapted[name] for name in fit.filled if name in adapted and name not in meant})
+    if broken and not training:
+        raise CheckpointMismatchError(
+            f'{source}: {told_not_finite(broken)}. Give an earlier checkpoint, or download the file again.'
+        )
+    if broken:
+        print_log(f'{source}: {told_not_finite(broken)}.', logger='current', level=logging.WARNING)
     if fit.unfilled:
         print_log(
             f'{source}: {len(fit.unfilled)} tensors outside the backbone are not in it or of another shape there, and start '

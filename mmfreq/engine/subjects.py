@@ -18,6 +18,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
+from mmfreq.checkpoint.download import local_file
 from mmfreq.checkpoint.load import load_weights
 from mmfreq.compat.safe_load import read_checkpoint
 from mmfreq.engine.checkpoint_guard import load_checked
@@ -146,7 +147,7 @@ def load_whole(model: nn.Module, checkpoint: str | Path) -> dict:
     Raises:
         CheckpointMismatchError: it does not; the tensors that are missing or of another shape are listed.
     """
-    loaded = read_checkpoint(checkpoint)
+    loaded = read_checkpoint(local_file(checkpoint))
     load_checked(model, loaded, checkpoint, strict=True)
     meta = loaded.get('meta')
     return meta if isinstance(meta, dict) else {}
@@ -154,7 +155,8 @@ def load_whole(model: nn.Module, checkpoint: str | Path) -> dict:
 
 def trained_with(meta: dict) -> dict:
     """What a checkpoint's meta dict says of the data, 'classes' and 'palette' for example; keys in lower case."""
-    return {key.lower(): value for key, value in meta.get('dataset_meta', meta).items()}
+    said = meta.get('dataset_meta', meta)
+    return {key.lower(): value for key, value in said.items() if isinstance(key, str)} if isinstance(said, dict) else {}
 
 
 def _normalisation(preprocessor: nn.Module) -> Normalisation:

@@ -409,3 +409,93 @@ def test_check_fit_says_the_same_and_loads_nothing(classifier_state):
     assert shape_only.head.weight.is_meta
     with pytest.raises(CheckpointError, match='of another shape'):
         check_fit(mmfreq.build_classifier(ARCH, num_classes=3), classifier_state)
+
+
+# Values of use and of none
+
+
+def with_value(model, change):
+    """The state of a model in which one weight is changed; and its name."""
+    name = next(name for name in model.state_dict() if name.endswith('weight'))
+    return {**model.state_dict(), name: change(model.state_dict()[name].clone())}, name
+
+
+NOT_FINITE = {'NaN': float('nan'), 'infinity': float('inf'), 'minus infinity': -float('inf')}
+
+
+@pytest.mark.parametrize('kind', NOT_FINITE)
+def test_values_that_are_no_numbers_are_reported(kind):
+    model = mmfreq.build_backbone('hornet-micro')
+    state, name = with_value(model, lambda weight: weight.index_fill_(0, torch.tensor([1]), NOT_FINITE[kind]))
+    with pytest.warns(UserWarning, match=f'of 1 tensors are NaN or infinite.*{name}'):
+        report = mmfreq.load_weights(model, state)
+    assert report.not_finite == {name: state[name][1].numel()}
+    assert 'WARNING: ' in str(report) and name in str(report)
+    clean = mmfreq.load_weights(model, mmfreq.build_backbone('hornet-micro').state_dict())
+    assert clean.not_finite == {} == clean.converted and 'WARNING' not in str(clean)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_another_precision_is_converted_and_said(dtype):
+    model = mmfreq.build_backbone('hornet-micro', img_size=256)  # filters are resized, too
+    state = mmfreq.build_backbone('hornet-micro').to(dtype).state_dict()
+    report = mmfreq.load_weights(model, state)
+    kind = str(dtype).removeprefix('torch.')
+    assert set(report.converted) == set(state) and f'converted {len(state)} tensors that are {kind}' in str(report)
+    assert all(value.dtype == torch.float32 for value in model.state_dict().values())
+    assert report.resized
+
+
+OF_NO_USE = {
+    'integers': (lambda weight: weight.long(), 'int64, the model has real numbers'),
+    '8 bits': (lambda weight: weight.to(torch.int8), 'int8, the model has real numbers'),
+    'truth values': (lambda weight: weight > 0, 'bool, the model has real numbers'),
+    'complex numbers': (lambda weight: weight.to(torch.complex64), 'complex64, the model has real numbers'),
+    'sparse': (lambda weight: weight.to_sparse(), 'sparse float32'),
+    'without values': (lambda weight: weight.to('meta'), 'without its values'),
+    'of a quantised model': (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), 'qint8'),
+    'transposed': (lambda weight: weight.reshape(weight.shape[::-1]), 'of another shape'),
+    'a scalar': (lambda weight: weight.sum(), 'of another shape'),
+    'empty': (lambda weight: weight[:0], 'of another shape'),
+}
+NO_TENSORS = {
+    'no dict': lambda state: list(state.values()),
+    'a tensor': lambda state: next(iter(state.values())),
+    'None': lambda state: None,
+    'an empty dict': lambda state: {},
+    'lists': lambda state: {name: value.flatten()[:3].tolist() for name, value in state.items()},
+    'text': lambda state: dict.fromkeys(state, 'weights'),
+    'an entry that is text': lambda state: {'state_dict': 'none'},
+    'numbers for names': lambda state: dict(enumerate(state.values())),
+    'None for a name': lambda state: {None: torch.ones(1), **state},
+    'itself': lambda state: itself(),
+    'entries within entries': lambda state: {'model': {'model': {'model': {'model': {'model': {'model': state}}}}}},
+}
+
+
+def itself():
+    held = {}
+    held['state_dict'] = held
+    return held
+
+
+@pytest.mark.parametrize('case', OF_NO_USE)
+def test_what_would_become_something_else_is_refused(case, tmp_path):
+    change, told = OF_NO_USE[case]
+    model = mmfreq.build_backbone('hornet-micro')
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    filters = next(name for name in before if name.endswith('complex_weight'))
+    for name in (next(iter(before)), filters):
+        state = {**before, name: change(before[name].clone())}
+        with pytest.raises(CheckpointError, match=f'(?s){told}') as caught:
+            mmfreq.load_weights(model, state)
+        assert name in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('case', NO_TENSORS)
+def test_what_holds_no_weights_is_refused(case, tmp_path):
+    model = mmfreq.build_backbone('hornet-micro')
+    torch.save(NO_TENSORS[case](model.state_dict()), tmp_path / 'odd.pth')
+    with pytest.raises(CheckpointError, match=r'(?s)odd\.pth: .*(no parameters|must be text)'):
+        mmfreq.load_weights(model, tmp_path / 'odd.pth')

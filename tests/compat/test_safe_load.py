@@ -1,9 +1,14 @@
 """Laws of reading checkpoints: mmengine's own come back whole, anything else is refused without being run."""
 
+import functools
+import io
 import os
 import pickle
-import urllib.error
+import subprocess
+import tarfile
+import warnings
 import zipfile
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mmfreq.compat.safe_load import CheckpointError, allow_mmengine_checkpoints, read_checkpoint
+from mmfreq.compat.safe_load import CheckpointError, allow_mmengine_checkpoints, read_checkpoint, unpickles_by_default
 
 
 class Numbers(Dataset):
@@ -127,6 +132,13 @@ class Call:
         return self.call
 
 
+def history(value):
+    """A HistoryBuffer that would call `value` for its mean."""
+    buffer = HistoryBuffer([1.0], [1])
+    buffer._statistics_methods = {'mean': value}
+    return buffer
+
+
 def hostile(canary):
     """Name -> an object whose unpickling would write `canary`, or reach for what does, and what the error must name."""
     touch = Call(os.system, f'touch {canary}')
@@ -136,6 +148,16 @@ def hostile(canary):
         'import of a module': (Call(getattr, Call(__import__, 'os'), 'system'), '__import__'),
         'getattr of an array': (Call(getattr, np.ndarray, 'tofile'), 'builtins.getattr'),
         'getattr of a private name': (Call(getattr, HistoryBuffer, '__init__'), 'builtins.getattr'),
+        'partial': (Call(functools.partial, os.system, f'touch {canary}'), 'functools.partial'),
+        'chain of getattr': (Call(getattr, Call(getattr, Call(__import__, 'os'), 'path'), 'os'), '__import__'),
+        'statistics of a history': (history(touch), 'posix.system|nt.system'),
+        'attribute of a namespace': (Namespace(hook=touch), 'posix.system|nt.system'),
+        'exec': (Call(exec, f"open({str(canary)!r}, 'w')"), 'exec'),
+        'a shell': (Call(subprocess.Popen, ['touch', str(canary)]), 'subprocess.Popen|commands.Popen'),
+        'pickle within': (Call(pickle.loads, pickle.dumps(touch)), '_?pickle.loads'),
+        'torch within': (Call(torch.load, str(canary)), 'torch.serialization.load'),
+        'numpy within': (Call(np.load, str(canary)), 'numpy'),
+        'storage of a module': (Call(torch.hub.load, str(canary)), 'torch.hub.load'),
         'getattr of a table': (Call(getattr, HistoryBuffer, '_statistics_methods'), 'builtins.getattr'),
         'objects in an array': (np.array([touch], dtype=object), 'posix.system|nt.system|ObjectDType'),
     }
@@ -178,13 +200,6 @@ def test_a_truncated_file_says_its_size_and_to_download_again(checkpoint, tmp_pa
         read_checkpoint(tmp_path / 'cut.pth')
 
 
-@pytest.mark.parametrize('text', ['version https://git-lfs.github.com/spec/v1\noid sha256:0\n', '<html>404</html>', ''])
-def test_a_text_file_is_no_checkpoint(tmp_path, text):
-    (tmp_path / 'page.pth').write_text(text)
-    with pytest.raises(CheckpointError, match='truncated or not a checkpoint'):
-        read_checkpoint(tmp_path / 'page.pth')
-
-
 def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as caught:
@@ -195,17 +210,112 @@ def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
     assert issubclass(CheckpointError, ValueError)
 
 
-def test_an_address_is_loaded_by_torch_hub_with_weights_only(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', lambda url, **options: seen.update(options, url=url) or {})
-    assert read_checkpoint('https://example.org/a.pth') == {}
-    assert seen == {'url': 'https://example.org/a.pth', 'map_location': 'cpu', 'weights_only': True}
-
-
-def test_an_unreachable_address_is_a_checkpoint_error(monkeypatch):
-    def fail(url, **options):
-        raise urllib.error.URLError('Name or service not known')
-
-    monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', fail)
-    with pytest.raises(CheckpointError, match=r'https://example\.org/a\.pth could not be read: .*Name or service'):
+def test_an_address_is_left_to_the_download():
+    with pytest.raises(CheckpointError, match=r'https://example\.org/a\.pth is an address.*checkpoint\.download'):
         read_checkpoint('https://example.org/a.pth')
+
+
+# What is no checkpoint, by what is said of it
+
+
+def written(data):
+    return lambda path: path.write_bytes(data)
+
+
+def torchscript(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+
+
+def tar(path):
+    with tarfile.open(path, 'w') as archive:
+        for name in ('sys_info', 'pickle', 'storages', 'tensors'):
+            data = pickle.dumps({})
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def safetensors(path):
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(4))
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('readme.txt', 'no weights')
+
+
+NO_CHECKPOINTS = {
+    'nothing': (written(b''), r'an empty file.*ownload it again'),
+    'a page of HTML': (written(b'\n<!DOCTYPE html><html>Please log in</html>'), 'a page of HTML'),
+    'a git-lfs pointer': (written(b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n'), 'git lfs pull'),
+    'a text': (written('{"message": "Not Found", "straße": 1}'.encode()), 'a text file that begins with .{"message"'),
+    'random bytes': (written(bytes(range(255, -1, -1)) * 9), 'truncated or not a checkpoint'),
+    'a picture': (written(b'\xff\xd8\xff\xe0' + bytes(99)), 'a JPEG picture'),
+    'a gzip archive': (written(b'\x1f\x8b' + bytes(99)), 'a gzip archive; unpack'),
+    'a numpy array': (written(b'\x93NUMPY' + bytes(99)), 'a numpy array'),
+    'an HDF5 file': (written(b'\x89HDF\r\n' + bytes(99)), 'an HDF5 file'),
+    'a safetensors file': (safetensors, 'it is a safetensors file: give safetensors'),
+    'a TorchScript archive': (torchscript, 'TorchScript archive, that is a program. It was not executed'),
+    'the old tar format': (tar, 'tar format of PyTorch before 0.2.*not executed'),
+    'another zip archive': (other_zip, 'truncated or not a checkpoint'),
+    'a zip archive in a zip archive': (written(b'PK\x03\x04' + bytes(99)), 'truncated or not a checkpoint'),
+}
+
+
+@pytest.mark.parametrize('case', NO_CHECKPOINTS)
+def test_what_is_no_checkpoint_is_told_what_it_is(tmp_path, case):
+    write, told = NO_CHECKPOINTS[case]
+    write(tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match=rf'(?s)weights\.pth \(\d+ bytes\) was not loaded: .*{told}') as caught:
+        read_checkpoint(tmp_path / 'weights.pth')
+    assert 'weights_only' not in str(caught.value)  # torch's advice to switch the protection off
+
+
+@pytest.mark.parametrize('cut', [1, 22, 100, 1000])
+def test_a_file_without_its_last_bytes_is_refused(checkpoint, tmp_path, cut):
+    (tmp_path / 'cut.pth').write_bytes(checkpoint.read_bytes()[:-cut])
+    with pytest.raises(CheckpointError, match='ownload it again'):
+        read_checkpoint(tmp_path / 'cut.pth')
+
+
+def test_a_flipped_bit_is_noticed_which_torch_does_not(tmp_path):
+    path = tmp_path / 'weights.pth'
+    torch.save({'weight': torch.zeros(1000)}, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)['weight'].count_nonzero() == 1
+    with pytest.raises(CheckpointError, match=r'is damaged: the checksum of its part weights/data/0 is wrong'):
+        read_checkpoint(path)
+
+
+def test_a_file_without_checksums_is_read(tmp_path):
+    if not hasattr(torch.serialization, 'set_crc32_options'):
+        pytest.skip('this torch always writes checksums')
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({'weight': torch.ones(3)}, tmp_path / 'weights.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(tmp_path / 'weights.pth') as archive:
+        assert archive.testzip()
+    assert read_checkpoint(tmp_path / 'weights.pth')['weight'].sum() == 3
+
+
+def test_it_is_known_where_torch_unpickles_by_itself(monkeypatch):
+    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
+    assert unpickles_by_default() == (torch.__version__ < (2, 6))
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    assert unpickles_by_default()
+    test_it = Call(os.system, 'exit 0')
+    with pytest.raises(pickle.UnpicklingError):  # what we say ourselves is not overruled
+        torch.load(io.BytesIO(saved(test_it)), weights_only=True)
+
+
+def saved(value):
+    out = io.BytesIO()
+    torch.save(value, out)
+    return out.getvalue()

@@ -5,8 +5,9 @@ import pytest
 import torch
 from mmengine.model import BaseModule, ModuleList
 
-from mmfreq.engine.checkpoint_guard import load_and_compare
+from mmfreq.engine.checkpoint_guard import load_and_compare, load_checked
 from mmfreq.engine.errors import CheckpointMismatchError
+from mmfreq.engine.inference import load_predictor
 from mmfreq.engine.launch import build_runner, evaluate, prepare_test, prepare_train, train
 from mmfreq.testing.toy_segmentation import write_toy_config
 
@@ -113,6 +114,7 @@ def test_a_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testi
     said = []
     monkeypatch.setattr('mmfreq.engine.checkpoint_guard.print_log', lambda text, logger, level: said.append((level, text)))
     loaded_runner(toy_config, path, tmp_path / 'w')
+    print(said)
     assert [level for level, _ in said] == [logging.WARNING] and name in said[0][1]
     with pytest.raises(CheckpointMismatchError, match=rf'Of another shape in the file \(1\): {name}'):
         evaluate(toy_config, path, work_dir=tmp_path / 'v')
@@ -139,3 +141,47 @@ def test_weights_without_an_iteration_cannot_be_resumed(meta, weights, toy_confi
     path = saved({'state_dict': weights, **meta})
     with pytest.raises(CheckpointMismatchError, match='cannot be resumed'):
         train(toy_config, work_dir=tmp_path / 'w', resume=path)
+
+
+def test_values_that_are_no_numbers_are_an_error_in_testing_and_a_warning_in_training(
+    weights, toy_config, tmp_path, saved, monkeypatch
+):
+    name = 'backbone.stages.0.0.norm1.weight'
+    weights[name] = torch.full_like(weights[name], float('nan'))
+    path = saved({'state_dict': weights})
+    said = []
+    monkeypatch.setattr('mmfreq.engine.checkpoint_guard.print_log', lambda text, logger, level: said.append((level, text)))
+    loaded_runner(toy_config, path, tmp_path / 'w')
+    assert (
+        {level for level, _ in said} == {logging.WARNING} and '1 tensors are NaN or infinite' in said[0][1] and name in said[0][1]
+    )
+    with pytest.raises(CheckpointMismatchError, match=f'are NaN or infinite.*{name}. Give an earlier checkpoint'):
+        evaluate(toy_config, path, work_dir=tmp_path / 'v')
+
+
+def test_masks_of_minus_infinity_are_meant(tmp_path):
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+            self.register_buffer('mask', torch.full((2, 2), -float('inf')))
+
+    model = Masked()
+    load_checked(model, {'state_dict': model.state_dict()}, 'a.pth', strict=True)
+
+
+def test_integers_for_weights_are_refused(weights, toy_config, tmp_path, saved):
+    name = 'decode_head.conv_seg.weight'
+    weights[name] = weights[name].to(torch.int8)
+    for run in (loaded_runner, lambda config, path, folder: evaluate(config, path, work_dir=folder)):
+        with pytest.raises(CheckpointMismatchError, match=rf'of no use to the model: {name} \(int8'):
+            run(toy_config, saved({'state_dict': weights}), tmp_path / 'w')
+
+
+@pytest.mark.parametrize('meta', [None, [], 'text', {'iter': 'x', 'dataset_meta': ['a']}])
+def test_odd_notes_in_a_file_are_no_crash(weights, toy_config, tmp_path, saved, meta):
+    path = saved({'state_dict': weights, 'meta': meta})
+    assert load_predictor(toy_config, path).classes
+    if not isinstance(meta, dict):
+        with pytest.raises(CheckpointMismatchError, match='holds weights and no iteration'):
+            train(toy_config, work_dir=tmp_path / 'w', resume=path)

@@ -159,7 +159,23 @@ def test_a_missing_file_is_told_with_its_absolute_path(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"'no\.pth' is not there: looked at ") as error:
         set_start(Config({'work_dir': 'w'}), 'no.pth')
     assert str(tmp_path / 'no.pth') in str(error.value)
-    check_file('https://example.com/weights.pth')  # left to mmengine
+    check_file('s3://bucket/weights.pth')  # left to mmengine
+
+
+def test_what_mmengine_alone_reads_is_refused_where_it_would_run_code(monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    with pytest.raises(UserError, match='runs code out of files .* download it, and give the path'):
+        check_file('s3://bucket/weights.pth')
+
+
+def test_an_address_is_fetched_and_given_to_mmengine_as_a_file(trained, tmp_path, monkeypatch):
+    from mmfreq.engine import resume
+
+    asked = []
+    monkeypatch.setattr(resume, 'local_file', lambda source: asked.append(str(source)) or trained / 'iter_2.pth')
+    cfg = Config({'work_dir': str(tmp_path), 'load_from': 'https://example.org/weights.pth'})
+    set_start(cfg)
+    assert cfg.load_from == str(trained / 'iter_2.pth') and asked[0] == 'https://example.org/weights.pth'
 
 
 def test_a_truncated_file_is_refused_and_kept(trained, tmp_path):
@@ -177,7 +193,7 @@ def test_pretrained_files_are_looked_for_wherever_the_model_names_them(trained, 
         return {'type': 'Cascade', 'parts': [{'backbone': {'type': 'HorNet', 'init_cfg': [{'type': 'Normal'}, init]}}]}
 
     check_pretrained(model(trained / 'iter_2.pth'))
-    check_pretrained(model('https://example.com/weights.pth'))
+    check_pretrained(model('s3://bucket/weights.pth'))
     check_pretrained({'type': 'X', 'init_cfg': None})
     with pytest.raises(UserError, match=r'pretrained checkpoint of HorNet \(its init_cfg\) .* is not there'):
         check_pretrained(model(tmp_path / 'none.pth'))

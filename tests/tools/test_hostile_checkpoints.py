@@ -1,0 +1,129 @@
+"""A checkpoint that holds a command, through every way into the package: refused by name, and nothing is run."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
+from mmfreq.demo.models import Models, find_sources
+from mmfreq.engine.resume import latest_checkpoint
+
+ROOT = Path(mmfreq.__file__).resolve().parent
+# (file, what is called): why each may stay; anything else that could run code from a file fails the test below
+JUSTIFIED = {
+    ('compat/safe_load.py', 'torch.load'): 'with weights_only=True',
+    ('testing/backbone_contract.py', 'pickle.loads'): 'of what the line itself pickled',
+}
+CALLS = re.compile(
+    r'(?<![\w.])(torch\.load|torch\.jit\.load|load_state_dict_from_url|load_url|pickle\.loads?|joblib\.load|np\.load|numpy\.load'
+    r'|yaml\.load|mmengine\.load|fileio\.load|eval|exec)\('
+)
+
+
+class Command:
+    """Unpickles as the call of a shell."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.canary}',)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A file that would write `canary`, beside tensors as in a checkpoint of mmengine."""
+    state = {'meta': {'iter': 1, 'epoch': 0, 'hook': Command(tmp_path / 'canary')}, 'state_dict': {'a': torch.ones(1)}}
+    folder = tmp_path / 'w'
+    folder.mkdir()
+    torch.save(state, folder / 'iter_1.pth')
+    (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+    yield folder / 'iter_1.pth'
+    assert not (tmp_path / 'canary').exists()
+    torch.load(folder / 'iter_1.pth', weights_only=False)  # what these tests guard against
+    assert (tmp_path / 'canary').exists()
+
+
+WAYS = {
+    'train --resume FILE': lambda config, file: ('train', config, '--work-dir', file.parents[1] / 'v', '--resume', file),
+    'train load_from': lambda config, file: (
+        *('train', config, '--work-dir', file.parents[1] / 'v', '--cfg-options'),
+        f'load_from={file}',
+    ),
+    'train init_cfg': lambda config, file: (
+        *('train', config, '--work-dir', file.parents[1] / 'v', '--cfg-options'),
+        *('model.backbone.init_cfg.type=Pretrained', f'model.backbone.init_cfg.checkpoint={file}'),
+    ),
+    'test': lambda config, file: ('test', config, file, '--work-dir', file.parents[1] / 'v'),
+    'infer': lambda config, file: ('infer', config, file, file.parent),
+    'convert_checkpoint': lambda config, file: ('convert_checkpoint', file, file.parents[1] / 'out.pth'),
+    'convert_checkpoint --invert': lambda config, file: ('convert_checkpoint', file, file.parents[1] / 'out.pth', '--invert'),
+    'export_onnx': lambda config, file: ('export_onnx', config, file, '--out', file.parents[1] / 'out.onnx'),
+    'export_onnx of an arch': lambda config, file: ('export_onnx', 'hornet-micro', file, '--out', file.parents[1] / 'out.onnx'),
+    'plot_filters': lambda config, file: ('plot_filters', 'hornet-micro', file, '--out', file.parents[1] / 'filters'),
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_a_tool_refuses_it_by_name(hostile, toy_config, call_tool, capsys, way, monkeypatch):
+    monkeypatch.setattr('mmfreq.analysis.picture_files.find_pictures', lambda inputs: [])
+    with pytest.raises(SystemExit) as end:
+        call_tool(*WAYS[way](toy_config, hostile))
+    told = capsys.readouterr().err
+    assert end.value.code == 2 and str(hostile) in told and 'system' in told and 'It was not executed' in told, told
+
+
+def test_the_latest_of_a_work_directory_is_passed_over(hostile):
+    with pytest.raises((ValueError, RuntimeError), match=r'iter_1\.pth.*system'):
+        latest_checkpoint(hostile.parent)
+
+
+def test_python_refuses_it(hostile):
+    model = mmfreq.build_backbone('hornet-micro')
+    with pytest.raises(CheckpointError, match='not executed'):
+        mmfreq.load_weights(model, hostile)
+    model.init_cfg = {'type': 'Pretrained', 'checkpoint': str(hostile)}
+    with pytest.raises(CheckpointError, match='not executed'):
+        model.init_weights()
+
+
+def test_the_page_refuses_it(hostile, toy_config):
+    (hostile.parent / 'toy.py').write_text(Path(toy_config).read_text())
+    sources, _ = find_sources([hostile.parent])
+    (key,) = [key for key, source in Models(sources).sources.items() if source.checkpoint == hostile]
+    with pytest.raises(ValueError, match='not executed'), Models(sources).use(key):
+        pass
+
+
+def test_the_files_of_reproduce_are_looked_at_safely(hostile, call_tool):
+    told = call_tool('reproduce', '--checkpoints', hostile.parent, '--list')
+    assert '1 file(s) left out' in told and hostile.name in told and 'not executed' in told, told
+
+
+def calls_in(text):
+    """Names of functions that may run code from a file, outside of comments and strings with spaces before the name."""
+    lines = [line.partition('  #')[0] for line in text.splitlines()]
+    return [found for line in lines for found in CALLS.findall(line)]
+
+
+def test_nothing_else_in_the_package_unpickles_or_evaluates():
+    files = [*ROOT.rglob('*.py'), *(ROOT.parent / 'tools').glob('*.py')]
+    found = {(path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else f'tools/{path.name}', name)
+             for path in files if '.mim' not in path.parts for name in calls_in(path.read_text())}  # fmt: skip
+    assert len(files) > 150 and {name for _, name in found} >= {'torch.load', 'pickle.loads'}
+    assert found - JUSTIFIED.keys() == set()
+
+
+@pytest.mark.parametrize('line', ['x = torch.load(f)', 'np.load(f, allow_pickle=True)', '    eval(text)', 'return pickle.load(f)'])
+def test_the_search_finds_what_it_is_for(line):
+    assert calls_in(line) and not calls_in('model.eval()') and not calls_in('my_eval(x)')
+
+
+def test_what_is_read_first_is_safe_even_where_torch_is_told_to_be_careless(hostile, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    with pytest.raises(CheckpointError, match='not executed'):
+        read_checkpoint(hostile)
