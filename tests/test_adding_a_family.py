@@ -14,6 +14,8 @@ import pytest
 
 import mmfreq
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(mmfreq.__file__).resolve().parents[1]
 PAGE = (ROOT / 'docs' / 'adding_a_family.md').read_text(encoding='utf-8')
 STEP = re.compile(

@@ -290,6 +290,7 @@ def that_run():
             yield pytest.param(block, id=str(block), marks=[pytest.mark.slow] * trains)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('block', that_run())
 def test_commands_run(block, checkout):
     for command in block.commands:

@@ -210,11 +210,13 @@ def test_every_block_and_table_is_looked_at():
         assert (piece.kind == 'table') == bool(HEADER.match(piece.body)), piece
 
 
+@pytest.mark.slow
 @each(SCRIPTS)
 def test_script_prints_what_stands_below(piece):
     assert ran(piece)[0] == FOUND[FOUND.index(piece) + 1].body
 
 
+@pytest.mark.slow
 def test_unet_of_the_page_learns():
     (space,) = [ran(script)[1] for script in SCRIPTS if 'class UNet' in script.body]
     torch.manual_seed(0)
@@ -232,6 +234,7 @@ def test_unet_of_the_page_learns():
     assert not [name for name, p in net.named_parameters() if not p.grad.any()]
 
 
+@pytest.mark.slow
 @each(TABLES)
 def test_table_is_counted_anew(piece, request):
     assert counted(piece, folder_for(before(piece, 'config').body, request)) == piece.body
@@ -276,6 +279,7 @@ def test_the_counting_command_prints_the_numbers_of_the_tables(folder, monkeypat
     assert f'{report.macs.total / 1e9:.2f} G' in printed and f'{report.modules["neck"].macs.conv_matmul / 1e9:.2f} G' in printed
 
 
+@pytest.mark.slow
 def test_a_wrong_number_is_noticed(request):
     table, script = TABLES[0], SCRIPTS[1]
     wrong = re.sub(r'\d(?=M \|)', lambda digit: str((int(digit[0]) + 1) % 10), table.body, count=1)

@@ -55,6 +55,7 @@ def expand(pattern):
     return {''.join(choice) for choice in product(*parts)}
 
 
+@pytest.mark.slow
 def test_table_of_backbones_names_every_arch_and_its_size():
     told = {}
     for kind, archs, _, sizes in rows('type | archs'):

@@ -132,6 +132,7 @@ def test_every_file_has_a_rule():
     assert not uncovered, f'add these to RULES in {Path(__file__).name}: {uncovered}'
 
 
+@pytest.mark.slow
 def test_imports_never_point_upwards():
     found = []
     for path in source_files():
@@ -180,6 +181,7 @@ def test_import_mmfreq_is_light():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_backbone_needs_no_openmmlab_library_but_mmengine():
     result = run_python(
         'import sys\n'

@@ -94,6 +94,7 @@ def alone_entry(make=nn.Identity, form='ours'):
     return Entry(Subject('a', form, make, make), (2, 4), 'inference', 'fp32')
 
 
+@pytest.mark.slow
 def test_each_entry_runs_in_a_process_of_its_own():
     with alone.workers([alone_entry(form=form) for form in ('ours', 'compiled')]) as timers:
         found = timing.timed_rounds(timers, repeats=3, at_least=0)
@@ -116,6 +117,7 @@ def test_what_happens_in_the_other_process_is_told(make, message):
         timing.timed_rounds(timers, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('modest', [False, True])
 def test_measured_alone_as_together(modest, monkeypatch):
     from benchmarks.models import makers as real_makers
@@ -274,6 +276,7 @@ def test_what_cannot_be_run_is_told():
         measure_entries(entry(model=OfOneDtype(torch.float64)))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_not_started(monkeypatch):
     monkeypatch.setattr(run, 'TRIED_ABOVE', 64 * 64)
     monkeypatch.setattr(run, 'TRIAL', (64, 64))

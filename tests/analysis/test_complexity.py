@@ -102,6 +102,7 @@ def test_adaptive_frequency_filter_by_hand(backend):
     assert macs.other == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
 def test_conv_and_matmul_are_torchs_count_on_real_tensors(arch):
     model = mmfreq.build_classifier(arch, spectral='fft').eval()
@@ -111,6 +112,7 @@ def test_conv_and_matmul_are_torchs_count_on_real_tensors(arch):
     assert macs.conv_matmul == theirs.get_total_flops() / 2 and macs.fft > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
 def test_backends_differ_in_the_spectral_parts_alone(arch):
     fft, matmul = (count(mmfreq.build_classifier(arch, spectral=backend), 64) for backend in ('fft', 'matmul'))
@@ -149,6 +151,7 @@ def test_sizes_that_cannot_be():
             count(nn.Identity(), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arch', 'gmacs'), COMPUTED.items())
 def test_conv_and_matmul_of_the_published_code(arch, gmacs):
     model, size = count_subject(arch)
@@ -165,6 +168,7 @@ def test_gfnets_tables_to_the_last_digit(arch, side):
     assert round((report.published - sum(between)) / 1e9, 1) == GFNET[arch, side]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arch', 'gmacs'), AFFNET.items())
 def test_affnets_profiler_to_the_last_digit(arch, gmacs):
     model, size = count_subject(arch)
@@ -178,6 +182,7 @@ def test_affnets_profiler_to_the_last_digit(arch, gmacs):
     assert round(paper_macs(model, report, 'affnet', classifier=True) / 1e9, 3) == gmacs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'gmacs'), mostly_slow(UPERNET, 'tiny-gf_upernet', 'large-gf_upernet'))
 def test_upernet_as_published(name, gmacs):
     (path,) = (CONFIGS / 'seg/hornet').glob(f'hornet-{name}_8xb2-160k_ade20k-*.py')
@@ -216,6 +221,7 @@ def test_a_constructor_that_reads_values_is_built_with_memory(tmp_path):
     assert count(model, size).macs.conv_matmul / 1e9 == pytest.approx(267, rel=0.01)  # the number of Swin's repository
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
 @pytest.mark.parametrize('backend', ['fft', 'matmul'])
 def test_mmengine_with_handles_agrees(arch, backend):
@@ -238,6 +244,7 @@ def test_mmengine_is_as_before_outside_the_context():
     assert get_model_complexity_info(model, (3, 8, 8), show_table=False, show_arch=False)['flops'] == 0
 
 
+@pytest.mark.slow
 def test_mmengine_for_good_if_asked():
     code = (
         'from mmengine.analysis import get_model_complexity_info as info\n'

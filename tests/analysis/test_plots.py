@@ -57,6 +57,7 @@ def texts_of(figure):
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', FIGURES)
 def test_texts_lie_inside_the_picture_and_clear_of_one_another(kind):
     figure = FIGURES[kind]()

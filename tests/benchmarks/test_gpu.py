@@ -24,6 +24,7 @@ def rows_of(text, table):
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_every_page(script, tmp_path, capsys):
     script['main']([*TINY, '--out', str(tmp_path)])
     pages = {path.stem: path.read_text() for path in tmp_path.iterdir()}

@@ -55,6 +55,7 @@ def golden_twin(name, golden):
     return published.twin(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', GOLDEN)
 def test_golden_stages(name, golden_folder):
     golden = read_golden(golden_folder, name)
@@ -79,6 +80,7 @@ def test_golden_training_mode_and_running_statistics(golden_folder):
         assert error < OUTPUT_TOLERANCE, (where, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', PUBLISHED)
 def test_names_and_shapes_are_ours(arch):
     with torch.device('meta'):

@@ -225,12 +225,14 @@ ARCH_OF = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ARCH_OF)
 def test_the_arch_is_told_by_shapes(name):
     shapes = read_golden(GOLDEN, name)['state_dict']
     assert fitting_archs(flat(shapes), builders(OFFICIAL[name])) == [ARCH_OF[name]]
 
 
+@pytest.mark.slow
 def test_the_arch_is_told_with_filters_of_another_grid_and_not_where_shapes_do_not_tell():
     with torch.device('meta'):
         at_384 = mmfreq.build_backbone('hornet-tiny-gf', img_size=384).state_dict()

@@ -54,6 +54,7 @@ def test_finder_is_silent_without_torch_and_torchvision(monkeypatch, missing):
     assert finder.MmcvOpsFinder.find_spec('mmcv._ext') is None
 
 
+@pytest.mark.slow
 def test_a_compiled_module_wins(compiled):
     code = """
 import mmcv  # before mmfreq, or after it: the order of sys.meta_path decides
@@ -82,6 +83,7 @@ print(json.dumps(using_fallback()))
     assert run(code, str(tmp_path)) is False
 
 
+@pytest.mark.slow
 def test_spec_can_be_found_and_executed():
     code = """
 import mmfreq, inspect, pkgutil

@@ -213,6 +213,7 @@ def test_score_and_file_are_those_of_the_zoo(file):
         assert not [w for w in known if w.url != zoo.UNKNOWN]
 
 
+@pytest.mark.slow
 @each_config
 def test_built_at_full_size_with_the_filters_decayed_and_vectors_not(file):
     cfg = Config.fromfile(file)
@@ -270,6 +271,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('entry', ['model', None])
 @pytest.mark.parametrize('leaf,arch', PUBLISHED)
 def test_a_published_file_is_evaluated_as_it_is(leaf, arch, entry, pictures, tmp_path):
@@ -289,6 +291,7 @@ def test_a_published_file_is_evaluated_as_it_is(leaf, arch, entry, pictures, tmp
             torch.testing.assert_close(logits, twin(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_averaged_weights_move_once_for_each_step_of_the_optimizer(pictures, tmp_path, monkeypatch):
     more = 'train_cfg = dict(max_epochs=4, val_interval=9)\nmodel.update(train_cfg=None)\n'
     config = write_toy_leaf(tmp_path / 'toy.py', *PUBLISHED[0], pictures, more)

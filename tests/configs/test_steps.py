@@ -77,6 +77,7 @@ def batch(path, size, count):
     return dict(inputs=[torch.randint(0, 255, (3, *size), dtype=torch.uint8) for _ in range(count)], data_samples=samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', some_of, ids=lambda path: path.stem)
 def test_one_training_and_one_prediction_step(path):
     cfg = small(path)
@@ -101,6 +102,7 @@ def test_one_training_and_one_prediction_step(path):
     assert ('masks' in found) == ('mask-rcnn' in path.stem)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', [row for row in load_rows() if row.task != 'cls'], ids=lambda row: row.name)
 def test_built_at_full_size(row):
     """Without memory; as many parameters as the zoo says."""

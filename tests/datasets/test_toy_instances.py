@@ -54,6 +54,7 @@ def test_samples_are_the_scenes_that_were_drawn(root, split):
         assert not sample['gt_ignore_flags'].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('scale', 'keep_ratio', 'size'), [((192, 128), True, (128, 192)), ((144, 80), False, (80, 144))])
 def test_boxes_masks_and_picture_are_resized_together(root, scale, keep_ratio, size):
     resize = {'type': 'Resize', 'scale': scale, 'keep_ratio': keep_ratio}

@@ -101,6 +101,7 @@ def expected_colours(server, name, data):
     return {','.join(map(str, [*entry['colour'], 255])): round(entry['share'] * area) for entry in told['legend']}
 
 
+@pytest.mark.slow
 def test_a_dropped_picture_is_shown_predicted_and_explained(screen, scene):
     assert screen.page.locator('#empty').is_visible()
     screen.drop(scene)

@@ -55,6 +55,7 @@ def test_a_port_that_is_taken_ends_with_status_2(demo, tmp_path, monkeypatch, ca
     assert ended.value.code == 2 and '--port 0' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_says_where_it_is_serves_and_ends_quietly_on_ctrl_c(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / 'tools/demo.py'), '--port', '0', '--device', 'cpu'],

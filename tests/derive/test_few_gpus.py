@@ -72,6 +72,7 @@ def test_published_detection_has_the_rates_of_every_step(no_model):
     assert now[0] == pytest.approx(1e-7) and now[500] == pytest.approx(1e-5)  # after 500 steps 10 epochs of 50 are over: x 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('file', [SSD, CLS], ids=lambda f: f.stem)
 def test_schedules_converted_from_epochs_are_within_a_step(file, no_model):
     cfg = read(file)
@@ -102,6 +103,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(clip):
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_real_run_steps_as_often_with_the_same_rates_and_averages(toy_config, tmp_path, monkeypatch):
     base = tmp_path / 'base_1xb4.py'
     base.write_text(

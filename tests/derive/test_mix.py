@@ -220,6 +220,7 @@ def test_a_relative_base(tmp_path, monkeypatch):
     assert f"_base_ = '{FPN}'" in mix(FPN, 'hornet-micro', folder='b').text
 
 
+@pytest.mark.slow
 def test_a_mixed_config_trains(toy_config, tmp_path):
     """One of our own configs is a base too: the micro HorNet's segmentor with an AFFNet."""
     mixed = mix(toy_config, 'affnet-micro', img_size=64, folder=tmp_path)

@@ -65,12 +65,14 @@ def test_names_that_a_load_hook_changes_count_as_filled():
     assert (fit.unfilled, fit.unexpected) == ([], [])
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_what_is_tested(weights, trained, toy_config, tmp_path):
     runner = build_runner(prepare_test(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', tta=True))
     runner.load_or_resume()
     assert all(torch.equal(value, weights[name]) for name, value in runner.model.module.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('resume', [False, True])
 def test_a_file_of_another_family_is_refused_before_training(toy_config, tmp_path, saved, snapshot, resume):
     foreign = {f'layer1.0.conv1.{name}': torch.ones(2) for name in ('weight', 'bias')}
@@ -136,6 +138,7 @@ def test_a_resumed_run_needs_every_tensor(trained, toy_config, tmp_path, saved):
         train(toy_config, work_dir=tmp_path / 'w', resume=saved(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('meta', [{}, {'meta': {'mmfreq': {'version': 1}}}], ids=['weights alone', 'converted'])
 def test_weights_without_an_iteration_cannot_be_resumed(meta, weights, toy_config, tmp_path, saved):
     path = saved({'state_dict': weights, **meta})

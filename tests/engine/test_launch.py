@@ -39,6 +39,7 @@ def test_a_config_that_is_not_there_or_not_whole(tmp_path, monkeypatch):
         load_config('part.py')
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stopped(toy_config, trained, tmp_path):
     """Two and two iterations leave the weights of four: the optimizer, the order of the data and the counter are resumed."""
     at_once = train(toy_config, work_dir=tmp_path / 'four', cfg_options={'train_cfg.max_iters': 4})
@@ -58,6 +59,7 @@ def test_norms_are_fitted_in_what_runs(toy_config, trained):
     assert cfg.model.decode_head.norm_cfg.type == 'BN'
 
 
+@pytest.mark.slow
 def test_predictions_pictures_and_baseline_of_one_test(toy_config, toy_root, trained, tmp_path):
     """The written label maps, in the data set's own labels, give the reported IoUs when counted again by hand."""
     metrics, comparison = evaluate_with_baseline(

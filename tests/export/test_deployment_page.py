@@ -139,6 +139,7 @@ def test_outputs_are_those_of_the_graphs():
     assert len(found) == 4
 
 
+@pytest.mark.slow
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r'^```python\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL)
@@ -147,6 +148,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         exec(compile(block, 'deployment.md', 'exec'), {})
 
 
+@pytest.mark.slow
 def test_metadata_keys_are_those_of_a_file(tmp_path, monkeypatch):
     import importlib
 

@@ -34,6 +34,7 @@ def assert_plain_and_equal(exported, size):
     assert all(difference.largest < 1e-5 for difference in differences), [str(d) for d in differences]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
 def test_backbones_at_a_size_that_is_not_their_own(arch, tmp_path):
     model = mmfreq.build_backbone(arch).eval()
@@ -51,6 +52,7 @@ def test_published_widths_and_grids(name, tmp_path):
     assert_plain_and_equal(exported, (256, 320))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ['dfformer-micro', 'affnet-micro'])
 def test_any_number_of_images(arch, tmp_path):
     model = mmfreq.build_classifier(arch, num_classes=5).eval()
@@ -64,6 +66,7 @@ def test_any_number_of_images(arch, tmp_path):
         np.testing.assert_allclose(session.run(None, {'images': images.numpy()})[0], want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_inside(tmp_path):
     model = mmfreq.build_classifier('gfnet-h-micro', num_classes=5).eval()
     exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', precision='fp16')
@@ -80,6 +83,7 @@ def test_half_precision_inside(tmp_path):
     assert next(exported.model.parameters()).dtype == next(model.parameters()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_with_fft_the_graph_has_onnxs_transform(tmp_path):
     model = mmfreq.build_backbone('hornet-micro').eval()
     exported = export_onnx(model, (64, 64), tmp_path / 'm.onnx', backend='fft')
@@ -87,6 +91,7 @@ def test_with_fft_the_graph_has_onnxs_transform(tmp_path):
     assert all(difference.within for difference in verify(exported.path, exported.model, random_images(64, 64)))
 
 
+@pytest.mark.slow
 def test_what_the_file_says(tmp_path):
     told = {'classes': ('a', 'b'), 'mean': (1.0, 2.0, 3.0), 'task': 'segmentation'}
     exported = export_onnx(mmfreq.build_backbone('gfnet-h-micro'), (64, 32), tmp_path / 'deep' / 'm.onnx', metadata=told)
@@ -136,6 +141,7 @@ def test_operators_in_functions_and_branches_are_counted():
     assert operators_of(proto) == {'If': 1, 'DFT': 2, 'Relu': 1}
 
 
+@pytest.mark.slow
 def test_a_file_of_another_model_is_noticed(tmp_path):
     exported = export_onnx(mmfreq.build_classifier('gfnet-h-micro', num_classes=5), (64, 64), tmp_path / 'm.onnx')
     with torch.no_grad():

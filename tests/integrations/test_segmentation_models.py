@@ -7,6 +7,7 @@ smp = pytest.importorskip('segmentation_models_pytorch')
 pytest.importorskip('mmfreq.integrations.timm')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'decoder,encoder',
     [('Unet', 'hornet_tiny_gf'), ('FPN', 'dfformer_s18'), ('Unet', 'affnet_micro'), ('Unet', 'gfnet_h_micro')],

@@ -66,6 +66,7 @@ def test_under_autocast_it_stays_near_float32(make):
     assert (got.float() - want).norm() / want.norm() < 0.03
 
 
+@pytest.mark.slow
 def test_layers_need_nothing_but_torch():
     code = (
         'import sys\n'

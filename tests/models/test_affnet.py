@@ -33,6 +33,7 @@ def test_every_published_arch_is_in_the_table():
     assert set(ARCHS) - set(PARAMS) == {'affnet-micro'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spectral', ['auto', 'matmul'])
 @pytest.mark.parametrize('name', GOLDEN)
 def test_golden_stages_and_logits(name, spectral, golden_folder):

@@ -32,6 +32,7 @@ def test_caches_are_bounded(arch, spectral):
         assert function.cache_info().currsize <= function.cache_info().maxsize
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ARCHS)
 def test_training_keeps_nothing_of_a_size_that_has_passed(arch):
     model = mmfreq.build_backbone(arch).train()

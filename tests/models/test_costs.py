@@ -105,6 +105,7 @@ def test_a_block_keeps_no_more_than_its_bound(case):
     assert kept < plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ['hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet'])
 def test_a_backbone_keeps_at_most_three_fifths_of_the_published(arch):
     ours = mmfreq.build_backbone(arch).train()

@@ -83,6 +83,7 @@ def little(arch='dfformer-micro', **kwargs):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', PARAMS)
 def test_parameter_counts_are_the_published_on_the_meta_device(arch):
     with torch.device('meta'):
@@ -112,6 +113,7 @@ def test_golden_layers(name, spectral, golden_folder):
         assert error < LAYER_TOLERANCE, (case['input_shape'], error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', LOGITS)
 def test_golden_logits(name, golden_folder):
     golden = read_golden(golden_folder, f'dfformer__{name}')
@@ -127,6 +129,7 @@ def test_golden_logits(name, golden_folder):
         assert error < OUTPUT_TOLERANCE, error
 
 
+@pytest.mark.slow
 @each_backend
 @pytest.mark.parametrize('name', SEG)
 def test_golden_stages(name, spectral, golden_folder):
@@ -137,6 +140,7 @@ def test_golden_stages(name, spectral, golden_folder):
     check_stages(model, golden['cases'])
 
 
+@pytest.mark.slow
 @each_backend
 def test_golden_stages_of_a_classification_file_whose_filters_are_resized_at_load_and_in_forward(spectral, golden_folder):
     golden = read_golden(golden_folder, 'dfformer__dfformer_s18_seg_from224')
@@ -159,6 +163,7 @@ def check_stages(model, cases):
         assert error < OUTPUT_TOLERANCE, (stage, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 @pytest.mark.parametrize('name', SEG)
 def test_golden_gradients(name, dtype, golden_folder):

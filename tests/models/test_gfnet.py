@@ -56,6 +56,7 @@ def test_every_published_arch_is_in_the_tables():
     assert {*ARCHS, *PYRAMIDS} - set(PARAMS) == {'gfnet-micro', 'gfnet-h-micro'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS + WITH_GRADIENTS)
 def test_golden_stages_norm_and_logits(name, golden_folder):
     golden = read_golden(golden_folder, name)

@@ -33,6 +33,7 @@ def test_every_block_has_a_global_filter_next_to_a_local_convolution(arch):
             assert type(block.filter) is GlobalLocalFilter and block.filter.grid == (grid, grid)
 
 
+@pytest.mark.slow
 def test_its_sizes_are_those_of_convnext():
     timm = pytest.importorskip('timm')
     for arch in ARCHS:

@@ -35,6 +35,7 @@ def count(model):
     return sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', PARAMS)
 def test_parameter_counts_are_the_published_on_the_meta_device(arch):
     with torch.device('meta'):
@@ -47,6 +48,7 @@ def test_every_published_arch_is_in_the_table():
     assert mmfreq.list_archs('hornet') == list(ARCHS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['hornet__hornet_tiny_gf', 'hornet__hornet_small_7x7'])
 @pytest.mark.parametrize('spectral', ['auto', 'matmul'])
 def test_golden_stages(name, spectral, golden_folder):
@@ -63,6 +65,7 @@ def test_golden_stages(name, spectral, golden_folder):
         assert error < OUTPUT_TOLERANCE, (stage, error)
 
 
+@pytest.mark.slow
 def test_golden_gradients(golden_folder):
     golden = read_golden(golden_folder, 'hornet__hornet_tiny_gf')
     model = mmfreq.build_backbone(golden['arch']).eval()
@@ -77,6 +80,7 @@ def test_golden_gradients(golden_folder):
     assert error < GRADIENT_TOLERANCE, (name, error)
 
 
+@pytest.mark.slow
 def test_golden_logits(golden_folder):
     golden = read_golden(golden_folder, 'hornet__hornet_tiny_7x7_logits')
     model = mmfreq.build_classifier(golden['arch']).eval()

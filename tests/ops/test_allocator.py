@@ -31,6 +31,7 @@ def pages_cleared(**environment):
     return int(subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a rule of glibc')
 def test_memory_is_cleared_once_and_not_at_every_use():
     once = 4 * BLOCK // PAGE

@@ -54,6 +54,7 @@ FIRST = [eager, compiled, traced, vectorised, on_fake_tensors]
 FIRST += [pytest.param(function, marks=no_export) for function in (in_export, in_strict_export)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('first', FIRST)
 def test_who_asks_first_does_not_matter(first):
     x = torch.randn(2, 3, 6, 9)

@@ -69,6 +69,7 @@ def test_norm_linear_without_a_norm():
     check(fused, lambda x, a: (linear(x, a),), random(2, 3, 2, 4), random(3, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('act', [gelu, torch.relu, squared_relu], ids=['gelu', 'relu', 'squared relu'])
 @pytest.mark.parametrize('bias', MAPS.values(), ids=MAPS)
 @pytest.mark.parametrize('normed', [True, False], ids=['norm', 'no norm'])
@@ -137,6 +138,7 @@ def test_linear_of_bchw(bias):
     check(norm_mlp.linear_of_bchw, plain, *((x, w) if b is None else (x, w, b)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bias', MAPS.values(), ids=MAPS)
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=['NCHW', 'channels-last'])
 @pytest.mark.parametrize('side', [5, 7])
@@ -214,6 +216,7 @@ def test_filter_by_fft_of_any_layout(dims):
     check(fused, plain, random(2, 2, 4, 4), weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(4, 4), (3, 5), (1, 1)])
 @pytest.mark.parametrize('act', [None, squared_relu], ids=['no activation', 'activation'])
 def test_filter_by_mixture(size, act, piece_bytes):

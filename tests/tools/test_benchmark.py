@@ -26,6 +26,7 @@ def benchmark(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_against_the_published_formulation(benchmark, tmp_path):
     files = ('--json', tmp_path / 'deep' / 'x.json', '--out', tmp_path / 'x.md')
     text = benchmark('--archs', 'hornet_micro', 'affnet-micro', '--precisions', 'fp32', *SMALL, *files)
@@ -46,6 +47,7 @@ def test_against_the_published_formulation(benchmark, tmp_path):
     assert str(tmp_path) not in page and len(re.findall(r'^\| (?:hornet|affnet)-micro \| 64x64 \|', page, re.MULTILINE)) == 4
 
 
+@pytest.mark.slow
 def test_growth_with_a_plot(benchmark, tmp_path):
     text = benchmark('--suite', 'growth', '--archs', 'dfformer-micro', '--plot', tmp_path / 'x.png', *SMALL, '--size', 64, '64x128')
     assert 'time per pixel from 64x64 to 64x128' in text and (tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
@@ -67,6 +69,7 @@ def test_list_measures_nothing(benchmark, monkeypatch):
     assert 'mmpretrain' in lines[0] and 'mmpretrain' not in lines[-1] and 'bf16' in lines[0] and 'bf16' not in lines[1]
 
 
+@pytest.mark.slow
 def test_tune(benchmark, tmp_path):
     args = ('--tune', '--channels', 4, '--size', 7, 8, '--repeats', 2, '--threads', 2)
     text = benchmark(*args, '--json', tmp_path / 'x.json', '--out', tmp_path / 'x.md')

@@ -52,6 +52,7 @@ def test_measured_written_and_checked(tree):
     assert stale.returncode == 1 and 'affnet-t_8xb128-300e_in1k-256 is not measured' in stale.stderr
 
 
+@pytest.mark.slow
 def test_a_pattern_that_fits_nothing_is_an_error(tree):
     refused = build(tree, '--measure', 'swin*')
     assert refused.returncode != 0 and "no config is named 'swin*'" in refused.stderr and 'Traceback' not in refused.stderr

@@ -38,6 +38,7 @@ def assert_refused(convert, capsys, told, *args):
     return err
 
 
+@pytest.mark.slow
 def test_there_and_back_as_files(convert, source, tmp_path, capsys):
     ours, back = tmp_path / 'ours.pth', tmp_path / 'back.pth'
     convert(source, ours, '--arch', 'hornet-micro')
@@ -78,6 +79,7 @@ def test_the_entry_is_the_callers_choice(convert, tmp_path, capsys):
         assert all(torch.equal(written[name], value + added) for name, value in state.items())
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_unless_forced(convert, source, tmp_path, capsys):
     target = tmp_path / 'ours.pth'
     target.write_text('mine')
@@ -122,6 +124,7 @@ def test_a_write_that_fails_leaves_the_old_file(convert, source, tmp_path, monke
     assert target.read_text() == 'mine' and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_command(source, tmp_path):
     command = [sys.executable, str(ROOT / 'tools/convert_checkpoint.py')]
     done = subprocess.run([*command, source, tmp_path / 'ours.pth'], capture_output=True, text=True, timeout=300)

@@ -85,6 +85,7 @@ def test_a_segmentor_from_training_to_a_picture_without_pytorch(export_onnx, toy
     assert {name: pytest.approx(share, abs=0.1) for name, share in want.items()} == shares
 
 
+@pytest.mark.slow
 def test_an_arch_with_random_weights(export_onnx, picture):
     out = export_onnx('gfnet_h_micro', '--shape', 64)
     assert 'weights are random' in out and 'gfnet-h-micro.onnx: ' in out and 'images of 64x64' in out
@@ -92,12 +93,14 @@ def test_an_arch_with_random_weights(export_onnx, picture):
     assert len(printed.splitlines()) == 5 and 'class ' in printed
 
 
+@pytest.mark.slow
 def test_maps_without_comparison(export_onnx, picture):
     out = export_onnx('gfnet-h-micro', '--output', 'features', '--shape', 64, 96, '--no-verify', '--out', 'maps.onnx')
     assert 'max' not in out
     assert infer('maps.onnx', picture).splitlines()[0] == 'output_0 (1, 16, 16, 24)'
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_equal_ends_with_one(export_onnx, monkeypatch):
     monkeypatch.setitem(importlib.import_module('mmfreq.export.verify').TOLERANCES, 'fp32', 1e-12)
     with pytest.raises(SystemExit, match='does not give what the model gives'):

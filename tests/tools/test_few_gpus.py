@@ -36,6 +36,7 @@ def test_a_file_beside_other_files(run, tmp_path, capsys):
     assert cfg.model == Config.fromfile(HEADLINE).model
 
 
+@pytest.mark.slow
 def test_the_standard_output_is_a_config_and_nothing_else(tmp_path):
     """In a fresh process, with a model whose constructors write to the log."""
     config = ROOT / 'configs/cls/hornet/hornet-large-gf_32xb64-300e_in1k.py'
@@ -49,6 +50,7 @@ def test_the_standard_output_is_a_config_and_nothing_else(tmp_path):
     assert done.stderr.splitlines()[-1] == 'Train it with: python tools/train.py FILE'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'config', ['det/hornet/hornet-tiny-gf_mask-rcnn_8xb2-1x_coco.py', 'seg/dfformer/dfformer-s18_fpn_8xb4-40k_ade20k-512x512.py']
 )

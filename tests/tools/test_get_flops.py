@@ -55,6 +55,7 @@ def test_another_backbone_by_options_leaves_nothing_of_the_old(get_flops, tmp_pa
     assert re.search(r'backbone +│ GFNetPyramid +│ +([\d.]+) k', printed).group(1) == f'{want / 1e3:.2f}'
 
 
+@pytest.mark.slow
 def test_latency_on_request(get_flops):
     printed = get_flops('gfnet-h-micro', '--shape', 64, '--latency')
     milliseconds, runs = re.search(r'latency: ([\d.]+) ms for one image, median of (\d+), .*cores?', printed).groups()

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).parents[2] / 'tools/make_toy_dataset.py'
 
 
@@ -12,6 +14,7 @@ def _run(*args, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_both_layouts_from_any_folder_then_nothing_to_do_then_refusal(tmp_path):
     args = ('both', '--out', 'toys', '--train', 2, '--val', 1, '--size', 48, 64)
     first = _run(*args, cwd=tmp_path)

@@ -28,6 +28,7 @@ def mix(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_from_an_empty_folder_into_a_file(tmp_path):
     """In a process of its own, by the shell's redirection: nothing but the config may come to the standard output."""
     (tmp_path / 'home').mkdir()

@@ -25,6 +25,7 @@ def numbers(text, row):
     return [float(n) for n in re.findall(r'│ +([\d.]+)', line)]
 
 
+@pytest.mark.slow
 def test_models_side_by_side(tool, tmp_path, capsys):
     torch.save(mmfreq.build_classifier('hornet-micro').state_dict(), tmp_path / 'h.pth')
     words = ('hornet-micro', tmp_path / 'h.pth', 'dfformer-micro', 'hornet-micro', tmp_path / 'h.pth')
@@ -37,6 +38,7 @@ def test_models_side_by_side(tool, tmp_path, capsys):
     assert np.asarray(Image.open(tmp_path / 'e.png').convert('RGB')).std() > 10
 
 
+@pytest.mark.slow
 def test_pictures_from_a_folder(tool, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / 'photo.png'), np.random.default_rng(0).integers(0, 255, (50, 90, 3), np.uint8))
     options = ('--images', tmp_path, '--size', 32, 64, '--device', 'cpu', '--out', tmp_path / 'out' / 'e.png')
@@ -48,6 +50,7 @@ def test_a_checkpoint_belongs_to_the_model_before_it(tool):
     assert tool.paired(['a', 'a.pth', 'b.py', 'c']) == [('a', 'a.pth'), ('b.py', None), ('c', None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('args', 'message'),
     [

@@ -23,6 +23,7 @@ def check_pictures(folder, names):
         assert np.asarray(Image.open(path).convert('RGB')).std() > 10, path
 
 
+@pytest.mark.slow
 def test_without_options_layers_of_every_stage_are_drawn_and_named(plot_filters, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = plot_filters('hornet-micro')
@@ -32,6 +33,7 @@ def test_without_options_layers_of_every_stage_are_drawn_and_named(plot_filters,
     assert 'work_dirs/plot_filters/hornet-micro/filters_stages.3.0.gnconv.dwconv.png: gain, phase' in text
 
 
+@pytest.mark.slow
 def test_a_config_with_its_checkpoint_and_a_picture(plot_filters, tmp_path, toy_config):
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
@@ -61,6 +63,7 @@ def test_a_config_with_its_checkpoint_and_a_picture(plot_filters, tmp_path, toy_
     assert 'random' not in text and '--most' not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('arch', 'kind', 'file', 'layer'),
     [
@@ -74,6 +77,7 @@ def test_what_is_computed_over_a_drawn_scene(plot_filters, tmp_path, arch, kind,
     assert layer in text and f'{kind}: 1 of' in text
 
 
+@pytest.mark.slow
 def test_layers_that_a_picture_does_not_reach_are_named(plot_filters, tmp_path):
     """Without labels a detector is run as far as its neck."""
     config = Path(mmfreq.__file__).parents[1] / 'configs/det/hornet/hornet-micro_mask-rcnn_1xb4-8e_toy-160x192.py'

@@ -20,6 +20,8 @@ import yaml
 import mmfreq
 from mmfreq.datasets.toy import write_toy_ade20k
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = 'configs/seg/hornet'
 TOY = 'hornet-micro_upernet_1xb8-400_toy-128x128'

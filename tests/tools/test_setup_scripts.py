@@ -276,6 +276,7 @@ def test_an_environment_that_does_not_import_is_not_stamped(machine):
     assert not list(machine.cache.glob('venv-*/mmfreq-complete'))
 
 
+@pytest.mark.slow
 def test_two_at_once_install_once(machine):
     machine.add_python('python3')
     machine.stub(machine.state / 'venv-python', machine.working, pip_seconds=1.5)
@@ -560,6 +561,7 @@ TOOLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('summary', 'status', 'said'),
     [

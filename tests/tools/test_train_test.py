@@ -14,6 +14,8 @@ import mmfreq  # noqa: F401
 from mmfreq.datasets.toy import write_toy_ade20k
 from mmfreq.testing.toy_segmentation import write_toy_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

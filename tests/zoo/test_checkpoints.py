@@ -148,6 +148,7 @@ def test_the_config_that_mmengine_noted_tells(tmp_path):
     assert Matcher([row()]).match(path).how == 'by the name of the config that it notes'
 
 
+@pytest.mark.slow
 def test_tensors_tell_the_row(tmp_path, matcher, real, states):
     match = matcher.match(saved(tmp_path / 'a.pth', {'state_dict': states[NAME]}))
     assert (match.row, match.how) == (real[NAME], 'by its tensors')

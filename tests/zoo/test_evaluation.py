@@ -100,6 +100,7 @@ def test_ctrl_c_ends_the_process(job, child):
     assert gone(int(log.read_text()))
 
 
+@pytest.mark.slow
 def test_the_process_ends_when_who_started_it_is_killed(tmp_path):
     pid = tmp_path / 'pid'
     inner = f'import os, pathlib, time; from mmfreq.zoo.evaluation import _end_with_parent; _end_with_parent(); pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)'  # fmt: skip # noqa: E501

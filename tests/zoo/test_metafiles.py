@@ -66,6 +66,7 @@ def test_the_page_is_that_of_the_metafiles():
     assert (ROOT / 'model_zoo.md').read_text(encoding='utf-8') == page_text(ROWS)
 
 
+@pytest.mark.slow
 @each_row
 def test_the_config_follows_the_recorded_recipe(row):
     assert audit(row).differences == ()
@@ -179,6 +180,7 @@ def test_measured_again(row):
     assert {field: row.entry['Metadata'][field] for field in FIELDS} == measure(row)
 
 
+@pytest.mark.slow
 def test_configs_know_the_file_of_their_row():
     """`published_checkpoint` of the classification configs; where the file's head is of other classes, the row has no weights."""
     by_url = {each.url: each for each in published_files.ZOO}
