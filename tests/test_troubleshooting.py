@@ -392,7 +392,25 @@ def no_images(here):
         pipeline=[],
     )
     assert len(CocoDataset(**data, metainfo=dict(classes=names))) == 2
-    return error_of(CocoDataset, **data), None
+    return error_of(CocoDataset, **data), coco_refusal(here, classes=('date', 'fig', 'hazelnut'))[0]
+
+
+def coco_refusal(here, **metainfo):
+    """(error or None, warnings) of the checks of a detection config whose data set is of these classes."""
+    from mmengine.registry import init_default_scope
+
+    from mmfreq.engine.preflight import Report
+    from mmfreq.engine.preflight.coco import check_coco
+
+    init_default_scope('mmdet')
+    leaf = dict(type='CocoDataset', data_root=str(here.files / 'coco'), metainfo=metainfo, data_prefix=dict(img='train2017'))
+    leaf['ann_file'] = 'annotations/instances_train2017.json'
+    cfg, report = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=leaf))), Report()
+    try:
+        check_coco(cfg, report, ('train_dataloader',))
+    except ValueError as error:
+        return str(error), report.warnings
+    return None, report.warnings
 
 
 @shows("Images of another size than the model's")
@@ -588,7 +606,18 @@ def not_a_number(here):
     for named in ('configs/_base_/datasets/fruits_nuts.py', 'configs/seg/hornet/hornet-small-7x7_horfpn-gf-upernet*.py'):
         text = next(ROOT.glob(named)).read_text()
         assert ('FilterAnnotations' if 'fruits' in named else 'clip_grad') in text
-    return said.getvalue(), None
+    return said.getvalue(), error_of(guard_against_nan)
+
+
+def guard_against_nan():
+    from types import SimpleNamespace
+
+    from mmfreq.engine import LossGuardHook
+
+    runner = SimpleNamespace(
+        iter=9, message_hub=SimpleNamespace(log_scalars={}), optim_wrapper=SimpleNamespace(get_lr=lambda: {'lr': [1e-3]})
+    )
+    LossGuardHook(patience=1).after_train_iter(runner, 9, outputs={'loss': float('nan'), 'decode.loss_ce': float('nan')})
 
 
 @shows('Out of memory', pytest.mark.gpu)
@@ -635,6 +664,16 @@ def compiled(here):
 
 
 # Nothing is said, and the result is wrong
+
+
+@shows('Classes in another order than in the COCO file')
+def order_of_classes(here):
+    table = json.loads((here.files / 'coco' / 'annotations/instances_train2017.json').read_text())
+    names = [category['name'] for category in table['categories']]
+    assert coco_refusal(here, classes=names) == (None, [])
+    refused, (warning,) = coco_refusal(here, classes=names[::-1])
+    assert refused is None
+    return None, warning
 
 
 @shows('Fewer GPUs than the config is for')
