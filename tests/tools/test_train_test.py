@@ -128,6 +128,12 @@ BAD_TRAINING = {
         lambda run, tmp: ['--work-dir', tmp / 'w', '--cfg-options', 'model.backbone.arch=hornet-mikro'],
         r"'hornet-mikro' is unknown; nearest: hornet-micro",
     ),
+    'no label': (
+        lambda run, tmp: [
+            *['--work-dir', tmp / 'w', '--cfg-options', 'train_dataloader.dataset.data_prefix.seg_map_path=annotations/validation'],
+        ],
+        r'4 of the 4 images have no label: .*train_00000\.jpg.*Looked for .*annotations/validation/train_00000\.png',
+    ),
     'labels': (
         lambda run, tmp: [
             *['--work-dir', tmp / 'w', '--cfg-options', 'train_dataloader.dataset.reduce_zero_label=False'],
@@ -138,15 +144,23 @@ BAD_TRAINING = {
 }
 
 
+@pytest.mark.parametrize('dry', [False, True])
 @pytest.mark.parametrize('case', BAD_TRAINING)
-def test_bad_input_of_training_is_told_and_loses_nothing(tools, run, tmp_path, capsys, case):
+def test_bad_input_of_training_is_told_and_loses_nothing(tools, run, tmp_path, capsys, case, dry):
     arguments, told = BAD_TRAINING[case]
-    argv = [run / 'toy.py', *arguments(run, tmp_path)]
+    argv = [run / 'toy.py', *['--dry-run'][: int(dry)], *arguments(run, tmp_path)]
     before = content(run)
     message = refused(tools['train'], argv, capsys)
     assert re.search(told, message, re.DOTALL), message
     assert content(run) == before
     assert not list((tmp_path / 'w').glob('*.pth'))
+
+
+def test_dry_run_ends_well_and_writes_nothing(tools, run, tmp_path, capsys):
+    before = content(run)
+    tools['train']([str(arg) for arg in [run / 'toy.py', '--work-dir', tmp_path / 'w', '--dry-run', '--seed', '3']])
+    assert 'Dry run: everything was built, nothing was trained' in capsys.readouterr().out
+    assert content(run) == before and not (tmp_path / 'w').exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is an accelerator')
