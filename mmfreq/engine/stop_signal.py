@@ -117,6 +117,8 @@ def spare_first_signal(worker_init_fn, worker_id):
 
 def _kill_workers():
     """Before Python ends its data workers by a SIGTERM, which they let pass, and waits for them without end."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes it for a failure
     for child in active_children():
         if child.daemon:
             child.kill()
