@@ -72,7 +72,7 @@ RULES = {
     ),
     'mmfreq/analysis/*': (
         {'torch', 'mmengine', 'matplotlib', *PICTURES, *OPENMMLAB},
-        {'ops', 'layers', 'models', 'registry', 'datasets', 'analysis'},
+        {'ops', 'layers', 'models', 'registry', 'compat', 'datasets', 'analysis'},
     ),
     'mmfreq/zoo/*': (
         {'torch', 'mmengine', 'yaml', 'rich'},

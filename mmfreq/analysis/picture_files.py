@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmfreq.datasets.picture_header import decoding_fault, read_header
+
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 MADE = ('.png', '_overlay.png', '_panel.png', '.json')  # what may be written for one name
 
@@ -37,10 +39,15 @@ def find_pictures(inputs):
 def read_picture(path):
     """The picture as mmcv's LoadImageFromFile reads it: (H, W, 3) uint8 BGR; grey is repeated, alpha dropped, 16 bits become 8.
 
-    Returns None for what is no picture.
+    Returns None for what is no picture, for one that is truncated, and for one of more pixels than OpenCV takes (2^30).
     """
-    data = np.fromfile(path, np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        data = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        whole = image is None or read_header(str(path)).ended or not decoding_fault(str(path))
+    except (OSError, cv2.error):
+        return None
+    return image if whole else None
 
 
 def output_names(pictures):

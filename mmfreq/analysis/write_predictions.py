@@ -10,6 +10,7 @@ from PIL import Image
 from mmfreq.analysis.detections import draw_detections
 from mmfreq.analysis.panels import legend_of, overlay, panel
 from mmfreq.analysis.picture_files import output_names, read_picture, refuse_to_overwrite
+from mmfreq.compat.file_kind import file_kind, shown
 
 MAX_CLASSES = 256  # of an index mask of 8 bits
 
@@ -53,8 +54,10 @@ def write_predictions(predictor, pictures, out, truth=None, opacity=0.5, score_t
 def _one(predictor, path, target, truth, opacity, score_thr):
     image = read_picture(path)
     if image is None:
-        return Written(path, problem=f'{path} cannot be read as a picture')
-    where = f'{path}, {image.shape[1]} x {image.shape[0]} pixels'
+        kind = file_kind(path)
+        kind += ', damaged or too large' if kind.endswith('picture') else ''
+        return Written(path, problem=f'{shown(path)} cannot be read as a picture: it is {kind}')
+    where = f'{shown(path)}, {image.shape[1]} x {image.shape[0]} pixels'
     try:
         prediction = predictor(image)
     except ValueError as error:  # the model refuses this picture, as one that is too small

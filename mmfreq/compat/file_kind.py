@@ -40,6 +40,11 @@ def file_kind(path: str | os.PathLike) -> str:
     return kind_of(head)
 
 
+def shown(path: str | os.PathLike) -> str:
+    """A path for a message; one with line breaks or undecodable bytes is quoted."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
 def kind_of(head: bytes) -> str:
     """The phrase for a file that begins with `head`."""
     if not head:

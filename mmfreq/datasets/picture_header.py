@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import IO
 
 from PIL import Image
 
@@ -40,8 +41,13 @@ def decoding_fault(path: str) -> str:
 
     OpenCV 4 hands out a truncated JPEG as a picture that is black from there on.
     """
+    return fault_of(path)
+
+
+def fault_of(file: str | IO[bytes]) -> str:
+    """The same, of a path or an open file, each time anew."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(file) as picture:
             picture.load()
     except Exception as error:  # whatever a plug-in of Pillow makes of broken bytes
         return str(error)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmfreq.datasets.picture_header import fault_of
 from mmfreq.engine.errors import DataError
 
 MAX_BYTES = 24 * 2**20
@@ -40,7 +41,8 @@ def read_upload(data: bytes, max_side: int) -> Upload:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
-    if image is None:
+    cut = data.startswith(b'\xff\xd8') and not data.endswith(b'\xff\xd9')  # OpenCV 4 makes the rest of such a JPEG black
+    if image is None or (cut and fault_of(io.BytesIO(data))):
         raise DataError('the picture is damaged or of a kind that cannot be read; choose a PNG, JPEG, WebP or BMP picture')
     height, width = image.shape[:2]  # an orientation in the file has turned it
     return Upload(_within(image, max_side), (width, height))

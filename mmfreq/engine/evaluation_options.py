@@ -9,6 +9,7 @@ from mmfreq.engine.errors import UserError
 from mmfreq.engine.machine import type_name
 from mmfreq.engine.paths import absolute
 
+IDS = 256
 DUMPS = {'mmdet': 'DumpDetResults'}  # the metric that writes predictions, where mmengine's is not enough
 
 
@@ -38,7 +39,7 @@ def write_predictions(cfg, folder):
     is 1). mmdet: `predictions.pkl`, and for COCO metrics `results.*.json` too. Others: `predictions.pkl`.
 
     Raises:
-        UserError: a segmentation config without a metric that can write label maps.
+        UserError: a segmentation config without a metric that can write label maps, or with more classes than these hold.
     """
     folder = str(absolute(folder))
     metrics = metrics_of(cfg)
@@ -47,6 +48,8 @@ def write_predictions(cfg, folder):
         if not writers:
             kinds = ', '.join(type_name(metric.get('type')) for metric in metrics)
             raise UserError(f'--out needs an IoUMetric or CityscapesMetric in test_evaluator to write label maps; got {kinds}.')
+        if (count := _class_count(cfg)) > IDS:
+            raise UserError(f'--out writes label maps of 8 bits, which hold {IDS} classes; the model has {count}: leave --out out.')
         writers[0].output_dir = folder
         writers[0].keep_results = True
         return
@@ -57,6 +60,14 @@ def write_predictions(cfg, folder):
     kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
     dump = {'type': kind, 'out_file_path': os.path.join(folder, 'predictions.pkl')}
     cfg.test_evaluator = [*metrics, dump]
+
+
+def _class_count(cfg):
+    """Of the last head, and one more where 0 means no class."""
+    model = cfg.model.get('module') or cfg.model
+    heads = model.get('decode_head') or {}
+    count = (heads[-1] if isinstance(heads, (list, tuple)) else heads).get('num_classes') or 0
+    return count + bool((cfg.test_dataloader.get('dataset') or {}).get('reduce_zero_label'))
 
 
 def draw_predictions(cfg, folder):

@@ -37,14 +37,14 @@ class Predictor:
     def __call__(self, image):
         """What the model says of `image` (H, W, 3) uint8 BGR, at its size.
 
-        Segmentation: ids (H, W) uint8. Detection: a dict of numpy arrays, the best first: boxes (M, 4) x1 y1 x2 y2 in pixels,
-        labels (M,), scores (M,), masks (M, H, W) bool or None.
+        Segmentation: ids (H, W), uint8 or, beyond 256 classes, uint16. Detection: a dict of numpy arrays, the best first: boxes
+        (M, 4) x1 y1 x2 y2 in pixels, labels (M,), scores (M,), masks (M, H, W) bool or None.
         """
         packed = self._pipeline({'img': image, 'img_id': 0})
         with torch.no_grad():
             result = self.model.test_step({'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]})[0]
         if self.task == 'segmentation':
-            return result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+            return result.pred_sem_seg.data[0].cpu().numpy().astype(id_dtype(len(self.classes)))
         found = result.pred_instances[result.pred_instances.scores.argsort(descending=True)].cpu()
         arrays = {'boxes': found.bboxes, 'labels': found.labels, 'scores': found.scores}
         arrays = {name: values.numpy() for name, values in arrays.items()}
@@ -63,6 +63,11 @@ class Predictor:
         if labels.ndim != 2:
             raise DataError(f'{path} is read as {labels.shape}; expected one channel of class ids')
         return labels
+
+
+def id_dtype(classes):
+    """The smallest of the dtypes of an index mask that holds the ids of so many classes."""
+    return np.uint8 if classes <= 256 else np.uint16
 
 
 def load_predictor(config, checkpoint, device='cpu', cfg_options=None):

@@ -10,6 +10,7 @@ from os.path import isfile
 import numpy as np
 from mmengine.logging import print_log
 
+from mmfreq.compat.file_kind import shown
 from mmfreq.datasets.picture_header import decoding_fault, extreme, orientation, read_header
 from mmfreq.engine.errors import InputError
 
@@ -19,11 +20,6 @@ UPRIGHT_LOADERS = ('unchanged', 'color_ignore_orientation', 'grayscale_ignore_or
 IGNORE_ORIENTATION = "LoadImageFromFile(color_type='color_ignore_orientation')"
 ONE_ROW = 'one row or column, which mmseg cannot read; leave it out, or pad it and its image.'
 _warned = set()  # what this process has said
-
-
-def shown(path):
-    """A path for a message; one with line breaks or undecodable bytes is quoted."""
-    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def check_image(sample, transform):

@@ -7,10 +7,10 @@ from os.path import basename
 from mmengine.dataset import Compose
 from mmengine.logging import print_log
 
-from mmfreq.compat.file_kind import file_kind
+from mmfreq.compat.file_kind import file_kind, shown
 from mmfreq.datasets.picture_header import size_of
 from mmfreq.engine.errors import InputError
-from mmfreq.engine.sample_checks import ONE_ROW, check_image, check_label_map, shown
+from mmfreq.engine.sample_checks import ONE_ROW, check_image, check_label_map
 
 
 class GuardedPipeline(Compose):

@@ -9,6 +9,7 @@ import pytest
 
 from mmfreq.demo.uploads import read_upload
 from mmfreq.engine.errors import DataError
+from tests.broken_pictures import READABLE, UNREADABLE
 
 
 def encoded(shape, suffix='.png', dtype=np.uint8):
@@ -68,3 +69,15 @@ def empty_png(width, height):
 def test_anything_else_is_an_error_in_words(data, told):
     with pytest.raises(DataError, match=told):
         read_upload(data, 64)
+
+
+@pytest.mark.parametrize('case', [name for name in UNREADABLE if name not in ('TIFF of real numbers', 'PNG without its end')])
+def test_broken_pictures_are_an_error_in_words(case):
+    with pytest.raises(DataError, match=r'empty|not a picture|damaged|too large|pixels'):
+        read_upload(UNREADABLE[case][0], 64)
+
+
+@pytest.mark.parametrize('case', READABLE)
+def test_unusual_pictures_are_read(case):
+    upload = read_upload(READABLE[case], 64)
+    assert upload.image.shape == (48, 64, 3) and upload.image.dtype == np.uint8 and upload.image.std() > 20

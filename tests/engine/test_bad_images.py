@@ -8,13 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader
 
 from mmfreq.engine import sample_checks
 from mmfreq.engine.data_order import read
-from mmfreq.engine.errors import InputError, message_of
+from mmfreq.engine.errors import InputError, UserError, message_of
+from mmfreq.engine.evaluation_options import write_predictions
+from mmfreq.engine.inference import id_dtype
 from mmfreq.engine.input_guard import check_channels, check_labels
 from mmfreq.engine.launch import build_runner, prepare_train, train
 from mmfreq.engine.sample_guard import guard_samples
@@ -275,3 +278,19 @@ def test_a_bit_amid_a_jpeg_is_not_noticed(root):
     """What cannot be told; the page says so."""
     add(root, flipped(GOOD_IMAGE, 0.9), GOOD_LABEL)
     loaded(root)
+
+
+@pytest.mark.parametrize(('classes', 'dtype'), [(6, np.uint8), (256, np.uint8), (257, np.uint16), (3000, np.uint16)])
+def test_ids_of_many_classes_do_not_wrap(classes, dtype):
+    assert id_dtype(classes) is dtype and np.iinfo(dtype).max >= classes - 1
+
+
+def test_label_maps_of_more_classes_than_they_hold_are_refused(tmp_path):
+    for classes, shifted, fits in ((256, False, True), (257, False, False), (256, True, False)):
+        cfg = Config(toy_segmentation_config(tmp_path) | {'model': {'decode_head': {'num_classes': classes}}})
+        cfg.test_dataloader.dataset.reduce_zero_label = shifted
+        if fits:
+            write_predictions(cfg, tmp_path)
+        else:
+            with pytest.raises(UserError, match='hold 256 classes; the model has 257'):
+                write_predictions(cfg, tmp_path)

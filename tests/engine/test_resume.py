@@ -164,7 +164,7 @@ def test_a_missing_file_is_told_with_its_absolute_path(tmp_path, monkeypatch):
 
 def test_what_mmengine_alone_reads_is_refused_where_it_would_run_code(monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    with pytest.raises(UserError, match='runs code out of files .* download it, and give the path'):
+    with pytest.raises(UserError, match=r'runs code out of files .* download it, and give the path'):
         check_file('s3://bucket/weights.pth')
 
 

@@ -12,7 +12,9 @@ from PIL import Image
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
 from mmfreq.datasets import TOY_COCO_METAINFO, TOY_METAINFO, write_toy_ade20k
+from tests.broken_pictures import READABLE, UNREADABLE
 
+BROKEN = {name: data for name, (data, _) in UNREADABLE.items()}
 SEGMENTOR = """
 default_scope = 'mmseg'
 norm_cfg = dict(type='BN')
@@ -158,6 +160,24 @@ def test_every_kind_of_picture_is_read_and_a_broken_one_is_named_and_skipped(inf
     assert all(mask.shape == (40, 56) for mask in masks.values())
     assert (masks['alpha'] == masks['colour']).all() and (masks['deep'] == masks['colour']).all()
     assert np.array(Image.open(out / 'grey_overlay.png')).shape == (40, 56, 3)
+
+
+def test_broken_and_unusual_pictures_end_in_words_or_masks(infer, segmentor, tmp_path, capsys):
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    folder.mkdir()
+    files = {f'{kind} {number:02}.jpg': data for kind, table in (('bad', BROKEN), ('good', READABLE)) for number, data in
+             enumerate(table.values())}  # fmt: skip
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / 'bad\nname.jpg').write_bytes(b'')
+    config, checkpoint = segmentor
+    with pytest.raises(SystemExit) as ended:
+        infer([str(config), str(checkpoint), str(folder), '--out', str(out), '--device', 'cpu'])
+    told = ended.value.code
+    assert f'{len(BROKEN) + 1} of {len(files) + 1} pictures have a problem' in told and r'bad\nname.jpg' in told
+    assert all(f'{name} cannot be read as a picture: it is ' in told for name in files if name.startswith('bad'))
+    assert 'Traceback' not in told + capsys.readouterr().err
+    assert len(list(out.glob('good ??.png'))) == len(READABLE)
 
 
 def test_a_picture_without_truth_is_a_problem_and_its_mask_is_written_all_the_same(infer, segmentor, toy, tmp_path):

@@ -1,0 +1,213 @@
+"""Laws of guarded pipelines: in every data set of a run, inside wrappers too; the same samples; errors that name; no cost."""
+
+import copy
+import json
+import pickle
+import time
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.dataset import BaseDataset, Compose, ConcatDataset, RepeatDataset
+from mmengine.registry import DATASETS, init_default_scope
+from torch.utils.data import ConcatDataset as TorchConcat
+from torch.utils.data import Subset
+
+import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
+from mmfreq.datasets.toy import write_toy_coco
+from mmfreq.datasets.toy_scene import TOY_CLASSES
+from mmfreq.engine import sample_checks
+from mmfreq.engine.errors import InputError, message_of
+from mmfreq.engine.sample_checks import check_image, check_label_map
+from mmfreq.engine.sample_guard import GuardedPipeline, guard_samples, leaves_of
+from tests.broken_pictures import encode, ids, pixels, truncated, turned
+
+
+class Numbers(BaseDataset):
+    """Three numbers and a pipeline."""
+
+    def __init__(self, *transforms):
+        self._metainfo, self._fully_initialized = {}, True
+        self.pipeline = Compose([])
+        self.pipeline.transforms = list(transforms)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return self.pipeline({'img_path': f'{index}.jpg', 'value': index})
+
+
+class Fails:
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, data):
+        raise self.error
+
+
+def guarded(dataset, loop='_train_loop'):
+    guard_samples(SimpleNamespace(**{loop: SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))}))
+    return dataset
+
+
+@pytest.mark.parametrize('loop', ['_train_loop', '_val_loop', '_test_loop'])
+def test_data_sets_inside_wrappers_are_guarded(loop):
+    leaves = [Numbers(dict) for _ in range(3)]
+    dataset = TorchConcat([leaves[0], RepeatDataset(ConcatDataset(leaves[1:]), 2)])
+    guarded(dataset, loop)
+    assert list(leaves_of(dataset)) == leaves and list(leaves_of(Subset(leaves[0], [0]))) == leaves[:1]
+    assert all(isinstance(leaf.pipeline, GuardedPipeline) for leaf in leaves)
+    assert dataset[0] == {'img_path': '0.jpg', 'value': 0}
+
+
+def test_loops_that_are_not_built_and_data_sets_without_pipelines_are_passed_over():
+    guard_samples(SimpleNamespace(_train_loop={'type': 'X'}, _val_loop=None))
+    guarded([1, 2, 3])
+
+
+def test_the_mixed_data_set_of_mmdet_is_guarded_inside():
+    from mmdet.datasets import MultiImageMixDataset
+
+    leaf = Numbers(dict)
+    mixed = MultiImageMixDataset(leaf, [{'type': 'mmdet.PackDetInputs'}])
+    guarded(mixed)
+    assert isinstance(leaf.pipeline, GuardedPipeline)
+
+
+def test_guarding_twice_keeps_the_pipeline_and_its_list_of_transforms():
+    dataset = Numbers(dict)
+    transforms = dataset.pipeline.transforms
+    pipeline = guarded(dataset).pipeline
+    assert guarded(dataset).pipeline is pipeline and pipeline.transforms is transforms
+    for twin in (copy.deepcopy(pipeline), pickle.loads(pickle.dumps(pipeline))):
+        assert twin({'img_path': 'a'}) == {'img_path': 'a'}
+
+
+@pytest.mark.parametrize('error', [ValueError('no\nway'), KeyError('x'), ZeroDivisionError(), cv2.error('bad')])
+def test_an_error_of_a_transform_names_it_the_picture_and_the_line(error):
+    with pytest.raises(InputError, match=r'^Fails failed on image 1\.jpg: \w+.*\(test_sample_guard\.py, line \d+\)\.$') as caught:
+        guarded(Numbers(dict, Fails(error)))[1]
+    assert caught.value.__cause__ is error and '\n' not in str(caught.value)
+
+
+def test_the_user_may_end_a_run_within_a_transform():
+    with pytest.raises(KeyboardInterrupt):
+        guarded(Numbers(Fails(KeyboardInterrupt())))[0]
+
+
+def test_what_is_left_out_at_random_is_not_told(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmfreq.engine.sample_guard.print_log', lambda *given, **options: said.append(given))
+    assert guarded(Numbers(lambda data: None))[0] is None and not said
+
+
+@pytest.mark.parametrize('text', ['a plain one', 'Caught InputError in DataLoader worker process 0.\nbut no more'])
+def test_other_messages_stay(text):
+    assert message_of(InputError(text)) == text
+
+
+def test_of_a_workers_error_only_the_message_stays():
+    from torch._utils import ExceptionWrapper
+
+    try:
+        raise InputError('first\nsecond') from ValueError('why')
+    except InputError:
+        wrapped = ExceptionWrapper(where='in DataLoader worker process 0')
+    with pytest.raises(InputError) as caught:
+        wrapped.reraise()
+    assert 'Original ' in str(caught.value) and message_of(caught.value) == 'first\nsecond'
+
+
+# Detection: sizes come from the annotation file
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A function: the guarded data set after a change of the first picture's bytes, or of its entry in the annotation file."""
+    init_default_scope('mmdet')
+    write_toy_coco(tmp_path, train=2, val=1, size=(48, 64))
+    path = tmp_path / 'annotations/instances_train2017.json'
+
+    def load(data=None, color_type='color', **entry):
+        table = json.loads(path.read_text())
+        table['images'][0].update(entry)
+        path.write_text(json.dumps(table))
+        if data is not None:
+            (tmp_path / 'train2017' / table['images'][0]['file_name']).write_bytes(data)
+        steps = [{'type': 'LoadImageFromFile', 'color_type': color_type}]
+        steps += [{'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True}, {'type': 'PackDetInputs'}]
+        names = tuple(row['name'] for row in table['categories'])
+        return guarded(DATASETS.build({'type': 'CocoDataset', 'data_root': str(tmp_path), 'pipeline': steps,
+                                       'ann_file': str(path), 'data_prefix': {'img': 'train2017'},
+                                       'metainfo': {'classes': names}}))  # fmt: skip
+
+    return load
+
+
+def test_a_toy_detection_set_passes(coco):
+    assert len(TOY_CLASSES) > 2
+    assert coco()[0]['inputs'].shape == (3, 48, 64)
+
+
+DETECTION = {
+    'turned by EXIF': ({'data': turned(6)}, 'EXIF orientation .*color_ignore_orientation'),
+    'another size': ({'data': encode(pixels((24, 32)), '.jpg')}, r'has the size \(24, 32\) .* says \(48, 64\)'),
+    'annotations of another size': ({'height': 64, 'width': 48}, r'says \(64, 48\).*Is the annotation file of these'),
+    'truncated': ({'data': truncated(encode(pixels(), '.jpg'))}, 'JPEG picture, damaged|truncated'),
+    'empty': ({'data': b''}, 'an empty file'),
+    'not there': ({'file_name': 'nowhere.jpg'}, r'nowhere\.jpg cannot be loaded: it is not there'),
+    'a folder': ({'file_name': '.'}, 'it is a folder'),
+}
+
+
+@pytest.mark.parametrize('case', DETECTION)
+def test_broken_pictures_of_a_detection_set_are_named(coco, case):
+    change, told = DETECTION[case]
+    with pytest.raises(InputError, match=told) as caught:
+        coco(**change)[0]
+    assert 'train2017/' in str(caught.value)
+
+
+def test_the_remedy_for_a_turned_picture_with_boxes_works(coco):
+    assert coco(turned(6), color_type='color_ignore_orientation')[0]['inputs'].shape == (3, 48, 64)
+
+
+# Cost
+
+
+def least_seconds(call, repeats=30):
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+@pytest.mark.parametrize('with_exif', [False, True])
+def test_looking_costs_next_to_nothing_beside_loading(tmp_path, with_exif, monkeypatch):
+    """A pair of the size of ADE20K's; the bound is loose, as this machine may be busy. Measured figures: docs/reliability.md."""
+    init_default_scope('mmseg')
+    from mmcv.transforms import LoadImageFromFile
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    size = (512, 683)
+    picture, labels = tmp_path / 'a.jpg', tmp_path / 'a.png'
+    picture.write_bytes(turned(1, size) if with_exif else encode(pixels(size), '.jpg'))
+    labels.write_bytes(encode(ids(size)))
+    load, load_labels = LoadImageFromFile(), LoadAnnotations(reduce_zero_label=True)
+    asked = {'img_path': str(picture), 'seg_map_path': str(labels), 'seg_fields': [], 'reduce_zero_label': True}
+
+    def loaded():
+        return load_labels(load({**asked, 'seg_fields': []}))
+
+    sample = loaded()
+    looking = least_seconds(lambda: (check_image(sample, load), check_label_map(sample)))
+    loading = least_seconds(loaded)
+    assert looking < 0.1 * loading, (looking, loading)
+    calls = []
+    monkeypatch.setattr(sample_checks, 'decoding_fault', lambda path: calls.append(path) or '')
+    check_image(sample, load)
+    assert not calls and np.isfinite(looking)  # nothing is decoded a second time
