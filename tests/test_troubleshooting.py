@@ -561,6 +561,46 @@ def unused(here):
     return in_one_process_group(lambda: error_of(two_steps, Unused(), torch.ones(1, 1))), None
 
 
+@shows('Connection closed by peer')
+def contact(here):
+    from mmengine.logging import MMLogger
+
+    from mmfreq.engine import failure_log
+
+    here.patch.setattr(MMLogger, '_instance_dict', {})
+    here.patch.setattr(failure_log, '_has_peers', lambda: True)
+    here.patch.setattr(failure_log, 'GRACE', 0.0)
+    for rank, error in ((1, LookupError('planted')), (0, RuntimeError('gloo/transport/tcp/pair.cc:1] Connection closed by peer'))):
+        here.patch.setenv('RANK', str(rank))
+        with contextlib.suppress(type(error)), failure_log.failures_logged():
+            MMLogger.get_instance(f'rank {rank}', log_file=None if rank else 'run.log')._log_file = 'run.log'
+            raise error
+    return None, Path('run.log').read_text()
+
+
+@shows('Grad strides do not match bucket view strides')
+def strides(here):
+    x = torch.rand(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    plain = nn.Conv2d(8, 8, 1)
+    plain(x).sum().backward()
+    grad, own = plain.weight.grad, plain.weight.stride()
+    assert grad.stride() != own and torch.equal(grad.as_strided(grad.shape, own), grad)
+
+    def step():
+        model = nn.parallel.DistributedDataParallel(nn.Conv2d(8, 8, 1))
+        model(x).sum().backward()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        before = torch.is_warn_always_enabled()
+        torch.set_warn_always(True)  # it warns once a process, and another test may have had it
+        try:
+            in_one_process_group(step)
+        finally:
+            torch.set_warn_always(before)
+    return '\n'.join(f'{each.category.__name__}: {each.message}' for each in caught), None
+
+
 @shows('cuFFT in half precision', pytest.mark.gpu)
 def cufft(here):
     from mmfreq.layers import GlobalFilter
