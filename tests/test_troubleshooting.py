@@ -378,6 +378,42 @@ def channels(here):
     return error_of(nn.Conv2d(3, 8, 3), four[:, :, :9, :9]), ours
 
 
+def changed_data(here, change):
+    """Options for a copy of the data in which `change(picture file, label file)` was called for each training pair."""
+    shutil.copytree(here.files / 'data', 'data')
+    for picture in sorted(Path('data/images/training').iterdir()):
+        change(picture, Path('data/annotations/training', f'{picture.stem}.png'))
+    return {'train_dataloader.dataset.data_root': 'data', 'train_dataloader.sampler.shuffle': False}
+
+
+@shows('A picture cannot be loaded')
+def unreadable(here):
+    options = changed_data(here, lambda picture, labels: picture.write_text('a note'))
+    raw = error_of(runner(here.config, **options).train)
+    for picture in Path('data/images/training').iterdir():
+        picture.write_bytes(b'')
+    return raw, refusal(here.config, **options)
+
+
+@shows('Label maps in colours')
+def colours(here):
+    from PIL import Image
+
+    palette = np.random.default_rng(0).permutation(256)[:8, None] + np.arange(3)  # (8, 3), without doubles
+
+    def paint(picture, labels):
+        Image.fromarray(palette.astype(np.uint8)[np.array(Image.open(labels))]).save(labels)
+
+    original = np.array(Image.open(next((here.files / 'data/annotations/training').iterdir())))
+    options = changed_data(here, paint)
+    picture = palette.astype(np.uint8)[original]
+    space = {'np': np, 'picture': picture, 'palette': palette.astype(np.uint8)}
+    code = re.search(r'```python\n(.*?)```', ENTRIES['Label maps in colours'], re.DOTALL)[1]
+    exec(code, space)
+    assert (space['ids'] == original).all()
+    return error_of(runner(here.config, **options).train), refusal(here.config, **options)
+
+
 @shows('Nothing to concatenate')
 def no_images(here):
     from mmdet.datasets import CocoDataset
@@ -753,6 +789,27 @@ def flops(here):
         told = get_model_complexity_info(Transforms(), (1, 8, 8), show_table=False, show_arch=False)
     assert told['flops'] == 64 < count(Transforms(), torch.zeros(1, 1, 8, 8)).macs.total
     return None, None
+
+
+@shows('Pictures turned by EXIF')
+def turned_pictures(here):
+    from PIL import Image
+
+    from mmfreq.datasets.toy import write_toy_ade20k
+
+    write_toy_ade20k('data', train=4, val=2, size=(48, 64))
+    exif = Image.Exif()
+    exif[274] = 6
+    for picture in Path('data/images/training').iterdir():
+        Image.open(picture).copy().save(picture, exif=exif)
+    options = {f'{split}_dataloader.dataset.data_root': 'data' for split in ('train', 'val')}
+    runner(here.config, **options).train()  # and not a word
+    told = refusal(here.config, **options)
+    upright = {'train_dataloader.dataset.pipeline.0.color_type': 'color_ignore_orientation'}
+    from mmfreq.engine.launch import train
+
+    assert train(here.config, work_dir='upright', cfg_options=options | upright).iter == 2
+    return None, told
 
 
 # The page against all this
