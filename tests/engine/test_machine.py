@@ -46,6 +46,21 @@ def test_sync_norms_are_found_in_lists_by_every_name():
     assert node == {'a': [{'norm_cfg': {'type': 'BN', 'eps': 1}}, ({'type': 'BN'},)], 'b': {'type': 'LN'}, 'c': 'SyncBN'}
 
 
+def test_sync_norms_are_found_in_wrapped_models_necks_and_lists_of_heads(has_gpu, said):
+    has_gpu(False)
+    sync = {'norm_cfg': {'type': 'SyncBN', 'requires_grad': True}}
+    inner = {
+        'backbone': dict(sync),
+        'neck': [{'type': 'FPN', **sync}, dict(sync)],
+        'auxiliary_head': [dict(sync)],
+        'roi_head': {'bbox_head': [dict(sync), dict(sync)], 'mask_head': dict(sync)},
+    }
+    cfg = Config({'model': {'type': 'SegTTAModel', 'module': inner}, 'sync_bn': 'torch'})
+    fit_norms(cfg, distributed=True)
+    assert 'SyncBN' not in str(cfg.model) and str(cfg.model).count("'BN'") == 7
+    assert len(said) == 1 and 'in 7 places' in said[0] and cfg.sync_bn is None
+
+
 def optim(**wrapper):
     return Config({'optim_wrapper': wrapper})
 
