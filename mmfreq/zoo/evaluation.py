@@ -8,7 +8,6 @@ The folder of an evaluation holds `job.json`, `outcome.json`, `log.txt`, and wha
 """
 
 import json
-import math
 import os
 import re
 import signal
@@ -126,13 +125,12 @@ def _evaluated(job: Job) -> Outcome:
 def refuse_broken_weights(path: str) -> None:
     """Raise a UserError if a weight is NaN or infinite: the score of such a model is a number, and means nothing."""
     from mmfreq.checkpoint.entries import choose_entry
+    from mmfreq.checkpoint.values import broken_values
     from mmfreq.compat.safe_load import read_checkpoint
     from mmfreq.engine.errors import UserError
 
     state = choose_entry(read_checkpoint(path)).state
-    broken = [
-        name for name, value in state.items() if value.is_floating_point() and not math.isfinite(value.abs().sum(dtype=float))
-    ]
+    broken = list(broken_values(state))
     if broken:
         raise UserError(f'{len(broken)} of {len(state)} tensors of the checkpoint hold NaN or infinity: {", ".join(broken[:3])}')
 
