@@ -1,14 +1,17 @@
 """A hook that stops a run on images or labels that the model was not built for, naming the file."""
 
+import logging
+
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
 from mmfreq.engine.errors import InputError
 from mmfreq.engine.sample_guard import guard_samples
 from mmfreq.registry import HOOKS
 
-__all__ = ['InputError', 'InputGuardHook', 'bare_model', 'check_channels', 'check_labels']
+__all__ = ['InputError', 'InputGuardHook', 'bare_model', 'check_boxes', 'check_channels', 'check_labels']
 
 
 def bare_model(model):
@@ -49,16 +52,24 @@ def check_labels(labels, num_classes, ignore_index, name):
         )
 
 
+def check_boxes(boxes, name):
+    """Raise `InputError` if boxes (M, 4) x1 y1 x2 y2 hold NaN or infinity; the number of those without an extent."""
+    if not torch.isfinite(boxes).all():
+        raise InputError(f'{name} has boxes that are NaN or infinite: {boxes[~torch.isfinite(boxes).all(1)][:3].tolist()}')
+    return int((boxes[:, 2:] <= boxes[:, :2]).any(1).sum())
+
+
 @HOOKS.register_module()
 class InputGuardHook(Hook):
     """Check every picture's channels and every label map's values before each iteration, and how samples are loaded.
 
     It looks at what the loader gives, before the data preprocessor; `sample_guard` looks at each sample where it is loaded, and
-    names the files of one that fails. Detection boxes and classification labels are not looked
-    at; nor are labels where the model's head states no `num_classes`.
+    names the files of one that fails. Boxes must be finite, and those without an extent are told once. Labels of boxes and of
+    classification are not looked at; nor are label maps where the model's head states no `num_classes`.
     """
 
     priority = 'VERY_HIGH'
+    told_of_empty_boxes = False
 
     def before_run(self, runner):
         """Read from the model what it takes, once, and guard the data sets of the run."""
@@ -79,12 +90,31 @@ class InputGuardHook(Hook):
         for index, image in enumerate(_flat(data_batch.get('inputs'))):
             if torch.is_tensor(image) and image.ndim >= 3:
                 check_channels(image, self.channels, _name(samples, index, 'img_path'))
+        if mode == 'train':
+            self._look_at_boxes(samples)
         if self.num_classes is None:
             return
         for index, sample in enumerate(samples):
             labels = getattr(sample, 'gt_sem_seg', None)
             if labels is not None:
                 check_labels(labels.data, self.num_classes, self.ignore_index, _name(samples, index, 'seg_map_path', 'img_path'))
+
+    def _look_at_boxes(self, samples):
+        for index, sample in enumerate(samples):
+            boxes = getattr(getattr(sample, 'gt_instances', None), 'bboxes', None)
+            boxes = getattr(boxes, 'tensor', boxes)  # mmdet has boxes of several kinds
+            if not torch.is_tensor(boxes) or boxes.ndim != 2 or boxes.shape[1] != 4:
+                continue
+            name = _name(samples, index, 'img_path')
+            empty = check_boxes(boxes, name)
+            if empty and not self.told_of_empty_boxes:
+                self.told_of_empty_boxes = True
+                print_log(
+                    f'{name} has {empty} boxes without an extent after its pipeline, which can make losses NaN. Said once; after '
+                    "RandomCrop(recompute_bbox=True) add dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)) to the pipeline.",
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
 
 def _expected_channels(model):

@@ -85,6 +85,37 @@ def test_the_batch_of_test_time_augmentation_is_looked_at(trained):
             hook.before_test_iter(Runner, 0, {'inputs': inputs})
 
 
+def test_boxes_must_be_finite_and_empty_ones_are_told_once(monkeypatch):
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmengine.structures import InstanceData
+
+    said = []
+    monkeypatch.setattr('mmfreq.engine.input_guard.print_log', lambda message, **options: said.append(message))
+
+    class Runner:
+        model = torch.nn.Module()
+
+    def look(mode='train', **boxes):
+        sample = DetDataSample(metainfo={'img_path': 'a.jpg'})
+        sample.gt_instances = InstanceData(**boxes)
+        hook._before_iter(Runner, 0, {'inputs': [torch.zeros(3, 8, 8)], 'data_samples': [sample]}, mode)
+
+    hook = InputGuardHook()
+    hook.before_run(Runner)
+    look(bboxes=torch.tensor([[0.0, 0, 1, 1]]))
+    look(bboxes=torch.zeros(0, 4))
+    look(bboxes=torch.zeros(1, 5))  # turned boxes are others
+    assert not said
+    for _ in range(2):
+        look(bboxes=HorizontalBoxes(torch.tensor([[0.0, 0, 0, 0], [1, 1, 5, 5]])))
+    assert len(said) == 1 and 'a.jpg has 1 boxes without an extent' in said[0] and 'FilterAnnotations' in said[0]
+    look('val', bboxes=torch.tensor([[0.0, 0, float('nan'), 1]]))
+    for value in ('nan', 'inf'):
+        with pytest.raises(InputError, match=r'a\.jpg has boxes that are NaN or infinite'):
+            look(bboxes=torch.tensor([[0.0, 0, 1, 1], [0, 0, float(value), 1]]))
+
+
 def test_the_guard_is_on_and_two_crops_cost_milliseconds(trained):
     """Measured: 1.3 ms for two 512x512 label maps with ignored pixels, on one core."""
     cfg = Config.fromfile(trained / 'toy.py')

@@ -55,7 +55,7 @@ def guarded(dataset, loop='_train_loop'):
 @pytest.mark.parametrize('loop', ['_train_loop', '_val_loop', '_test_loop'])
 def test_data_sets_inside_wrappers_are_guarded(loop):
     leaves = [Numbers(dict) for _ in range(3)]
-    dataset = TorchConcat([leaves[0], RepeatDataset(ConcatDataset(leaves[1:]), 2)])
+    dataset = TorchConcat([leaves[0], ConcatDataset(leaves[1:2]), TorchConcat([RepeatDataset(leaves[2], 2)])])
     guarded(dataset, loop)
     assert list(leaves_of(dataset)) == leaves and list(leaves_of(Subset(leaves[0], [0]))) == leaves[:1]
     assert all(isinstance(leaf.pipeline, GuardedPipeline) for leaf in leaves)
