@@ -5,14 +5,12 @@ training crop (see `activations`; half of it with mixed precision). Not counted:
 keeps, scratch space of convolutions and transforms, the gradients of activations, the CUDA context, what fragments.
 """
 
-import logging
 import os
 
 import torch
 
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.machine import type_name
-from mmfreq.engine.notes import say
 from mmfreq.engine.preflight.activations import saved_bytes
 from mmfreq.engine.preflight.crop import training_crop
 from mmfreq.engine.preflight.disk import optimizer_bytes
@@ -33,6 +31,8 @@ def check_memory(cfg, report, model):
     """
     needed = least_bytes(cfg, model)
     if needed is None:
+        why = 'the model does not run on shapes alone' if training_crop(cfg) else 'no step of the pipeline states a size'
+        report.facts['memory'] = f'not foreseen, as {why}'
         return
     total, free, device = device_memory()
     processes = 1 if device.startswith('cuda') else int(os.environ.get('LOCAL_WORLD_SIZE', 1))
@@ -63,7 +63,6 @@ def least_bytes(cfg, model):
     crop = training_crop(cfg)
     kept = None if crop is None else saved_bytes(model, batch_size(cfg), crop)
     if kept is None:
-        say(f'The memory of an iteration is not foreseen: crop {crop}, model {type(model).__name__}.', level=logging.DEBUG)
         return None
     if type_name((cfg.get('optim_wrapper') or {}).get('type', 'OptimWrapper')) == 'AmpOptimWrapper':
         kept //= 2

@@ -34,7 +34,9 @@ def _data_table(runner, report):
         left_out = sum(pictures.total - pictures.kept for pictures in seen)
         count = f'{len(dataset)}' + (f' ({left_out} left out)' if left_out else '')
         classes = len((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
-        table.add_row(name, type(dataset).__name__, count, str(classes or '?'), str(loop.dataloader.batch_size))
+        table.add_row(
+            name, type(dataset).__name__, count, str(classes or '?'), str(runner.cfg[f'{name}_dataloader'].get('batch_size', '?'))
+        )
     return table
 
 

@@ -150,7 +150,10 @@ def test_a_model_that_needs_values_is_passed_over(cfg, report):
             return torch.nonzero(images).numpy()
 
     check_memory(cfg, report, Stubborn())
-    assert 'memory' not in report.facts
+    assert report.facts['memory'] == 'not foreseen, as the model does not run on shapes alone'
+    del cfg.model.data_preprocessor['size']
+    check_memory(cfg, report, meta_model(cfg))
+    assert report.facts['memory'] == 'not foreseen, as no step of the pipeline states a size'
 
 
 @pytest.mark.gpu
