@@ -1,0 +1,106 @@
+"""Outputs and gradients are finite whatever the family, size, batch, precision, memory layout and mode."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mmfreq
+from tests.numerics.subjects import (
+    DECODERS,
+    FEATURES,
+    MICRO,
+    MIXERS,
+    PRECISIONS,
+    C,
+    as_given,
+    batches,
+    examples,
+    formats,
+    grids,
+    model_of,
+    noise,
+    not_finite,
+    precisions,
+    pull,
+    run,
+    sides,
+)
+
+
+def check_backbone(arch, height, width, batch, precision, memory_format, train):
+    # batch norm of AFFNet has no variance of a single number
+    if train and arch.startswith('affnet') and batch == 1 and max(height, width) <= 32:
+        batch = 2
+    model = model_of('backbone', arch, precision, train)
+    x = as_given(noise(batch, 3, height, width), precision, memory_format)
+    outs = run(model, x, precision)
+    assert len(outs) == 4 and all(len(out) == batch for out in outs)
+    pull(outs)
+    assert not not_finite(outs, [x], model)
+
+
+def check_mixer(name, height, width, batch, precision, memory_format):
+    model = model_of('mixer', name, precision, train=True)
+    x = as_given(noise(batch, C, height, width), precision, memory_format)
+    outs = run(model, x, precision)
+    assert outs[0].shape == x.shape
+    pull(outs)
+    assert not not_finite(outs, [x], model)
+
+
+def check_decoder(name, height, width, batch, precision, memory_format):
+    model = model_of('decoder', name, precision, train=True)
+    shapes = [(C, 2 * height, 2 * width), (2 * C, height, width)] if name != 'GnConv' else [(C, height, width)]
+    maps = [as_given(noise(batch, *shape), precision, memory_format) for shape in shapes]
+    outs = run(model, maps if name != 'GnConv' else maps[0], precision)
+    assert all(len(out) == batch for out in outs)
+    pull(outs)
+    assert not not_finite(outs, maps, model)
+
+
+def test_the_subjects_are_all():
+    families = {arch.split('-')[0] for arch in mmfreq.list_archs()}
+    assert {arch.split('-')[0] for arch in MICRO} >= families - {'gfformer'} and len(FEATURES) == 2
+    assert len(MICRO) >= 6 and len(MIXERS) == 6 and len(DECODERS) == 4 and len(PRECISIONS) == 5
+
+
+@given(st.sampled_from(MICRO), sides, sides, batches, precisions, formats, st.booleans())
+@examples(18)
+def test_backbones(arch, height, width, batch, precision, memory_format, train):
+    check_backbone(arch, height, width, batch, precision, memory_format, train)
+
+
+@given(st.sampled_from(tuple(MIXERS)), grids, grids, batches, precisions, formats)
+@examples(40)
+def test_mixers(name, height, width, batch, precision, memory_format):
+    check_mixer(name, height, width, batch, precision, memory_format)
+
+
+@given(st.sampled_from(tuple(DECODERS)), grids, grids, batches, precisions, formats)
+@examples(16)
+def test_decoders(name, height, width, batch, precision, memory_format):
+    check_decoder(name, height, width, batch, precision, memory_format)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', MICRO)
+def test_backbones_widely(arch):
+    @given(st.integers(32, 160), st.integers(32, 160), batches, precisions, formats, st.booleans())
+    @examples(10)
+    def check(height, width, batch, precision, memory_format, train):
+        check_backbone(arch, height, width, batch, precision, memory_format, train)
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', [arch for arch in mmfreq.list_archs() if arch not in MICRO])
+def test_every_arch_at_the_smallest_sizes(arch):
+    """Without gradients, which the families' micro models stand for."""
+    torch.manual_seed(0)
+    model = mmfreq.build_backbone(arch).eval()
+    for size, precision in (((32, 39), 'float32'), ((45, 33), 'bfloat16 autocast')):
+        with torch.no_grad():
+            outs = run(model, noise(1, 3, *size), precision)
+        assert len(outs) == 4 and all(out.isfinite().all() for out in outs)
