@@ -102,6 +102,9 @@ def read_checkpoint(path):
         raise CheckpointError(f'{path} is an address: fetch its file with mmfreq.checkpoint.download.fetch, and read that')
     path = _existing_file(path)
     what = f'the checkpoint {path} ({path.stat().st_size} bytes)'
+    if _is_torchscript(path):  # torch before 2.6 hands these on to torch.jit.load
+        told = f'it is a TorchScript archive, that is a program. It was not executed. {SAVE_TENSORS}'
+        raise CheckpointError(f'{what} was not loaded: {told}')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except PermissionError as error:
@@ -136,6 +139,15 @@ def _existing_file(path):
     return path
 
 
+def _is_torchscript(path):
+    """By the file that torch tells them by."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition('/')[2] == 'constants.pkl' for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
 def _damaged_part(path):
     """The first record whose bytes are not those that were saved, '' if there is none; torch does not look.
 
@@ -162,8 +174,6 @@ def _reason(error, path):
     if refused or re.search('reduce for|Can only (create|build)', text):
         what = f'{refused[1]}, which is not on the list of allowed types' if refused else f'what is not allowed ({text})'
         return f'it asks for {what}. It was not executed. {SAVE_TENSORS}'
-    if 'TorchScript' in text:
-        return f'it is a TorchScript archive, that is a program. It was not executed. {SAVE_TENSORS}'
     if 'legacy .tar' in text:
         return f'it is in the tar format of PyTorch before 0.2, which cannot be read safely. It was not executed. {SAVE_TENSORS}'
     kind = file_kind(path)
