@@ -44,8 +44,8 @@ class Facts:
     devices: dict[str, object] = field(default_factory=dict)
 
 
-def gather(distributions, modules=MODULES):
-    """The facts of the running interpreter about these distributions; takes seconds, since it imports all of `modules`."""
+def gather(distributions, modules=None):
+    """The facts of the running interpreter about these distributions; takes seconds, since it imports all of `modules`, by default MODULES."""
     versions = {}
     for name in distributions:
         try:
@@ -54,7 +54,7 @@ def gather(distributions, modules=MODULES):
             continue
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        failures = {name: text for name in modules if (text := try_import(name))}
+        failures = {name: text for name in modules or MODULES if (text := try_import(name))}
         if 'torchvision' not in failures and (text := try_kernel()):
             failures['torchvision'] = text
     fallback = finder.using_fallback()

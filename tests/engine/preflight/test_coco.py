@@ -133,7 +133,7 @@ def test_kept_images_are_those_of_mmdet(detection, write_coco, report, filters, 
     from mmdet.datasets import CocoDataset
 
     leaf = write_coco(
-        lambda table: (table['images'][0].update(height=31), table['annotations'][2].update(bbox=[0, 0, 0, 0])),
+        lambda table: (table['images'][0].update(height=31), table['annotations'][2].update(bbox=[0, 0, 0, 0], area=0)),
         filter_cfg=filters,
         test_mode=test_mode,
     )
