@@ -13,7 +13,7 @@ import torch
 from mmengine.config import utils
 from mmengine.registry import DefaultScope
 
-import mmfreq  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext)
+import mmfreq.registry  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext, and lets mmengine find OneDL's configs)
 
 torch.set_num_threads(2)
 
