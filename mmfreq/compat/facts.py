@@ -45,7 +45,7 @@ class Facts:
 
 
 def gather(distributions, modules=None):
-    """The facts of the running interpreter about these distributions; takes seconds, since it imports all of `modules`, by default MODULES."""
+    """The facts of the running interpreter about these distributions; takes seconds, as it imports `modules` (MODULES)."""
     versions = {}
     for name in distributions:
         try:
