@@ -7,8 +7,8 @@ from mmfreq.engine.machine import type_name
 def refuse_sharding(cfg):
     """Raise if a Config asks for mmengine's `FSDPStrategy`.
 
-    With it the toy config trains as one process does (`tests/tools/test_distributed_options.py`), but mmengine 0.10.7 hands the
-    optimizer's state to torch in the order of torch 1, and its gradient clipping takes the norm of one shard for that of all.
+    It trains (`tests/tools/test_distributed_options.py`; as one process does, when it was compared), but mmengine 0.10.7 hands the
+    optimizer's state to torch in the order of an older release, and its gradient clipping takes the norm of one shard for all.
 
     Raises:
         UserError: it does.

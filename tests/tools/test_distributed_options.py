@@ -138,7 +138,7 @@ def test_synchronised_norms_are_plain_ones(two):
 
 
 @pytest.mark.slow
-def test_mmengines_sharded_strategy_trains_as_one_process_does_and_cannot_resume(two, laws):
+def test_mmengines_sharded_strategy_trains_and_cannot_resume(two, laws):
     """If this fails at its end, mmengine was mended: see `mmfreq/engine/sharding.py`."""
     assert laws["mmengine's strategy"] == BOTH['max_iters']
     sharded = checkpoint(two / 'sharded')['state_dict']

@@ -4,6 +4,7 @@ The limit is a minute. It is seconds here, where the processes are on one machin
 """
 
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -28,9 +29,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def fail(data, dist_train, tmp_path):
-    """Runs a job of two processes in which rank 1 fails; the output, the main log, and rank 1's own log if there is one."""
+    """Runs a job of two processes a node in which rank 1 fails; the output, the main log, and rank 1's own if there is one."""
 
-    def run(fault, in_worker=False, **place):
+    def run(fault, in_worker=False, nodes=1, **place):
         note = tmp_path / 'note'
         spec = {'fault': fault, 'rank': 1, 'note': str(note)} | place
         loader = toy_segmentation_config(data)['train_dataloader']
@@ -45,17 +46,27 @@ def fail(data, dist_train, tmp_path):
             train_dataloader=loader | {'num_workers': 1, 'persistent_workers': True},
             custom_hooks=[] if in_worker else [{'type': 'FaultHook', **spec}],
         )
-        status, printed = dist_train(config, 2, '--work-dir', tmp_path / 'work', PYTHONPATH=HERE).wait()
+        command = (config, 2, '--work-dir', tmp_path / 'work')
+        port = {'PORT': free_port(), 'NNODES': nodes} if nodes > 1 else {}
+        jobs = [dist_train(*command, PYTHONPATH=HERE, NODE_RANK=node, **port) for node in range(nodes)]
+        statuses, outputs = zip(*(job.wait() for job in jobs))
+        printed = ''.join(outputs)
         assert note.exists(), printed[-5000:]
         took = time.time() - float(note.read_text().split()[0])
         print(f'{fault}: the job ended {took:.1f} s after the fault')
-        assert status != 0 and took < LIMIT
+        assert all(statuses) and took < LIMIT
         (log,) = (tmp_path / 'work').glob('*/[0-9]*.log')
         own = log.with_name('rank1_failure.log')
         assert_nothing_is_left(tmp_path)
         return printed, log.read_text(), own.read_text() if own.exists() else None
 
     return run
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
 
 
 def assert_nothing_is_left(tmp_path):
@@ -113,6 +124,15 @@ def test_a_killed_process(fail):
     assert own is None
     found = re.search(LOST, log)
     assert found is None or NO_WORD in log[found.end() :]
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_another_node(fail):
+    """Its own launcher sees it; the other node's processes only lose contact."""
+    printed, log, own = fail('kill', iteration=2, nodes=2, rank=3)
+    assert 'rank      : 3 ' in printed and 'Signal 9 (SIGKILL) received' in printed
+    assert NO_WORD in log[re.search(LOST, log).end() :]
+    assert own is None or 'failed: lost contact with another process' in own
 
 
 @pytest.mark.slow
