@@ -77,7 +77,7 @@ def _bare(checkpoint: Any) -> Entry:
         raise CheckpointError(f'the checkpoint holds no parameters: got {got}, expected names with tensors')
     state = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
     if odd := [name for name in state if not isinstance(name, str)]:
-        raise CheckpointError(f'names of parameters must be text, got {odd[0]!r} and {len(odd) - 1} more')
+        raise CheckpointError(f'names of parameters must be text, got {len(odd)} of another type, the first is {odd[0]!r}')
     inside = {name.removeprefix(MODULE): value for name, value in state.items() if name.startswith(MODULE)}
     module = bool(inside) and all(name.startswith(MODULE) or name in COUNTERS for name in state)
     taken = {MODULE + name for name in inside} if module else set(state)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from mmengine.logging import MMLogger
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from mmfreq.engine.errors import UserError, is_users
+from mmfreq.engine.errors import UserError, is_users, message_of
 from mmfreq.engine.notes import process_rank
 
 GRACE = 3.0  # seconds in which the launcher, which looks every 0.1 s, sees the process that failed first before one that followed
@@ -46,7 +46,7 @@ def failures_logged():
             _write(known, LOST, f'{_others(known)}\n{traceback.format_exc()}')
             time.sleep(GRACE)
         else:
-            _write(known, type(error).__name__, str(error) if is_users(error) else traceback.format_exc())
+            _write(known, type(error).__name__, message_of(error) if is_users(error) else traceback.format_exc())
         _summarise(error)
         raise
 
@@ -79,7 +79,7 @@ def _summarise(error):
             get_error_handler().record_exception(error)
             return
         try:
-            raise UserError(str(error)) from None
+            raise UserError(message_of(error)) from None
         except UserError as short:
             get_error_handler().record_exception(short)
 

@@ -94,7 +94,7 @@ def latest_checkpoint(work_dir):
     folder = absolute(work_dir)
     if not folder.is_dir():
         raise UserError(f'--resume found no folder {folder}: give --work-dir of the run to resume, or leave --resume out.')
-    candidates = _latest_first(folder)
+    candidates = latest_first(folder)
     if not candidates:
         raise UserError(f'--resume found no checkpoint in {folder}: it holds no checkpoint at all. Start without --resume.')
     faults = []
@@ -109,7 +109,7 @@ def latest_checkpoint(work_dir):
     raise UserError(f'--resume found no checkpoint in {folder} that can be read:\n' + '\n'.join(f'  {fault}' for fault in faults))
 
 
-def _latest_first(folder):
+def latest_first(folder):
     """The training checkpoints of a folder, latest first.
 
     The note `last_checkpoint` is written after the file it names. What is before it was written later, and is further in the run;

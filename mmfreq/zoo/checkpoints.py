@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from mmfreq.checkpoint.zoo import TASKS, UNKNOWN, ZOO, Weights, find
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.engine.errors import UserError
-from mmfreq.engine.resume import latest_checkpoint
+from mmfreq.engine.resume import latest_first
 from mmfreq.zoo.brief import brief
 from mmfreq.zoo.contents import RowModels, noted_config
 from mmfreq.zoo.rows import Row
@@ -75,15 +75,11 @@ def find_checkpoints(places: Iterable[Path]) -> list[Path]:
 
 
 def chosen_of_run(folder: Path, saved: Sequence[Path]) -> Path:
-    """Of what a run saved: the newest `best_*`, else what `last_checkpoint` names, else that of most epochs or iterations."""
+    """Of what a run saved: the newest `best_*`, else the latest."""
     best = [path for path in saved if path.name.startswith('best_')]
     if best:
         return max(best, key=lambda path: path.stat().st_mtime)
-    try:
-        last = folder / latest_checkpoint(folder).name
-    except UserError:
-        last = None
-    return last if last in saved else max(saved, key=lambda path: int(''.join(filter(str.isdigit, path.stem))))
+    return next(path for path in latest_first(folder) if path in saved)
 
 
 def sha256_of(path: Path) -> str:

@@ -82,6 +82,7 @@ def test_of_a_run_the_best_else_the_last_counts(tmp_path):
     best = run_folder(tmp_path / 'a' / 'best', *saved_files)
     last = run_folder(tmp_path / 'last', *saved_files[1:])
     (last / 'last_checkpoint').write_text('/elsewhere/iter_9.pth')  # the folder was moved
+    os.utime(last / 'iter_10.pth', (0, 0))  # of a longer run, which this one overwrites
     newest = run_folder(tmp_path / 'newest', *saved_files[1:], 'other.pth')
     dangling = run_folder(tmp_path / 'dangling', 'epoch_2.pth', 'epoch_12.pth')
     (dangling / 'last_checkpoint').write_text('epoch_13.pth')
@@ -189,7 +190,10 @@ STRAYS = {
         lambda s: {k: v.flatten() if 'complex_weight' in k else v for k, v in s[NAME].items()},
         'no row has this segmentor',
     ),
-    'names that are numbers': (lambda s: {1: torch.ones(1)}, 'Error: '),
+    'names that are numbers': (
+        lambda s: {1: torch.ones(1)},
+        'names of parameters must be text, got 1 of another type, the first is 1',
+    ),
     'empty name': (lambda s: {'': torch.ones(1)}, 'no layout known here'),
 }
 

@@ -1,0 +1,82 @@
+"""docs/reliability.md: rows name tests that are there, every fault test is named, figures are what the tests count."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+from mmfreq.testing.stack_table import PASSED, read_table
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / 'docs' / 'reliability.md').read_text(encoding='utf-8')
+SUBJECTS = re.compile(
+    'interrupt|preempt|hostile|bad_images|download|failing|failure_log|preflight|loss_guard|soak|shutdown|half_range'
+)
+CITED = re.compile(r'`(tests/[\w/]+\.py)::(\w+)`')
+
+
+def rows():
+    """Of the tables of faults: fault, what happens, tests."""
+    faults = PAGE[PAGE.index('## Interruption') :]
+    lines = [line for line in faults.splitlines() if line.startswith('| ') and not line.startswith('| fault ')]
+    return [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines]
+
+
+@cache
+def functions(path):
+    return {
+        node.name: node
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding='utf-8')))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_every_row_names_a_test_that_is_there():
+    assert len(rows()) >= 70
+    for row in rows():
+        assert len(row) == 3, row
+        cited = CITED.findall(row[2])
+        assert cited, row
+        for path, name in cited:
+            assert name.startswith('test_') and name in functions(path), f'{path}::{name}'
+
+
+def test_every_file_of_fault_tests_is_named():
+    """A test of a fault that the page does not have is a row that is missing."""
+    named = {path for row in rows() for path, _ in CITED.findall(row[2])}
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'tests').rglob('test_*.py') if SUBJECTS.search(path.stem)}
+    assert len(files) >= 10 and files <= named, files - named
+
+
+def figure(kind):
+    return int(re.search(rf'^\| {kind}[^|]*\| (\d+) \|', PAGE, re.MULTILINE)[1])
+
+
+def constant(path, name):
+    assigned = [node for node in ast.parse((ROOT / path).read_text(encoding='utf-8')).body if isinstance(node, ast.Assign)]
+    return next(ast.literal_eval(node.value) for node in assigned if node.targets[0].id == name)
+
+
+def test_the_kills_are_those_of_the_test():
+    path = 'tests/engine/test_interruption.py'
+    test = functions(path)['test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been']
+    runs = ast.literal_eval(test.decorator_list[0].args[1])
+    assert figure('seeded kills') == len(runs) * constant(path, 'DEATHS') >= 20
+
+
+def test_the_bad_inputs_are_those_of_the_test():
+    test = functions('tests/test_bad_inputs.py')['test_the_kinds_of_bad_input_are_many']
+    counts = next(
+        ast.literal_eval(node.test.comparators[0])
+        for node in test.body
+        if isinstance(node, ast.Assert) and isinstance(node.test.comparators[0], ast.Dict)
+    )
+    assert figure('kinds of bad input') == sum(counts.values()) >= 40
+    for kind, count in counts.items():
+        assert f'{count} {kind}' in PAGE
+
+
+def test_the_stacks_are_those_that_passed():
+    rows = read_table((ROOT / 'docs/measurements/stacks.md').read_text(encoding='utf-8')).values()
+    passed = [row for row in rows if row['verdict'] == PASSED]
+    assert figure('stacks and Pythons') == len(passed) >= 3
