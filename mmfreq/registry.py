@@ -15,11 +15,12 @@ from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-from mmfreq.compat.onedl import find_onedl_configs
+from mmfreq.compat.onedl import find_onedl_configs, load_safely
 from mmfreq.compat.safe_load import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
 find_onedl_configs(MODULE2PACKAGE)
+load_safely()
 # So that `_base_ = 'mmfreq::seg/...'` is found. mmengine looks for the package beside the metadata of the distribution of
 # this name, where an editable install does not have it; of a name that is no distribution it asks the import system, which knows.
 MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq.registry')

@@ -1,7 +1,12 @@
 """OneDL's mmsegmentation is found by mmengine, and a stock one, or none, is left to it."""
 
+import pickle
+from types import SimpleNamespace
+
 import mmengine.hub
 import pytest
+import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.config.utils import MODULE2PACKAGE
 
 import mmfreq.registry  # noqa: F401
@@ -41,3 +46,42 @@ def test_configs_are_found_and_nothing_is_installed(monkeypatch, name):
     if name:
         monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', name)
     assert mmengine.hub.get_config(CONFIG).model.decode_head.type == 'UPerHead'
+
+
+class Canary:
+    """Executed by an unsafe unpickler, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.path)!r}, 'w').close()",)
+
+
+@pytest.mark.parametrize('weights_only', [None, False, True])
+def test_its_loader_runs_no_code_and_reads_what_mmengine_writes(tmp_path, weights_only):
+    module = SimpleNamespace(_safe_torch_load=torch.load)
+    onedl.replace_loader(module)
+    torch.save({'x': Canary(tmp_path / 'executed')}, tmp_path / 'hostile.pth')
+    with pytest.raises(pickle.UnpicklingError, match='exec'):
+        module._safe_torch_load(tmp_path / 'hostile.pth', weights_only=weights_only)
+    assert not (tmp_path / 'executed').exists()
+    torch.save({'history': HistoryBuffer([1.0], [1])}, tmp_path / 'own.pth')
+    for _ in range(2):
+        assert module._safe_torch_load(tmp_path / 'own.pth', map_location='cpu')['history'].current() == 1.0
+
+
+def test_a_module_without_that_loader_gets_none():
+    module = SimpleNamespace()
+    onedl.replace_loader(module)
+    assert vars(module) == {}
+
+
+@pytest.mark.skipif(not onedl.is_distribution('onedl-mmengine'), reason='the loader of onedl-mmengine is not installed here')
+def test_mmengine_itself_loads_so(tmp_path):
+    from mmengine.runner import load_checkpoint
+
+    torch.save({'x': Canary(tmp_path / 'executed')}, tmp_path / 'hostile.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(torch.nn.Linear(1, 1), str(tmp_path / 'hostile.pth'))
+    assert not (tmp_path / 'executed').exists()
