@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import mmengine.hub
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import HistoryBuffer
 
 import mmfreq.registry  # noqa: F401
 from mmfreq.compat import onedl
