@@ -3,8 +3,8 @@
 `_base_ = 'mmseg::...'` and `mmengine.hub.get_config('mmseg::...')` look for a distribution called mmsegmentation. OneDL's is called
 onedl-mmsegmentation, so mmengine does not find it: the first raises, the second has pip install the stock one over it.
 
-Its loader of checkpoints allows the real `getattr`, takes back afterwards what others have allowed, and loads a file that torch's safe
-unpickler refuses by the unsafe one, which runs the code in it.
+Its loader of checkpoints allows the real `getattr`, takes back afterwards what others have allowed, and loads what torch's safe
+unpickler refuses by the unsafe one, which runs the code in the file.
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
