@@ -174,9 +174,9 @@ def _reason(error, path):
     if refused or re.search('reduce for|Can only (create|build)', text):
         what = f'{refused[1]}, which is not on the list of allowed types' if refused else f'what is not allowed ({text})'
         return f'it asks for {what}. It was not executed. {SAVE_TENSORS}'
-    if 'legacy .tar' in text:
-        return f'it is in the tar format of PyTorch before 0.2, which cannot be read safely. It was not executed. {SAVE_TENSORS}'
     kind = file_kind(path)
+    if 'legacy .tar' in text or kind == 'a tar archive':  # torch 2.4 has no word for it
+        return f'it is in the tar format of PyTorch before 0.2, which cannot be read safely. It was not executed. {SAVE_TENSORS}'
     if 'safetensors' in kind:
         return 'it is a safetensors file: give safetensors.torch.load_file(FILE) to load_weights, or save that with torch.save'
     known = kind.startswith('a') and kind not in ('a zip archive', 'a Python pickle')

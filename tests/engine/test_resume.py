@@ -159,6 +159,7 @@ def test_a_missing_file_is_told_with_its_absolute_path(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"'no\.pth' is not there: looked at ") as error:
         set_start(Config({'work_dir': 'w'}), 'no.pth')
     assert str(tmp_path / 'no.pth') in str(error.value)
+    monkeypatch.setattr('mmfreq.engine.resume.unpickles_by_default', lambda: False)  # it is true of torch before 2.6
     check_file('s3://bucket/weights.pth')  # left to mmengine
 
 
@@ -187,7 +188,9 @@ def test_a_truncated_file_is_refused_and_kept(trained, tmp_path):
     assert broken.read_bytes() == whole[: len(whole) // 2]
 
 
-def test_pretrained_files_are_looked_for_wherever_the_model_names_them(trained, tmp_path):
+def test_pretrained_files_are_looked_for_wherever_the_model_names_them(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmfreq.engine.resume.unpickles_by_default', lambda: False)  # it is true of torch before 2.6
+
     def model(path):
         init = {'type': 'Pretrained', 'checkpoint': str(path)}
         return {'type': 'Cascade', 'parts': [{'backbone': {'type': 'HorNet', 'init_cfg': [{'type': 'Normal'}, init]}}]}
