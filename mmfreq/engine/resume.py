@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from mmfreq.checkpoint.download import local_file
+from mmfreq.checkpoint.download import is_address, local_file
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint, unpickles_by_default
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.notes import say
@@ -37,6 +37,7 @@ def set_start(cfg, resume=None):
     elif resume in (LATEST, AUTO) or (resume is None and cfg.get('resume')):
         resume, content = latest_checkpoint(cfg.work_dir)
     elif resume is not None:
+        resume = local_file(resume)
         content = check_file(resume, 'checkpoint to resume from')
     if resume is not None:
         cfg.resume, cfg.load_from = True, str(resume)
@@ -69,11 +70,16 @@ def warn_of_random_backbone(cfg):
 
 
 def check_pretrained(node):
-    """Raise unless every file that an `init_cfg` of a nested model config names is there and can be read; as `check_file`."""
+    """Raise unless every file that an `init_cfg` of a nested model config names is there and can be read; as `check_file`.
+
+    An http(s) address is replaced in the config by the file that was downloaded, or mmengine would fetch it again, unchecked.
+    """
     if isinstance(node, dict):
         init = node.get('init_cfg')
         for each in init if isinstance(init, (list, tuple)) else [init]:
             if isinstance(each, dict) and each.get('type') == 'Pretrained' and each.get('checkpoint'):
+                if is_address(each['checkpoint']):
+                    each['checkpoint'] = str(local_file(each['checkpoint']))
                 check_file(each['checkpoint'], f'pretrained checkpoint of {node.get("type", "the model")} (its init_cfg)')
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
         check_pretrained(child)

@@ -19,6 +19,7 @@ from PIL import Image
 
 import mmfreq
 from mmfreq.checkpoint import zoo
+from mmfreq.checkpoint.download import is_address
 from mmfreq.engine import resume
 from mmfreq.engine.launch import build_runner, prepare_test, prepare_train, train
 from mmfreq.models.factory import FAMILIES, backbone_class
@@ -308,7 +309,11 @@ def test_a_recipe_from_scratch_is_not_told_to_start_from_weights(pictures, tmp_p
     monkeypatch.setattr(resume, 'say', lambda message, level: told.append(message))
     prepare_train(write_toy_leaf(tmp_path / 'a.py', *PUBLISHED[1], pictures), work_dir=tmp_path / 'a')
     tuning = 'hornet/hornet-base-gf-img384_32xb16-30e_in1k-384'
-    prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', pictures), work_dir=tmp_path / 'b')
+    with monkeypatch.context() as patch:  # its weights lie behind an address
+        torch.save(mmfreq.build_classifier('hornet-micro', num_classes=2).state_dict(), tmp_path / 'weights.pth')
+        patch.setattr(resume, 'local_file', lambda source: tmp_path / 'weights.pth' if is_address(source) else source)
+        cfg = prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', pictures), work_dir=tmp_path / 'b')
+    assert cfg.model.init_cfg.checkpoint == str(tmp_path / 'weights.pth')
     assert not told
     bare = write_toy_leaf(tmp_path / 'c.py', tuning, 'hornet-micro', pictures, 'model.update(init_cfg=None)\n')
     prepare_train(bare, work_dir=tmp_path / 'c')
