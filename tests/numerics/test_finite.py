@@ -100,7 +100,7 @@ def test_every_arch_at_the_smallest_sizes(arch):
     """Without gradients, which the families' micro models stand for."""
     torch.manual_seed(0)
     model = mmfreq.build_backbone(arch).eval()
-    for size, precision in (((32, 39), 'float32'), ((45, 33), 'bfloat16 autocast')):
+    for size, precision in (((32, 39), 'float32'), ((33, 77), 'bfloat16 autocast')):  # not narrow: docs/performance.md
         with torch.no_grad():
             outs = run(model, noise(1, 3, *size), precision)
         assert len(outs) == 4 and all(out.isfinite().all() for out in outs)
