@@ -95,7 +95,8 @@ def test_wheel_holds_configs_tools_and_data(wheel, wheel_names):
 @pytest.mark.slow
 def test_wheel_holds_nothing_else(wheel_names):
     assert not [name for name in wheel_names if not re.match(r'mmfreq(-[^/]+\.dist-info)?/', name)]
-    assert not [name for name in wheel_names if '/test_' in name.replace('mmfreq/.mim/tools/test_stacks.sh', '') or '__pycache__' in name or 'renamed_since' in name]
+    wheel_names = wheel_names - {'mmfreq/.mim/tools/test_stacks.sh'}
+    assert not [name for name in wheel_names if 'test_' in name or '__pycache__' in name or 'renamed_since' in name]
     assert {Path(name).name for name in wheel_names if '.dist-info/licenses/' in name} == {'LICENSE', 'NOTICE.md'}
 
 
