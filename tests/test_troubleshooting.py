@@ -617,13 +617,13 @@ def contact(here):
 @shows('Grad strides do not match bucket view strides')
 def strides(here):
     x = torch.rand(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
-    plain = nn.Conv2d(8, 8, 1)
+    plain = nn.Conv2d(8, 8, 3, padding=1, groups=8)
     plain(x).sum().backward()
     grad, own = plain.weight.grad, plain.weight.stride()
     assert grad.stride() != own and torch.equal(grad.as_strided(grad.shape, own), grad)
 
     def step():
-        model = nn.parallel.DistributedDataParallel(nn.Conv2d(8, 8, 1))
+        model = nn.parallel.DistributedDataParallel(nn.Conv2d(8, 8, 3, padding=1, groups=8))
         model(x).sum().backward()
 
     with warnings.catch_warnings(record=True) as caught:
@@ -822,6 +822,7 @@ def test_every_entry_is_shown():
         assert not more and body.count('```text') == bool(error) + bool(message), title
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('title', [pytest.param(title, marks=marks, id=title) for title, (_, marks) in SHOWN.items()])
 def test_what_the_page_says(title, here):
     error, message = blocks_of(title)

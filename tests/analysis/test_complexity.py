@@ -201,6 +201,7 @@ def test_cascade_mask_rcnn_as_published(arch, gmacs):
     assert report.macs.conv_matmul / 1e9 == pytest.approx(gmacs, rel=0.002) and not report.uncounted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('config', 'size'),
     [('affnet/affnet-et_ssdlite_8xb16-200e_coco-320x320.py', (320, 320)), ('dfformer/*s18_retinanet*', (800, 1280))],

@@ -57,6 +57,7 @@ def test_there_is_one_for_each_detector():
     assert [path.parent.name for path in CONFIGS] == ['dfformer', 'hornet']
 
 
+@pytest.mark.slow
 def test_cropped_training_samples_are_whole(config):
     from mmdet.registry import DATASETS
 

@@ -71,6 +71,7 @@ def test_names_are_unique_and_folders_are_families():
     assert {path.parent.name for path in LEAFS} == set(FAMILIES)
 
 
+@pytest.mark.slow
 @each_config
 def test_model_and_data(path):
     name, cfg = read(path), Config.fromfile(path)

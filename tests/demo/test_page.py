@@ -142,6 +142,7 @@ def test_the_slider_fades_the_overlay_without_asking_again(screen, scene):
     assert screen.text('#opacity-told') == '100 %' and len(screen.requests) == asked
 
 
+@pytest.mark.slow
 def test_a_class_lights_up_under_the_pointer_by_key_and_stays_when_clicked(screen, scene):
     def lit():
         return {colour for colour in screen.colours()[2] if colour.endswith(',255')}
@@ -173,6 +174,7 @@ def test_the_filters_are_pictures_of_the_models_layers(screen):
     assert images.evaluate_all('all => all.every(one => one.complete && one.naturalWidth > 1 && one.alt)')
 
 
+@pytest.mark.slow
 def test_detections_have_boxes_and_a_score_to_choose(screen, scene):
     screen.pick('epoch_1.pth')
     screen.until("document.getElementById('filters-told').textContent.startsWith('AFFNet stores no filters')")
@@ -234,6 +236,7 @@ def test_what_is_no_picture_and_what_is_too_large_is_told(screen, scene):
     assert screen.classes() and not screen.page.locator('#error').is_visible()
 
 
+@pytest.mark.slow
 def test_a_page_without_checkpoints_says_what_to_do(browser, tmp_path, scene):
     from threading import Thread
 

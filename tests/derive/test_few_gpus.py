@@ -133,6 +133,7 @@ def test_a_real_run_steps_as_often_with_the_same_rates_and_averages(toy_config, 
     assert runs[0][1] == runs[1][1] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('file', BY_SCHEDULE.values(), ids=lambda f: f.stem)
 def test_every_config_sees_as_many_images_in_as_many_steps(file, tmp_path, no_model):
     cfg = read(file)

@@ -47,6 +47,7 @@ def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_real_limit_of_the_system(tmp_path):
     """A file size limit stands for the quota: the write itself fails, in a process of its own."""
     code = (

@@ -112,6 +112,7 @@ def test_there_are_enough_cases():
     assert len(CASES) >= 34 and len(CASES) + len(FINE) >= 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_what_is_wrong_is_told_with_the_file(root, case):
     image, label, told = CASES[case]
@@ -122,6 +123,7 @@ def test_what_is_wrong_is_told_with_the_file(root, case):
     assert name in str(caught.value) and '\n' not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', ['image: truncated PNG', 'label map: colours', 'label map: another size'])
 def test_a_worker_says_the_same(root, case):
     image, label, _ = CASES[case]
@@ -133,6 +135,7 @@ def test_a_worker_says_the_same(root, case):
     assert message_of(there.value) == str(here.value) == message_of(here.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', FINE)
 def test_what_is_unusual_is_read(root, case):
     add(root, *FINE[case])
@@ -163,6 +166,7 @@ def test_a_moving_picture_is_its_first_one_or_refused_by_name(root, kind):
         assert (image.float() - expected).abs().mean() < 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stem', ['with space', 'straße 漢字', 'two\nlines', '%s {0}', '-rf'])
 def test_strange_names(root, stem):
     add(root, GOOD_IMAGE, GOOD_LABEL, stem)
@@ -262,6 +266,7 @@ def test_training_on_all_that_is_unusual_has_finite_losses(root, tmp_path):
     assert len(losses) == len(FINE) // 2 >= 8 and np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_training_stops_with_the_name_out_of_a_worker(root, tmp_path):
     for stem in ('one', 'two'):
         add(root, GOOD_IMAGE, GOOD_LABEL, stem)

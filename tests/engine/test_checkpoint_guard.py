@@ -107,6 +107,7 @@ def test_one_unfilled_tensor_of_the_backbone_is_an_error(weights, toy_config, tm
         loaded_runner(toy_config, saved({'state_dict': weights}), tmp_path / 'w')
 
 
+@pytest.mark.slow
 def test_a_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testing(
     weights, toy_config, tmp_path, saved, caplog, monkeypatch
 ):
@@ -145,6 +146,7 @@ def test_weights_without_an_iteration_cannot_be_resumed(meta, weights, toy_confi
         train(toy_config, work_dir=tmp_path / 'w', resume=path)
 
 
+@pytest.mark.slow
 def test_values_that_are_no_numbers_are_an_error_in_testing_and_a_warning_in_training(
     weights, toy_config, tmp_path, saved, monkeypatch
 ):
@@ -180,6 +182,7 @@ def test_integers_for_weights_are_refused(weights, toy_config, tmp_path, saved):
             run(toy_config, saved({'state_dict': weights}), tmp_path / 'w')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('meta', [None, [], 'text', {'iter': 'x', 'dataset_meta': ['a']}])
 def test_odd_notes_in_a_file_are_no_crash(weights, toy_config, tmp_path, saved, meta):
     path = saved({'state_dict': weights, 'meta': meta})

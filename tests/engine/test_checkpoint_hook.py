@@ -25,6 +25,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix == '.pth')
 
 
+@pytest.mark.slow
 def test_the_old_one_goes_after_the_new_one_is_there(toy_config, tmp_path, monkeypatch):
     seen = []
     remove = atomic_files.AtomicBackend.remove
@@ -34,6 +35,7 @@ def test_the_old_one_goes_after_the_new_one_is_there(toy_config, tmp_path, monke
     assert names(tmp_path) == ['iter_4.pth']
 
 
+@pytest.mark.slow
 def test_where_there_is_no_room_for_the_new_one_the_old_one_stays(toy_config, tmp_path, monkeypatch):
     replace = os.replace
 
@@ -48,6 +50,7 @@ def test_where_there_is_no_room_for_the_new_one_the_old_one_stays(toy_config, tm
     assert names(tmp_path) == ['iter_2.pth'] and latest_checkpoint(tmp_path)[0].name == 'iter_2.pth'
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_could_not_remove_is_removed_when_it_goes_on(toy_config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(atomic_files.AtomicBackend, 'remove', lambda self, path: 1 / 0)
@@ -59,11 +62,13 @@ def test_what_a_killed_run_could_not_remove_is_removed_when_it_goes_on(toy_confi
     assert names(tmp_path) == ['iter_4.pth'] and not list(tmp_path.glob('.*.part'))
 
 
+@pytest.mark.slow
 def test_an_interval_between_two_steps_of_the_optimizer_is_told(toy_config, tmp_path, capsys):
     train(toy_config, work_dir=tmp_path, cfg_options=options() | {'optim_wrapper.accumulative_counts': 2})
     assert 'made every 1 iterations and gradients applied every 2' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_checkpoints_are_mmengines(toy_config, tmp_path):
     """Another project reads them as ever."""
     train(toy_config, work_dir=tmp_path, cfg_options=options())
@@ -71,6 +76,7 @@ def test_the_checkpoints_are_mmengines(toy_config, tmp_path):
     assert set(content) == {'meta', 'state_dict', 'message_hub', 'optimizer'} and content['meta']['iter'] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('given', 'loop', 'hook'),
     [

@@ -23,6 +23,7 @@ def wide(monkeypatch):
     monkeypatch.setenv('COLUMNS', '200')
 
 
+@pytest.mark.slow
 def test_a_summary_is_printed_and_nothing_is_written(toy_config, tmp_path, temporary, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob('*'))
@@ -37,6 +38,7 @@ def test_a_summary_is_printed_and_nothing_is_written(toy_config, tmp_path, tempo
     assert str(tmp_path / 'work_dirs' / 'toy') in printed and 'nothing was trained' in rows[-1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_loaded_and_left_as_it_was(toy_config, trained, snapshot, temporary, capsys):
     before = snapshot(trained)
     dry_run(toy_config, work_dir=trained, resume='latest', cfg_options={'train_cfg.max_iters': 4})
@@ -45,6 +47,7 @@ def test_a_resumed_run_is_loaded_and_left_as_it_was(toy_config, trained, snapsho
     assert '4 iterations, 2 done' in printed and 'resumed: fits the model' in printed
 
 
+@pytest.mark.slow
 def test_a_later_run_is_the_same(toy_config, tmp_path, temporary):
     dry_run(toy_config, work_dir=tmp_path / 'w')
     assert not (tmp_path / 'w').exists()

@@ -111,6 +111,7 @@ def test_tta_averages_over_a_flip(toy_config, trained, tmp_path):
     assert (one.flip(-1) == other).float().mean() > 0.999
 
 
+@pytest.mark.slow
 def test_tta_and_its_metrics_run_from_the_config(toy_config, trained, tmp_path):
     plain = evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'a')
     tta = evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'b', tta=True)

@@ -109,6 +109,7 @@ def test_a_training_that_blows_up_is_stopped_before_its_checkpoint(toy_config, t
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
+@pytest.mark.slow
 def test_every_training_has_the_guard(toy_config, tmp_path):
     runner = train(toy_config, work_dir=tmp_path / 'work', cfg_options={'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1})
     assert [hook.patience for hook in runner.hooks if isinstance(hook, LossGuardHook)] == [50]

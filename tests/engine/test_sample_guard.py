@@ -162,6 +162,7 @@ DETECTION = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', DETECTION)
 def test_broken_pictures_of_a_detection_set_are_named(coco, case):
     change, told = DETECTION[case]

@@ -73,6 +73,7 @@ def test_logits_are_our_classifiers(name):
         assert features.shape[:2] == (2, model.num_features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MICRO)
 def test_classifier_can_be_taken_off_and_changed(name):
     model = create(name, num_classes=5, in_chans=4)

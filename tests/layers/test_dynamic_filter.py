@@ -138,6 +138,7 @@ def test_it_commutes_with_roll(size):
     torch.testing.assert_close(layer(x.roll((3, 2), (2, 3))), want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
 
 
+@pytest.mark.slow
 @each_backend
 @pytest.mark.parametrize('size', [(3, 4), (4, 5)])
 def test_gradients_in_float64(size, spectral):

@@ -38,6 +38,7 @@ def test_the_lists_are_whole_and_the_check_sees_an_unused_part():
     assert unused(idle) == ['idle.weight']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
 def test_in_backbones_for_each_choice_of_stages(arch):
     found = {name: unused(build) for name, build in backbones() if name.startswith(f'{arch},')}

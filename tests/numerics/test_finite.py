@@ -65,6 +65,7 @@ def test_the_subjects_are_all():
     assert len(MICRO) >= 6 and len(MIXERS) == 6 and len(DECODERS) == 4 and len(PRECISIONS) == 5
 
 
+@pytest.mark.slow
 @given(st.sampled_from(MICRO), sides, sides, batches, precisions, formats, st.booleans())
 @examples(18)
 def test_backbones(arch, height, width, batch, precision, memory_format, train):

@@ -15,6 +15,7 @@ def start_from(cfg, path, resume=False):
     return cfg
 
 
+@pytest.mark.slow
 def test_one_that_fits_is_told_and_not_copied(cfg, trained, report, recwarn):
     model = meta_model(cfg)
     check_checkpoint(start_from(cfg, trained / 'iter_2.pth', resume=True), report, model)

@@ -102,6 +102,7 @@ LEFT_OUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', LEFT_OUT)
 def test_what_mmdet_leaves_out_is_counted(detection, write_coco, report, case):
     from mmdet.datasets import CocoDataset
@@ -127,6 +128,7 @@ def test_good_files_are_told_nothing_of_but_counted(detection, write_coco, repor
     assert [note for note in report.notes if '1 of 3 images have no annotation of a class, and are left out' in note]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('filters', [None, {'filter_empty_gt': True}, {'min_size': 31}, {'filter_empty_gt': True, 'min_size': 30}])
 @pytest.mark.parametrize('test_mode', [False, True])
 def test_kept_images_are_those_of_mmdet(detection, write_coco, report, filters, test_mode):

@@ -24,6 +24,7 @@ def model(cfg):
     return meta_model(cfg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'changes',
     [

@@ -56,6 +56,7 @@ def really_saved(model, run, images):
     return sum(storage.nbytes() for address, storage in storages.items() if address not in own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ARCHS)
 @pytest.mark.parametrize('batch', [1, 3])
 def test_what_a_segmentor_keeps(cfg, arch, batch):
