@@ -73,6 +73,11 @@ def pieces(count: int, bytes_each: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
+def linear_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`linear(x, weight, bias)` of a matrix `x`, written into `out`."""
+    return torch.mm(x, weight.t(), out=out) if bias is None else torch.addmm(bias, x, weight.t(), out=out)
+
+
 Tensors = tuple[Tensor | None, ...]
 
 

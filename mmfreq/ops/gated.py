@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
+from torch.nn.functional import linear
 
-from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast, pieces, wants_gradient
-from mmfreq.ops.linear import fast_linear, linear_into
+from mmfreq.ops.fusing import Tensors, gradients, leaves_of, linear_into, no_autocast, pieces, wants_gradient
 
 
 def gated_linear(
@@ -34,7 +34,7 @@ def gated_linear(
 def _forward(gate: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     slices = pieces(len(gate), gate.shape[-1] * weight.element_size(), gate.device)
     if len(slices) == 1:
-        return fast_linear((gate * x).to(weight.dtype), weight, bias)
+        return linear((gate * x).to(weight.dtype), weight, bias)
     out = weight.new_empty(len(gate), len(weight))
     for at in slices:
         linear_into(out[at], (gate[at] * x[at]).to(weight.dtype), weight, bias)

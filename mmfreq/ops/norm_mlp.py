@@ -13,11 +13,20 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
-from torch.nn.functional import gelu, layer_norm, linear
+from torch.nn.functional import layer_norm, linear
 
 from mmfreq.ops.activation import overwriting
-from mmfreq.ops.fusing import Tensors, gradients, leaves_of, no_autocast, pieces, vjp, wants_gradient, work_dtype
-from mmfreq.ops.linear import fast_linear, linear_into
+from mmfreq.ops.fusing import (
+    Tensors,
+    gradients,
+    leaves_of,
+    linear_into,
+    no_autocast,
+    pieces,
+    vjp,
+    wants_gradient,
+    work_dtype,
+)
 
 
 def scaled_linear(weight: Tensor, bias: Tensor | None, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -149,7 +158,7 @@ def _linear_pieces(x, norm, maps, dtype):
     slices = pieces(len(tokens), max(len(w) for w, _ in maps) * dtype.itemsize, x.device)
     if len(slices) == 1:
         y = normed(tokens, *norm, dtype)
-        return tuple(fast_linear(y, w, b) for w, b in maps)
+        return tuple(linear(y, w, b) for w, b in maps)
     outs = tuple(tokens.new_empty(len(tokens), len(w), dtype=dtype) for w, _ in maps)
     for at in slices:
         y = normed(tokens[at], *norm, dtype)
@@ -189,14 +198,12 @@ def _mlp_forward(x, norm, weights, act, hidden=None, residual=None):
         y = normed(x[at], *(norm or (None, None, None)), w1.dtype)
         if hidden is not None:
             a = act(linear_into(hidden[at], y, w1, b1))
-        elif act is gelu:
-            a = fast_linear(y, w1, b1, with_gelu=True)
         else:
-            a = overwriting(act)(fast_linear(y, w1, b1))
+            a = overwriting(act)(linear(y, w1, b1))
         if residual is None:
             linear_into(out[at], a, w2, b2)
         else:
-            out[at].add_(fast_linear(a, w2, b2))
+            out[at].add_(linear(a, w2, b2))
     return out
 
 

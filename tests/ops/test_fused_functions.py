@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn.functional import batch_norm, conv2d, gelu, layer_norm, linear, silu
 
 from mmfreq.ops import depthwise, fft, fusing, norm_mlp, resize_filter
-from mmfreq.ops import linear as fast
 from mmfreq.ops.activation import overwriting, squared_relu, star_relu
 from mmfreq.ops.gated import gated_linear
 from mmfreq.ops.norm_act_conv import BatchStatistics, ConvArguments, fold_batch_norm, inverted_residual, norm_silu_conv
@@ -332,20 +331,6 @@ def test_fused_forms_are_for_eager_mode():
     with fusing.plain_forms():
         seen.append(fusing.may_fuse())
     assert seen == [False] * 4 and fusing.may_fuse()
-
-
-@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float64, 1e-12)])
-@pytest.mark.parametrize('bias', MAPS.values(), ids=MAPS)
-@pytest.mark.parametrize('there', [True, False], ids=['one pass', 'not in this build'])
-def test_fast_linear(dtype, tolerance, bias, there, monkeypatch):
-    if not there:
-        monkeypatch.setattr(fast, '_linear_pointwise', None)
-    x, w, b = (random(*shape, grad=False) for shape in ((70, 24), (40, 24), (40,)))
-    want = linear(x, w, b if bias else None)
-    got = [fast.fast_linear(*(t.to(dtype) for t in (x, w)), b.to(dtype) if bias else None, with_gelu=act) for act in (False, True)]
-    for out, value in zip(got, (want, gelu(want))):
-        assert out.dtype == dtype
-        assert ((out.double() - value).norm() / value.norm()).item() < tolerance
 
 
 def test_one_may_write_into_every_result():
