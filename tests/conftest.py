@@ -1,8 +1,11 @@
-"""What every test gets: two threads, fixed seeds and no default scope of another test.
+"""What every test gets: one thread, fixed seeds and no default scope of another test.
+
+`tools/run_tests.sh` runs one worker per core, so each worker and each process that it starts gets one thread.
 
 The `gpu` marker is skipped, with a count, where there is no CUDA device; so are tests in a browser, by `tests/demo/conftest.py`.
 """
 
+import os
 import random
 from functools import cache
 from pathlib import Path
@@ -14,8 +17,22 @@ from mmengine.config import utils
 from mmengine.registry import DefaultScope
 
 import mmfreq.registry  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext, and lets mmengine find OneDL's configs)
+from mmfreq.testing.golden_limits import LIMITS
 
-torch.set_num_threads(2)
+FOLDER = Path(__file__).parent
+# what depends on the processor's instructions, beside what is compared with published numbers
+NUMERICS = (FOLDER / 'numerics', FOLDER / 'models/test_precision.py')
+
+
+def pytest_addoption(parser):
+    parser.addoption('--threads', type=int, default=1, help='threads of torch in each process')
+    parser.addoption('--golden-dtype', default='float32', help='float64: measure the rounding of the golden files themselves')
+
+
+def pytest_configure(config):
+    threads = config.getoption('--threads')
+    torch.set_num_threads(threads)
+    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # of processes that tests start
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +76,30 @@ def toy_config(toy_root, tmp_path):
     return write_toy_config(tmp_path / 'toy.py', toy_root)
 
 
+@pytest.fixture
+def within_limit(request, record_property):
+    """`within_limit(kind, error, where='')` asserts that the distance to a golden number is below the limit of its kind.
+
+    Every distance is a property of the test in a report of `--junitxml`, from which benchmarks/golden_errors.py makes its table.
+    """
+    dtype = getattr(torch, request.config.getoption('--golden-dtype'))
+    torch.set_default_dtype(dtype)
+
+    def check(kind, error, where=''):
+        record_property(f'golden: {kind}', error)
+        assert error < LIMITS[kind], f'{kind} {where}: {error:.2e} from the published numbers, the limit is {LIMITS[kind]:.0e}'
+
+    yield check
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.name.startswith('test_golden'):
+        if item.name.startswith('test_golden') or 'within_limit' in getattr(item, 'fixturenames', ()):
             item.add_marker('golden')
+        if any(item.path.is_relative_to(path) for path in NUMERICS):
+            item.add_marker('numerics')
     if torch.cuda.is_available():
         return
     for item in items:

@@ -1,7 +1,8 @@
 # Which Python runs mmfreq. Sourced by the other scripts here, under `set -euo pipefail`; sets nothing up by itself.
 #
 #   mmfreq_ensure_environment   the active Python if the whole stack works there, else the project's own environment (made if absent)
-#   mmfreq_ensure_pytest        pytest too; an active environment is never changed, a missing pytest goes to a folder of the cache
+#   mmfreq_ensure_pytest        pytest and pytest-xdist too; an active environment is never changed: what is missing there goes to a
+#                               folder of the cache
 #   mmfreq_existing_environment the active Python if what any training needs is installed there, else the project's own if it is
 #                               complete; nothing is installed or imported: for scripts that start training
 #
@@ -269,18 +270,18 @@ mmfreq_existing_environment() {
 
 mmfreq_ensure_pytest() {
     mmfreq_ensure_environment
-    "$MMFREQ_PYTHON" -c 'import pytest' 2>/dev/null && return 0
+    "$MMFREQ_PYTHON" -c 'import pytest, xdist' 2>/dev/null && return 0
     local cache version folder
     cache="$(mmfreq_cache)" || exit 1
     version="$("$MMFREQ_PYTHON" -c "$MMFREQ_PYTHON_CHECK" || true)"
-    folder="$cache/pytest-$version"
+    folder="$cache/pytest-xdist-$version"
     if [ ! -f "$folder/mmfreq-complete" ]; then
         mmfreq_lock "$MMFREQ_PYTHON" "$folder.lock"
         if [ ! -f "$folder/mmfreq-complete" ]; then
-            mmfreq_say "pytest is missing in the active environment, which stays as it is: installing pytest into $folder"
+            mmfreq_say "The active environment does not have pytest and pytest-xdist, and is not changed: installing them into $folder"
             rm -rf "$folder"
             : >"$folder.log"
-            mmfreq_pip "$MMFREQ_PYTHON" "$folder.log" --target "$folder" pytest || mmfreq_failed 'pytest could not be installed' "$folder.log"
+            mmfreq_pip "$MMFREQ_PYTHON" "$folder.log" --target "$folder" pytest pytest-xdist || mmfreq_failed 'pytest could not be installed' "$folder.log"
             date >"$folder/mmfreq-complete"
         fi
         exec 9>&-

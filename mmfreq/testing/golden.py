@@ -37,15 +37,15 @@ def golden_state(shapes: Mapping[str, Sequence[int]], scale: Mapping[str, float]
 
 
 def golden_inputs(case: Mapping) -> list[Tensor]:
-    """The inputs of a case: one image or map, or one map for each level."""
+    """The inputs of a case in torch's default dtype: one image or map, or one map for each level."""
     inputs = case.get('inputs') or [{'seed': case['input_seed'], 'shape': case['input_shape']}]
     scale = np.float32(case.get('input_scale', 1))
-    return [torch.from_numpy(scale * reference_input(i['seed'], i['shape'])) for i in inputs]
+    return [torch.from_numpy(scale * reference_input(i['seed'], i['shape'])).to(torch.get_default_dtype()) for i in inputs]
 
 
 def golden_loss(outputs: Iterable[Tensor]) -> Tensor:
     """The loss of golden gradients: the sum of mean(output * reference_input(99, its shape))."""
-    return sum((out * torch.from_numpy(reference_input(99, out.shape))).mean() for out in outputs)
+    return sum((out * torch.from_numpy(reference_input(99, out.shape)).to(out.dtype)).mean() for out in outputs)
 
 
 def worst_error(outputs: Iterable[Tensor], golden: Sequence[Mapping]) -> tuple[float, str]:

@@ -41,7 +41,7 @@ def module_of(case):
     raise AssertionError(f'no counterpart of {case["class"]}')
 
 
-def test_golden_modules(golden_folder):
+def test_golden_modules(golden_folder, within_limit):
     cases = read_golden(golden_folder, 'hornet__modules')['cases']
     assert len(cases) == 16
     for case in cases:
@@ -55,8 +55,7 @@ def test_golden_modules(golden_folder):
             assert sum(p.numel() for p in module.parameters()) == case['num_params']
             with torch.no_grad():
                 out = module(*golden_inputs(case))
-        error, _ = worst_error([out], case['outputs'])
-        assert error < 2e-6, (case['class'], case['kwargs'], error)
+        within_limit('hornet outputs', *worst_error([out], case['outputs']))
 
 
 def test_order_one_is_a_gated_convolution():

@@ -7,15 +7,6 @@ from mmfreq.models.factory import list_archs
 from mmfreq.testing.whole_models import MICRO, SUBSETS, backbones, total, whole_models
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Ten times as fast as two with models this small on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def unused(build):
     """Names of the parameters without a gradient."""
     model = build().train()

@@ -15,7 +15,7 @@ ARGS = dict(in_channels=[16, 32, 64, 128], in_index=[0, 1, 2, 3], channels=32, n
 
 
 @pytest.mark.parametrize('kind', GNCONV_CFG)
-def test_golden_head(kind, golden_folder):
+def test_golden_head(kind, golden_folder, within_limit):
     golden = read_golden(golden_folder, f'hornet__gnuperhead_{kind}')
     kwargs = {k: v for k, v in golden['kwargs'].items() if k != 'conv_cfg'}
     with DefaultScope.overwrite_default_scope('mmseg'):
@@ -25,8 +25,7 @@ def test_golden_head(kind, golden_folder):
     for case in golden['cases']:
         levels = golden_inputs(case)
         with torch.no_grad():
-            error, name = worst_error([head._forward_feature(levels), head(levels)], case['outputs'])
-        assert error < 2e-6, (name, error)
+            within_limit('hornet outputs', *worst_error([head._forward_feature(levels), head(levels)], case['outputs']))
 
 
 def test_only_the_fusion_differs_from_the_stock_head():

@@ -113,7 +113,7 @@ def theirs():
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_mmpretrains_hornet_and_ours_give_the_same_maps(theirs, prefix):
+def test_mmpretrains_hornet_and_ours_give_the_same_maps(theirs, prefix, within_limit):
     ours = mmfreq.build_backbone('hornet-micro').eval()
     report = mmfreq.load_weights(ours, {'state_dict': {prefix + n: v for n, v in theirs.state_dict().items()}})
     assert 'mmpretrain' in report.layout and report.renamed and not report.fresh
@@ -121,10 +121,10 @@ def test_mmpretrains_hornet_and_ours_give_the_same_maps(theirs, prefix):
         x = contract.image(1, 3, *size)
         with torch.no_grad():
             for a, b in zip(ours(x), theirs(x), strict=True):
-                assert (a - b).norm() / b.norm() < 2e-6
+                within_limit('hornet outputs', ((a - b).norm() / b.norm()).item())
 
 
-def test_mmpretrains_classifier_and_ours_give_the_same_logits():
+def test_mmpretrains_classifier_and_ours_give_the_same_logits(within_limit):
     from mmengine.registry import MODELS as ROOT
     from mmengine.registry import DefaultScope
 
@@ -142,4 +142,4 @@ def test_mmpretrains_classifier_and_ours_give_the_same_logits():
     x = contract.image(2, 3, 224, 224)
     with torch.no_grad():
         want = model.head(model.extract_feat(x))
-        assert (ours(x) - want).norm() / want.norm() < 2e-6
+        within_limit('hornet outputs', ((ours(x) - want).norm() / want.norm()).item())

@@ -13,6 +13,8 @@ import pytest
 from mmfreq.testing.stack_table import read_table
 from tests.tools.test_setup_scripts import Machine
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = f'{sys.version_info[0]}.{sys.version_info[1]}'
 OTHER = '3.10' if HERE != '3.10' else '3.13'

@@ -1,0 +1,89 @@
+"""How far float32 lies from the published numbers on several instruction sets and numbers of threads.
+
+    python benchmarks/golden_errors.py [--out docs/measurements/golden_errors.md]
+
+Runs every test that compares with a golden number (`mmfreq/testing/golden_limits.py`) once for each row of `RUNS`, in a process of its own, and
+prints the largest distance of each kind as a Markdown table. In float64 the project's own rounding vanishes: that column is the rounding of
+the golden files, which were made in float32. A processor without AVX-512 leaves the first two columns out.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mmfreq.analysis.benchmark.machine import machine_words  # noqa: E402
+from mmfreq.testing.golden_limits import LIMITS  # noqa: E402
+
+# title -> (arguments of tools/run_tests.sh, whether it needs AVX-512)
+RUNS = {
+    'AVX-512, 1 thread': ((), True),
+    'AVX-512, 2 threads': (('--threads', '2'), True),
+    'AVX2, 1 thread': (('--cpu', 'avx2'), False),
+    'AVX2, 2 threads': (('--cpu', 'avx2', '--threads', '2'), False),
+    'SSE4, 1 thread': (('--cpu', 'sse4'), False),
+    'float64': (('--golden-dtype', 'float64'), False),
+}
+
+
+def largest_errors(arguments: tuple[str, ...]) -> dict[str, float]:
+    """Kind -> largest distance among the golden tests, run with these arguments.
+
+    Raises:
+        RuntimeError: the tests could not be run; a distance above its limit is no error here.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / 'report.xml'
+        command = ['bash', str(ROOT / 'tools/run_tests.sh'), *arguments, '-q', '-n', '0', '-m', 'golden', f'--junitxml={report}']
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if result.returncode not in (0, 1) or not report.is_file():
+            raise RuntimeError(f'{" ".join(command)} ended with {result.returncode}:\n{result.stdout[-3000:]}{result.stderr[-3000:]}')
+        errors = {}
+        for entry in ElementTree.parse(report).iter('property'):
+            kind = entry.get('name').removeprefix('golden: ')
+            errors[kind] = max(errors.get(kind, 0.0), float(entry.get('value')))
+    return errors
+
+
+def table(errors: dict[str, dict[str, float]]) -> str:
+    """Markdown: a row for each kind, a column for each run, then the limit and how many times the largest distance it is."""
+    lines = [f'| compared | {" | ".join(errors)} | limit | limit / largest |', '|---' * (len(errors) + 3) + '|']
+    for kind, limit in LIMITS.items():
+        found = [of_run[kind] for of_run in errors.values()]
+        values = ' | '.join(f'{value:.2e}' for value in found)
+        largest = max(of_run[kind] for title, of_run in errors.items() if title != 'float64')
+        lines.append(f'| {kind} | {values} | {limit:.1e} | {limit / largest:.1f} |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, help='Markdown file to write; default: print only')
+    args = parser.parse_args()
+    wide = 'AVX512' in torch.backends.cpu.get_cpu_capability()
+    errors = {}
+    for title, (arguments, needs_avx512) in RUNS.items():
+        if wide or not needs_avx512:
+            errors[title] = largest_errors(arguments)
+            print(f'{title}: done', file=sys.stderr, flush=True)
+    text = (
+        '# Distances to the published numbers\n\n'
+        f'`python benchmarks/golden_errors.py --out docs/measurements/golden_errors.md`, on {machine_words("cpu", 2)}. '
+        'AVX2 and SSE4 are imitated by `tools/run_tests.sh --cpu`. Relative distances, the largest of all golden tests of a kind; '
+        'the column float64 is the rounding of the golden files themselves. The limits are those of `mmfreq/testing/golden_limits.py`.\n\n'
+        f'{table(errors)}\n'
+    )
+    print(text)
+    if args.out:
+        args.out.write_text(text, encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
