@@ -17,7 +17,7 @@ LIMITS = {
     'gfnet loss': 3e-5,  # a mean of terms of both signs that nearly cancel
     'dfformer layers': 4e-6,
     'dfformer outputs': 1e-5,
-    'dfformer gradients': 5e-5,  # the files' own rounding is up to 1.6e-5
+    'dfformer gradients': 7e-5,  # the files' own rounding is up to 1.6e-5
     'dfformer loss (absolute)': 2e-7,  # a small sum of terms of both signs
     'affnet outputs': 2e-5,
     'affnet gradients': 1e-5,
