@@ -280,7 +280,7 @@ def test_what_cannot_be_run_is_told():
 def test_what_does_not_fit_is_not_started(monkeypatch):
     monkeypatch.setattr(run, 'TRIED_ABOVE', 64 * 64)
     monkeypatch.setattr(run, 'TRIAL', (64, 64))
-    entries = (entry('training', size=(128, 128), model=backbone('hornet-micro')),)
+    entries = (entry('training', size=(128, 128), model=Squared()),)
     for free, trouble in ((10, True), (2**40, False), (None, False)):
         monkeypatch.setattr(run, 'free_bytes', lambda free=free: free)
         (found,) = measure_entries(*entries).runs

@@ -2,11 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-import mmfreq
+from tests.configs.reading import CONFIGS
 
-CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
 LEAFS = sorted(path for task in ('seg', 'det') for path in (CONFIGS / task).glob('*/*.py'))
 NAME = re.compile(
     r'(?P<arch>[a-z0-9-]+)_(?P<method>[a-z0-9-]+)_(?P<gpus>\d+)xb(?P<images>\d+)-(?P<variant>((amp|ema|ms-crop)-)?)'

@@ -1,17 +1,18 @@
 """Every classification config: its name, the published evaluation and recipe, and a run on pictures made here."""
 
+import logging
 import math
 import re
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
@@ -25,6 +26,8 @@ from mmfreq.engine.launch import build_runner, prepare_test, prepare_train, trai
 from mmfreq.models.factory import FAMILIES, backbone_class
 from mmfreq.registry import MODELS
 from mmfreq.testing.golden import golden_state
+from mmfreq.zoo.rows import load_rows
+from tests.configs.reading import check_each, read_config
 
 pytest.importorskip('mmpretrain')
 ROOT = Path(mmfreq.__file__).parents[1]
@@ -58,15 +61,18 @@ GFNET_DROP_PATH = {
     'gfnet-h-b': 0.4,
 }
 ITERATIONS = 10  # of an epoch, where learning rates are followed
-each_config = pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)
 
 
 def steps(cfg, loader, kind):
     return [step for step in cfg[loader].dataset.pipeline if step.type == kind]
 
 
+def recipe_name(file):
+    return 'finetune' if '-30e_' in file.stem else file.parent.name
+
+
 def recipe_of(file):
-    return RECIPES['finetune' if '-30e_' in file.stem else file.parent.name]
+    return RECIPES[recipe_name(file)]
 
 
 def test_every_published_arch_has_one_config():
@@ -76,10 +82,9 @@ def test_every_published_arch_has_one_config():
     assert {f.parent.name for f in FILES} == set(FAMILIES)
 
 
-@each_config
-def test_name_tells_the_truth(file):
+def check_name(file):
     said = NAME.fullmatch(file.stem)
-    cfg = Config.fromfile(file)
+    cfg = read_config(file)
     assert cfg.model.type == 'mmfreq.FrequencyImageClassifier' and cfg.model.arch == said['arch']
     assert said['arch'] in mmfreq.list_archs(file.parent.name)
     assert cfg.train_dataloader.batch_size == int(said['batch']) and cfg.train_cfg.max_epochs == int(said['epochs'])
@@ -90,9 +95,12 @@ def test_name_tells_the_truth(file):
     assert file.read_text().startswith(f'# {said["arch"]}') and f'{said["arch"]}' in file.read_text().splitlines()[0]
 
 
-@each_config
-def test_evaluation_is_the_published(file):
-    cfg = Config.fromfile(file)
+def test_name_tells_the_truth():
+    check_each(FILES, check_name)
+
+
+def check_evaluation(file):
+    cfg = read_config(file)
     arch = cfg.model.arch
     seen = backbone_class(arch).published_preprocessing(arch)
     if file.stem == 'hornet-large-7x7_32xb16-30e_in22k-pre_in1k-384':  # an arch of 224, published at 384
@@ -112,9 +120,12 @@ def test_evaluation_is_the_published(file):
     assert cfg.data_preprocessor.std == pytest.approx([255 * value for value in seen.std])
 
 
-@each_config
-def test_recipe_is_the_published(file):
-    cfg = Config.fromfile(file)
+def test_evaluation_is_the_published():
+    check_each(FILES, check_evaluation)
+
+
+def check_recipe(file):
+    cfg = read_config(file)
     arch = cfg.model.arch
     _, lr, decay, *_, clip, momentum, mixed = recipe_of(file)
     assert (cfg.optim_wrapper.optimizer.type, cfg.optim_wrapper.optimizer.lr) == ('AdamW', lr)
@@ -136,6 +147,10 @@ def test_recipe_is_the_published(file):
     augments = [a.type for a in cfg.model.train_cfg.augments] if cfg.model.get('train_cfg') else []
     assert augments == (['Mixup', 'CutMix'] if mixed else [])
     assert cfg.model.loss.label_smooth_val == 0.1
+
+
+def test_recipe_is_the_published():
+    check_each(FILES, check_recipe)
 
 
 def rates(cfg):
@@ -168,10 +183,25 @@ def published_rate(recipe, epoch):
     return low + (base - low) * (1 + math.cos(math.pi * min((t - begin) / (end - begin), 1))) / 2
 
 
-@each_config
-def test_learning_rate_follows_the_published_formula(file):
-    recipe = 'finetune' if '-30e_' in file.stem else file.parent.name
-    cfg = Config.fromfile(file)
+def one_of_each_schedule():
+    """The first config of every recipe, schedule, rate and duration; the others would give the same rates again."""
+    found = {}
+    for file in FILES:
+        cfg = read_config(file)
+        schedule = (cfg.param_scheduler, cfg.optim_wrapper.optimizer.lr, cfg.train_cfg.max_epochs)
+        found.setdefault((recipe_name(file), repr(schedule)), file)
+    return list(found.values())
+
+
+def test_learning_rate_follows_the_published_formula():
+    files = one_of_each_schedule()
+    assert {recipe_name(file) for file in files} == set(RECIPES)
+    check_each(files, check_learning_rate)
+
+
+def check_learning_rate(file):
+    recipe = recipe_name(file)
+    cfg = read_config(file)
     base, warm_up = RECIPES[recipe][1], RECIPES[recipe][3]
     for step, rate in enumerate(rates(cfg)):
         epoch = step / ITERATIONS
@@ -179,9 +209,12 @@ def test_learning_rate_follows_the_published_formula(file):
         assert abs(rate - published_rate(recipe, epoch)) <= allowed * base, epoch
 
 
-@pytest.mark.parametrize('file', [f for f in FILES if '-30e_' in f.stem], ids=lambda f: f.stem)
-def test_fine_tuning_decays_rates_towards_the_stem(file):
-    cfg = Config.fromfile(file)
+def test_fine_tuning_decays_rates_towards_the_stem():
+    check_each([file for file in FILES if '-30e_' in file.stem], check_layer_decay)
+
+
+def check_layer_decay(file):
+    cfg = read_config(file)
     with torch.device('meta'):
         model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
     names = {p: n for n, p in model.named_parameters()}
@@ -193,9 +226,8 @@ def test_fine_tuning_decays_rates_towards_the_stem(file):
         assert rate[name] == pytest.approx(5e-5 * 0.7**exponent), name
 
 
-@each_config
-def test_score_and_file_are_those_of_the_zoo(file):
-    cfg = Config.fromfile(file)
+def check_score_and_file(file):
+    cfg = read_config(file)
     known = [w for w in zoo.find(cfg.model.arch) if w.task.startswith('imagenet')]
     said = re.search(r'published: ([\d.]+) top-1', file.read_text().splitlines()[0])
     published = {w.metrics['top1'] for w in known if 'top1' in w.metrics and 'mmpretrain' not in w.repository}
@@ -214,14 +246,28 @@ def test_score_and_file_are_those_of_the_zoo(file):
         assert not [w for w in known if w.url != zoo.UNKNOWN]
 
 
+def test_score_and_file_are_those_of_the_zoo():
+    check_each(FILES, check_score_and_file)
+
+
 @pytest.mark.slow
-@each_config
-def test_built_at_full_size_with_the_filters_decayed_and_vectors_not(file):
-    cfg = Config.fromfile(file)
+def test_built_at_full_size_with_the_filters_decayed_and_vectors_not():
+    check_each(FILES, check_parameters_and_decay)
+
+
+@cache
+def rows():
+    return load_rows()
+
+
+def check_parameters_and_decay(file):
+    cfg = read_config(file)
     with torch.device('meta'):
         model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
         twin = mmfreq.build_classifier(cfg.model.arch, img_size=cfg.model.get('img_size'))
-    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in twin.parameters())
+    count = sum(p.numel() for p in model.parameters())
+    (row,) = (row for row in rows() if row.config == file)
+    assert count == sum(p.numel() for p in twin.parameters()) == row.entry['Metadata']['Parameters']
     wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
     decays = {id(p): group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
     params = dict(model.named_parameters())
@@ -264,7 +310,7 @@ def write_toy_leaf(path, leaf, arch, pictures, more=''):
     return path
 
 
-PUBLISHED = [
+PUBLISHED = [  # two of the recipes with averaged weights, two without
     ('hornet/hornet-base-gf_32xb64-300e_in1k', 'hornet-micro'),
     ('gfnet/gfnet-ti_8xb128-300e_in1k', 'gfnet-micro'),
     ('dfformer/cdfformer-s18_8xb128-310e_in1k', 'cdfformer-micro'),
@@ -273,8 +319,9 @@ PUBLISHED = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('entry', ['model', None])
-@pytest.mark.parametrize('leaf,arch', PUBLISHED)
+@pytest.mark.parametrize(
+    ('leaf', 'arch', 'entry'), [(*row, entry) for row, entry in zip(PUBLISHED, ('model', 'model', None, None))]
+)
 def test_a_published_file_is_evaluated_as_it_is(leaf, arch, entry, pictures, tmp_path):
     """Averaged weights (a hook of two of the recipes) included: what runs in the test is what the file holds."""
     twin = mmfreq.build_classifier(arch, num_classes=2).eval()
@@ -304,9 +351,22 @@ def test_averaged_weights_move_once_for_each_step_of_the_optimizer(pictures, tmp
     assert len(steps_made) == 4 and sorted(set(moves)) == [2, 4, 6]  # of 8 iterations; the first copies
 
 
-def test_a_recipe_from_scratch_is_not_told_to_start_from_weights(pictures, tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr(resume, 'say', lambda message, level: told.append(message))
+@pytest.fixture
+def logged():
+    """The messages of mmengine's logger."""
+    logger = MMLogger.get_instance('messages of a test', log_level='INFO')  # becomes the current one
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger.addHandler(handler)
+    yield messages
+    MMLogger._instance_dict.pop('messages of a test')
+
+
+def test_a_recipe_from_scratch_is_not_told_to_start_from_weights(pictures, tmp_path, monkeypatch, logged):
+    def told():
+        return [message for message in logged if 'random weights' in message]
+
     prepare_train(write_toy_leaf(tmp_path / 'a.py', *PUBLISHED[1], pictures), work_dir=tmp_path / 'a')
     tuning = 'hornet/hornet-base-gf-img384_32xb16-30e_in1k-384'
     with monkeypatch.context() as patch:  # its weights lie behind an address
@@ -314,17 +374,14 @@ def test_a_recipe_from_scratch_is_not_told_to_start_from_weights(pictures, tmp_p
         patch.setattr(resume, 'local_file', lambda source: tmp_path / 'weights.pth' if is_address(source) else source)
         cfg = prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', pictures), work_dir=tmp_path / 'b')
     assert cfg.model.init_cfg.checkpoint == str(tmp_path / 'weights.pth')
-    assert not told
+    assert not told()
     bare = write_toy_leaf(tmp_path / 'c.py', tuning, 'hornet-micro', pictures, 'model.update(init_cfg=None)\n')
     prepare_train(bare, work_dir=tmp_path / 'c')
-    assert len(told) == 1 and ' model.init_cfg.checkpoint=FILE' in told[0]
+    assert len(told()) == 1 and ' model.init_cfg.checkpoint=FILE' in told()[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    'leaf,arch', [('gfnet/gfnet-ti_8xb128-300e_in1k', 'gfnet-micro'), ('hornet/hornet-tiny-gf_32xb128-300e_in1k', 'hornet-micro')]
-)
-def test_trained_and_tested_by_the_tools(leaf, arch, pictures, tmp_path):
+def write_learnable(path, leaf, arch, pictures):
+    """Ten epochs of a recipe, at a rate that is enough to tell bright from dark."""
     more = (
         'model.update(train_cfg=None)\n'
         'train_cfg = dict(max_epochs=10, val_interval=10)\n'
@@ -334,7 +391,12 @@ def test_trained_and_tested_by_the_tools(leaf, arch, pictures, tmp_path):
         'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n'
         "log_level = 'INFO'\n"
     )
-    config = write_toy_leaf(tmp_path / 'toy.py', leaf, arch, pictures, more)
+    return write_toy_leaf(path, leaf, arch, pictures, more)
+
+
+@pytest.mark.slow
+def test_trained_and_tested_by_the_tools(pictures, tmp_path):
+    config = write_learnable(tmp_path / 'toy.py', *PUBLISHED[1], pictures)
     run = dict(cwd=tmp_path, capture_output=True, text=True, timeout=600)
     trained = subprocess.run(
         [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir', 'work', '--seed', '0'], **run
@@ -345,3 +407,11 @@ def test_trained_and_tested_by_the_tools(leaf, arch, pictures, tmp_path):
     assert tested.returncode == 0, tested.stderr[-3000:]
     scores = re.findall(r'accuracy/top1: (\d+\.\d+)', tested.stdout + tested.stderr)
     assert scores and float(scores[-1]) >= 87.5, scores
+
+
+@pytest.mark.slow
+def test_trained_and_tested_in_this_process(pictures, tmp_path):
+    config = write_learnable(tmp_path / 'toy.py', 'hornet/hornet-tiny-gf_32xb128-300e_in1k', 'hornet-micro', pictures)
+    train(config, work_dir=tmp_path / 'work', seed=0)
+    runner = build_runner(prepare_test(config, tmp_path / 'work/epoch_10.pth', work_dir=tmp_path / 'tested'))
+    assert runner.test()['accuracy/top1'] >= 87.5

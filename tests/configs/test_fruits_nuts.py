@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
+from tests.configs.reading import read_config
 
 pytest.importorskip('mmdet')
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,12 +46,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.parent.name)
 def config(request, folder, monkeypatch):
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
     monkeypatch.chdir(folder)
     init_default_scope('mmdet')
-    return Config.fromfile(request.param)
+    return read_config(request.param)
 
 
 def test_there_is_one_for_each_detector():

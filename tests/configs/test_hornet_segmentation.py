@@ -4,20 +4,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 import mmfreq
 from mmfreq.registry import MODELS
+from tests.configs.reading import check_each, read_config
 
 CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
 FILES = sorted((CONFIGS / 'seg/hornet').glob('*ade20k*.py'))
 HEADLINE = CONFIGS / 'upernet_hornet_ade20k.py'
 
 
-@pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)
-def test_model_is_the_published(file):
-    cfg = Config.fromfile(file)
+def test_model_is_the_published():
+    check_each(FILES, check_model)
+
+
+def check_model(file):
+    cfg = read_config(file)
     backbone, head, aux = cfg.model.backbone, cfg.model.decode_head, cfg.model.auxiliary_head
     assert backbone.get('with_cp', False) == (backbone.arch == 'hornet-large-gf')
     if 'gf' in backbone.arch:
@@ -31,7 +34,7 @@ def test_model_is_the_published(file):
 
 def test_schedule_is_the_published():
     """lr(t) = base (1 - t / 160000), times the warm-up 1 - (1 - t / 1500)(1 - 1e-6) before iteration 1500."""
-    cfg = Config.fromfile(HEADLINE)
+    cfg = read_config(HEADLINE)
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = build_optim_wrapper(
         torch.nn.ParameterList([weight]), dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0))
@@ -55,7 +58,7 @@ def test_published_weights_enter_by_options(tmp_path):
     """As README says: two options name the file of the ImageNet weights."""
     classifier = mmfreq.build_classifier('hornet-micro')
     torch.save({'model': classifier.state_dict()}, tmp_path / 'weights.pth')
-    cfg = Config.fromfile(HEADLINE)
+    cfg = read_config(HEADLINE)
     options = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')}
     cfg.merge_from_dict({'model.backbone.arch': 'hornet-micro', **{f'model.backbone.init_cfg.{k}': v for k, v in options.items()}})
     backbone = MODELS.build(cfg.model.backbone)

@@ -1,11 +1,9 @@
 """Every dense config is what its name says, and is written for OpenMMLab 2.x."""
 
-import pytest
-from mmengine.config import Config
-
 from mmfreq.engine.machine import type_name
 from mmfreq.models.factory import FAMILIES, backbone_class
 from tests.configs.names import CONFIGS, LEAFS, read
+from tests.configs.reading import check_each, read_config
 
 HEADLINE = CONFIGS / 'upernet_hornet_ade20k.py'
 # data -> (data set, classes)
@@ -46,10 +44,7 @@ OLD_KEYS = {
 OLD_KEYS |= {'pretrained'}
 OLD_TYPES = {'Collect', 'DefaultFormatBundle', 'ImageToTensor', 'Normalize', 'MultiScaleFlipAug', 'AutoAugment', 'EpochBasedRunner'}
 OLD_TYPES |= {'IterBasedRunner', 'TextLoggerHook', 'Fp16OptimizerHook', 'DistOptimizerHook', 'EvalHook'}
-each_config = pytest.mark.parametrize('path', LEAFS, ids=lambda path: path.stem)
-anything = pytest.mark.parametrize(
-    'path', sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts), ids=lambda path: path.stem
-)
+ALL = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 
 
 def classes_of(node):
@@ -71,10 +66,8 @@ def test_names_are_unique_and_folders_are_families():
     assert {path.parent.name for path in LEAFS} == set(FAMILIES)
 
 
-@pytest.mark.slow
-@each_config
-def test_model_and_data(path):
-    name, cfg = read(path), Config.fromfile(path)
+def check_model_and_data(path):
+    name, cfg = read(path), read_config(path)
     backbone = cfg.model.backbone
     if not name.arch.startswith('hornet-dim'):
         assert backbone.arch == name.arch and backbone.type == f'mmfreq.{backbone_class(name.arch).__name__}'
@@ -89,9 +82,12 @@ def test_model_and_data(path):
     assert set(classes_of(cfg.model)) == {classes}
 
 
-@each_config
-def test_batch_schedule_and_size(path):
-    name, cfg = read(path), Config.fromfile(path)
+def test_model_and_data():
+    check_each(LEAFS, check_model_and_data)
+
+
+def check_batch_schedule_and_size(path):
+    name, cfg = read(path), read_config(path)
     assert cfg.train_dataloader.batch_size == name.images
     loop = cfg.train_cfg
     assert (loop.get('max_iters'), loop.get('max_epochs')) == (name.iterations, name.epochs)
@@ -106,9 +102,12 @@ def test_batch_schedule_and_size(path):
         assert [tuple(scale) for scale in scales] in ([name.size[::-1]], [])
 
 
-@each_config
-def test_variant(path):
-    name, cfg = read(path), Config.fromfile(path)
+def test_batch_schedule_and_size():
+    check_each(LEAFS, check_batch_schedule_and_size)
+
+
+def check_variant(path):
+    name, cfg = read(path), read_config(path)
     affnet = path.parent.name == 'affnet'  # whose recipes have both always
     mixed = cfg.optim_wrapper.type == 'AmpOptimWrapper'
     averaged = any(hook.type == 'EMAHook' for hook in cfg.get('custom_hooks') or [])
@@ -116,6 +115,10 @@ def test_variant(path):
     assert mixed == (name.variant == 'amp') or (affnet and mixed)
     assert averaged == (name.variant == 'ema') or (affnet and averaged)
     assert cropped == (name.variant == 'ms-crop')
+
+
+def test_variant():
+    check_each(LEAFS, check_variant)
 
 
 def all_keys_and_types(node):
@@ -128,22 +131,28 @@ def all_keys_and_types(node):
             yield from all_keys_and_types(child)
 
 
-@anything
-def test_nothing_of_the_old_libraries(path):
-    cfg = Config.fromfile(path).to_dict()
+def check_for_old_libraries(path):
+    cfg = read_config(path).to_dict()
     found = list(all_keys_and_types(cfg))
     assert not {key for key, value in cfg.items() if value is not None} & OLD_OUTER_KEYS
     assert not {key for key, value in found if value is not None} & OLD_KEYS
     assert not {type_name(value) for key, value in found if key == 'type'} & OLD_TYPES
 
 
-@anything
-def test_the_head_says_what_it_is_and_leafs_are_short(path):
+def test_nothing_of_the_old_libraries():
+    check_each(ALL, check_for_old_libraries)
+
+
+def check_head_and_length(path):
     lines = path.read_text(encoding='utf-8').splitlines()
     own = any(word in path.stem for word in ('camvid', 'toy', 'fruits'))
     assert lines[0].startswith('# ') and len(lines) <= (45 if own else 30)
 
 
+def test_the_head_says_what_it_is_and_leafs_are_short():
+    check_each(ALL, check_head_and_length)
+
+
 def test_headline_is_the_tiny_gf_row():
     row = CONFIGS / 'seg/hornet/hornet-tiny-gf_upernet_8xb2-160k_ade20k-512x512.py'
-    assert Config.fromfile(HEADLINE).to_dict() == Config.fromfile(row).to_dict()
+    assert read_config(HEADLINE).to_dict() == read_config(row).to_dict()

@@ -1,15 +1,18 @@
-"""Every dense config trains a step and gives a prediction with the smallest arch of its family, by its own optimizer and heads."""
+"""Dense configs train a step and give a prediction with the smallest arch of their family, by their own optimizer and heads.
+
+One config of each combination of a family and the types of a model is run; every config is built at full size, without memory.
+"""
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
 from mmfreq.derive.mix import mix
-from mmfreq.engine.machine import fit_norms, fit_precision
+from mmfreq.engine.machine import fit_norms, fit_precision, type_name
 from mmfreq.zoo.rows import load_rows
 from tests.configs.names import CONFIGS, LEAFS
+from tests.configs.reading import check_each, read_config
 
 HEADLINE = CONFIGS / 'upernet_hornet_ade20k.py'
 # how an arch's name begins -> the smallest of its family; the first that fits
@@ -23,20 +26,65 @@ MICRO = {
     'affnet': 'affnet-micro',
     'upernet_hornet': 'hornet-micro',
 }
-# what the first tier runs: one of each method
-QUICK = ('hornet-small-7x7_horfpn-gf', 'gfnet-h-ti_fpn', 'affnet-et_deeplabv3_8xb4', 'gfnet-s_mask', 'affnet-et_ssdlite')
+# what is run: one config of each combination
+RUN = (
+    'affnet-et_ssdlite_8xb16-200e_coco-320x320',
+    'affnet_mask-rcnn_8xb2-1x_coco',
+    'cdfformer-s18_retinanet_8xb2-amp-1x_coco',
+    'dfformer-s18_mask-rcnn_8xb2-1x_coco',
+    'dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320',
+    'gfnet-cnn-t_mask-rcnn_8xb2-1x_coco',
+    'gfnet-s_mask-rcnn_8xb2-1x_coco',
+    'hornet-tiny-gf_cascade-mask-rcnn_8xb2-ms-crop-3x_coco',
+    'hornet-micro_mask-rcnn_1xb4-8e_toy-160x192',
+    'hornet-small-7x7_mask-rcnn-horfpn-gf_8xb2-ms-crop-1x_coco',
+    'affnet-et_deeplabv3_8xb4-80k_ade20k-512x512',
+    'affnet_upernet_8xb2-160k_ade20k-512x512',
+    'dfformer-s18_fpn_8xb4-40k_ade20k-512x512',
+    'cdfformer-s18_upernet_8xb2-160k_ade20k-512x512',
+    'gfnet-h-ti_upernet_8xb2-160k_ade20k-512x512',
+    'gfnet-h-ti_fpn_8xb4-40k_ade20k-512x512',
+    'gfnet-s_upernet_8xb2-160k_ade20k-512x512',
+    'hornet-tiny-gf_upernet_8xb2-amp-160k_ade20k-512x512',
+    'hornet-dim32_upernet_1xb8-1600_camvid-180x240',
+    'hornet-small-7x7_horfpn-gf-upernet_8xb2-160k_ade20k-512x512',
+)
+QUICK = ('gfnet-h-ti_fpn_8xb4-40k_ade20k-512x512', 'dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320')  # of the first tier
 REGIONS = {'model.train_cfg.rpn_proposal.max_per_img': 40, 'model.test_cfg.rpn.max_per_img': 40}
-some_of = [pytest.param(path, marks=() if path.stem.startswith(QUICK) else pytest.mark.slow) for path in [*LEAFS, HEADLINE]]
+SLOW = pytest.mark.slow
+run_configs = pytest.mark.parametrize('name', [pytest.param(name, marks=() if name in QUICK else SLOW) for name in RUN])
 
 
 def scope_of(path):
     return {'seg': 'mmseg', 'det': 'mmdet'}.get(path.parts[-3], 'mmseg')
 
 
+def types_of(node):
+    """All types in a nested config."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ()
+    own = {type_name(node['type'])} if isinstance(node, dict) and 'type' in node else set()
+    return own.union(*map(types_of, children))
+
+
+def combination(path):
+    """What a step depends on: the family, and the types of the model and of all its parts but the backbone."""
+    model = read_config(path).model
+    family = path.parent.name if path != HEADLINE else 'hornet'
+    return scope_of(path), family, frozenset(types_of({key: value for key, value in model.items() if key != 'backbone'}))
+
+
+def test_every_config_is_like_one_that_is_run():
+    """And no two that are run are alike."""
+    by_name = {path.stem: combination(path) for path in [*LEAFS, HEADLINE]}
+    run = [by_name[name] for name in RUN]
+    assert len(set(run)) == len(run)
+    assert {name: sorted(kind[2]) for name, kind in by_name.items() if kind not in run} == {}, 'add one of these to RUN'
+
+
 def small(path):
     """The config with the family's smallest arch at 64 x 64, fitted to one process without a GPU."""
     arch = next(micro for begin, micro in MICRO.items() if path.stem.startswith(begin))
-    cfg = with_smallest_gfnet(Config.fromfile(path)) if arch == 'gfnet-micro' else mix(str(path), arch, img_size=64).config
+    cfg = with_smallest_gfnet(read_config(path)) if arch == 'gfnet-micro' else mix(str(path), arch, img_size=64).config
     if scope_of(path) == 'mmseg':
         cfg.model.data_preprocessor.size = (64, 64)
         if cfg.model.test_cfg.mode == 'slide':
@@ -77,9 +125,9 @@ def batch(path, size, count):
     return dict(inputs=[torch.randint(0, 255, (3, *size), dtype=torch.uint8) for _ in range(count)], data_samples=samples)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('path', some_of, ids=lambda path: path.stem)
-def test_one_training_and_one_prediction_step(path):
+@run_configs
+def test_one_training_and_one_prediction_step(name):
+    (path,) = (path for path in LEAFS if path.stem == name)
     cfg = small(path)
     with DefaultScope.overwrite_default_scope(scope_of(path)):
         model = MODELS.build(cfg.model)
@@ -103,11 +151,18 @@ def test_one_training_and_one_prediction_step(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('row', [row for row in load_rows() if row.task != 'cls'], ids=lambda row: row.name)
-def test_built_at_full_size(row):
-    """Without memory; as many parameters as the zoo says."""
-    cfg = Config.fromfile(row.config)
+def test_built_at_full_size():
+    """Without memory: as many parameters as the zoo says, each of which the optimizer has once."""
+    check_each([row for row in load_rows() if row.task != 'cls'], check_full_size, label=lambda row: row.name)
+
+
+def check_full_size(row):
+    cfg = read_config(row.config)
     fit_norms(cfg, distributed=False)
+    fit_precision(cfg, amp=False)
     with DefaultScope.overwrite_default_scope(scope_of(row.config)), torch.device('meta'):
         model = MODELS.build(cfg.model)
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     assert sum(p.numel() for p in model.parameters()) == row.entry['Metadata']['Parameters']
+    stepped = [id(p) for group in groups for p in group['params'] if p.requires_grad]
+    assert sorted(stepped) == sorted(id(p) for p in model.parameters() if p.requires_grad)

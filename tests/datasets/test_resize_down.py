@@ -57,11 +57,11 @@ def test_found_by_prefix_and_annotations_loaded_after_it_keep_the_images_size(tm
 
 @pytest.mark.parametrize('key', ['gt_seg_map', 'gt_bboxes', 'gt_masks'])
 def test_annotations_that_are_there_already_are_refused(key):
-    with pytest.raises(ValueError, match=f'{key} would no longer fit it: put it before LoadAnnotations'):
+    with pytest.raises(ValueError, match=f'{key} .*LoadAnnotations'):
         ResizeDownToMultiple(16)({'img': photo(40, 40), key: np.zeros((1, 4))})
 
 
-@pytest.mark.parametrize('divisor', [0, -32, 16.0, '16', None])
+@pytest.mark.parametrize('divisor', [0, -32, 16.0, '16', None], ids=repr)
 def test_a_divisor_that_is_no_positive_integer_is_refused(divisor):
     with pytest.raises(ValueError, match='integer of at least 1') as refused:
         ResizeDownToMultiple(divisor)

@@ -68,22 +68,22 @@ def test_types():
 
 
 @pytest.mark.parametrize(
-    ('call', 'message'),
+    ('call', 'facts'),
     [
-        (lambda: class_named('HorNets'), 'there is no backbone mmfreq.HorNets; expected one of mmfreq.HorNet'),
-        (lambda: class_named('AFFNet', 'gfnet-ti'), "arch 'gfnet-ti' is of type mmfreq.GFNet, got type mmfreq.AFFNet"),
-        (lambda: stated_backbone('hornet-micro', output_stride=8), 'mmfreq.HorNet has no argument output_stride; it takes arch'),
-        (lambda: stated_backbone('affnet-micro', drop_path_rate='a'), 'mmfreq.AFFNet cannot be made of'),
-        (lambda: backbone_maps({'type': 'NoSuchNet'}, 'mmdet'), 'NoSuchNet cannot be run here to learn what comes after it'),
-        (lambda: backbone_maps(RESNET | {'depth': 17}, 'mmseg'), "KeyError: 'invalid depth 17"),
-        (lambda: neck_maps(FPN, 'mmdet', Maps((1,) * 4, (4, 8, 16, 32))), 'FPN cannot be run here'),
+        (lambda: class_named('HorNets'), ('mmfreq.HorNets', 'mmfreq.HorNet,')),
+        (lambda: class_named('AFFNet', 'gfnet-ti'), ("'gfnet-ti'", 'mmfreq.GFNet', 'mmfreq.AFFNet')),
+        (lambda: stated_backbone('hornet-micro', output_stride=8), ('mmfreq.HorNet', 'output_stride', ' arch')),
+        (lambda: stated_backbone('affnet-micro', drop_path_rate='a'), ('mmfreq.AFFNet', 'drop_path_rate')),
+        (lambda: backbone_maps({'type': 'NoSuchNet'}, 'mmdet'), ('NoSuchNet',)),
+        (lambda: backbone_maps(RESNET | {'depth': 17}, 'mmseg'), ("KeyError: 'invalid depth 17",)),
+        (lambda: neck_maps(FPN, 'mmdet', Maps((1,) * 4, (4, 8, 16, 32))), ('FPN',)),
         (
             lambda: neck_maps({'type': 'mmpretrain.GlobalAveragePooling'}, 'mmdet', Maps((8, 8), (4, 8))),
-            'GlobalAveragePooling gives no plain list of maps (N, C, h, w)',
+            ('GlobalAveragePooling', '(N, C, h, w)'),
         ),
     ],
 )
-def test_refused(call, message):
+def test_refused(call, facts):
     with pytest.raises(UserError) as error:
         call()
-    assert message in str(error.value)
+    assert all(fact in str(error.value) for fact in facts), error.value

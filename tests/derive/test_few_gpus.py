@@ -1,9 +1,7 @@
 """Configs for fewer GPUs: the gradients, rates and runs of the published ones."""
 
-import copy
 import math
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,16 @@ from mmengine.config import Config
 from mmengine.model import BaseAveragedModel
 from mmengine.optim import OptimWrapper
 
-import mmfreq
 from mmfreq.derive import few_gpus as module
 from mmfreq.derive.batch_norms import batch_norm_notes, count_batch_norms
 from mmfreq.derive.few_gpus import few_gpus
 from mmfreq.derive.total_batch import Split, accumulated, published_batch, read_config
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.launch import train
+from tests.configs.reading import CONFIGS, configs_parsed_once
+from tests.configs.reading import read_config as read
 from tests.derive.test_iteration_counts import rates
 
-CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
 SEG = CONFIGS / 'seg/hornet/hornet-tiny-gf_upernet_8xb2-160k_ade20k-512x512.py'
 DET = CONFIGS / 'det/hornet/hornet-tiny-gf_mask-rcnn_8xb2-1x_coco.py'
 SSD = CONFIGS / 'det/affnet/affnet_ssdlite_8xb16-200e_coco-320x320.py'
@@ -30,25 +28,21 @@ BY_SCHEDULE = {(f.parent, re.sub(r'^.*?(?=\d+xb\d)', '', f.stem)): f for f in so
 EPOCH = 50  # steps of the optimizer, where there are no data to count
 
 
-@cache
-def read_once(reference):
-    return read_config(reference)
-
-
-def read(reference):
-    return copy.deepcopy(read_once(reference))
+@pytest.fixture(autouse=True)
+def parsed_once():
+    with configs_parsed_once():
+        yield
 
 
 @pytest.fixture
 def no_model(monkeypatch):
-    """Saves time: notes on batch norms are the one thing that builds the model, and published configs are read once."""
+    """Saves time: notes on batch norms are the one thing that builds the model."""
     monkeypatch.setattr(module, 'batch_norm_notes', lambda *_: [])
-    monkeypatch.setattr(module, 'read_config', lambda base: read(base) if CONFIGS in Path(base).parents else read_config(base))
 
 
-def rates_of(cfg, steps):
+def rates_of(cfg, steps, epoch=EPOCH):
     every = accumulated(cfg)
-    found = rates(cfg.param_scheduler, every, steps * every, EPOCH * every, cfg.optim_wrapper.optimizer.lr)
+    found = rates(cfg.param_scheduler, every, steps * every, epoch * every, cfg.optim_wrapper.optimizer.lr)
     return torch.tensor(list(found), dtype=torch.float64)
 
 
@@ -61,7 +55,7 @@ def test_published_segmentation_has_the_rates_of_every_step(gpus, images, no_mod
     assert made.default_hooks.checkpoint.interval == 16000 * every
     ends = [(scheduler.begin, scheduler.end) for scheduler in made.param_scheduler]
     assert ends == [(every - 1, 1501 * every), (every - 1, 160001 * every)]
-    torch.testing.assert_close(rates_of(made, 3000), rates_of(read(SEG), 3000), rtol=1e-9, atol=0)
+    torch.testing.assert_close(rates_of(made, 1600), rates_of(read(SEG), 1600), rtol=1e-9, atol=0)
 
 
 def test_published_detection_has_the_rates_of_every_step(no_model):
@@ -73,10 +67,10 @@ def test_published_detection_has_the_rates_of_every_step(no_model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('file', [SSD, CLS], ids=lambda f: f.stem)
-def test_schedules_converted_from_epochs_are_within_a_step(file, no_model):
-    cfg = read(file)
-    was, now = (rates_of(each, 250 * EPOCH if file == CLS else 200 * EPOCH) for each in (cfg, few_gpus(file, 2).config))
+@pytest.mark.parametrize(('file', 'gpus', 'epochs'), [(SSD, 2, 200), (CLS, 8, 250)], ids=['ssdlite', 'classifier'])
+def test_schedules_converted_from_epochs_are_within_a_step(file, gpus, epochs, no_model):
+    """With epochs of ten steps."""
+    was, now = (rates_of(each, 10 * epochs, epoch=10) for each in (read(file), few_gpus(file, gpus).config))
     change = (was[1:] - was[:-1]).abs()
     near = torch.maximum(torch.cat([change[:1], change]), torch.cat([change, change[-1:]]))
     assert (now - was).abs().gt(near * 1.001 + 1e-12).sum() == 0
@@ -252,52 +246,54 @@ def test_mmengines_own_scaling_is_turned_off(tmp_path, no_model):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
+    ('arguments', 'facts'),
     [
         (
             dict(gpus=3),
-            r'batch of 16 images is no multiple of 3 GPUs x 2 images = 6. Numbers of GPUs that divide it: 1, 2, 4, 8, 16;',
+            ('16 images', '3 GPUs x 2 images = 6', '1, 2, 4, 8, 16'),
         ),
-        (dict(gpus=4, images=3), r'4 GPUs x 3 images = 12. With 4 GPUs, --images can be 1, 2, 4; or .* --scale-lr linear'),
-        (dict(gpus=8, images=4), r'no multiple of 8 GPUs x 4 images = 32. With 8 GPUs, --images can be 1, 2;'),
-        (dict(gpus=8), r'is for 8 GPUs x 2 images already'),
-        (dict(gpus=4, images=4, rule='linear'), r'4 GPUs x 4 images give the published batch of 16 images: leave --scale-lr out'),
-        (dict(gpus=0), 'GPUS is 0; expected 1 or more'),
-        (dict(gpus=2, images=-1), '--images is -1; expected 1 or more'),
-        (dict(gpus=2, out=Path('new_8xb2.py')), 'the name new_8xb2.py says 8xb2 and the config would be for 2xb2'),
+        (dict(gpus=4, images=3), ('4 GPUs x 3 images = 12', '--images', '1, 2, 4', '--scale-lr linear')),
+        (dict(gpus=8, images=4), ('8 GPUs x 4 images = 32', '--images', '1, 2;')),
+        (dict(gpus=8), ('8 GPUs x 2 images',)),
+        (dict(gpus=4, images=4, rule='linear'), ('4 GPUs x 4 images', '16 images', '--scale-lr')),
+        (dict(gpus=0), ('GPUS', '0')),
+        (dict(gpus=2, images=-1), ('--images', '-1')),
+        (dict(gpus=2, out=Path('new_8xb2.py')), ('new_8xb2.py', '2xb2')),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, message, no_model):
-    with pytest.raises(UserError, match=message):
+def test_what_cannot_be_is_refused(arguments, facts, no_model):
+    with pytest.raises(UserError) as error:
         few_gpus(SEG, **arguments)
+    assert all(fact in str(error.value) for fact in facts), error.value
 
 
 @pytest.mark.parametrize(
-    ('name', 'lines', 'message'),
+    ('name', 'lines', 'facts'),
     [
-        ('my_4xb4.py', [], r'has train_dataloader.batch_size=2, unlike 4xb4 of its name. .* by --batch'),
+        ('my_4xb4.py', [], ('train_dataloader.batch_size=2', '4xb4', '--batch')),
         (
             'my_4xb2.py',
             ['auto_scale_lr = dict(base_batch_size=16)'],
-            r'base_batch_size=16, unlike its name: 4 GPUs x 2 images = 8.',
+            ('base_batch_size=16', '4 GPUs x 2 images = 8'),
         ),
-        ('my.py', ['train_dataloader = dict(_delete_=True)'], 'has no train_dataloader: expected a whole config'),
-        ('my.py', ['optim_wrapper = dict(_delete_=True, a=dict(), b=dict())'], 'expected a config with one optimizer'),
+        ('my.py', ['train_dataloader = dict(_delete_=True)'], ('train_dataloader',)),
+        ('my.py', ['optim_wrapper = dict(_delete_=True, a=dict(), b=dict())'], ('one optimizer',)),
         (
             'my.py',
             ["optim_wrapper = dict(type='DeepSpeedOptimWrapper')"],
-            "of type 'DeepSpeedOptimWrapper'; those that accumulate:",
+            ("'DeepSpeedOptimWrapper'", 'AmpOptimWrapper'),
         ),
     ],
 )
-def test_configs_that_are_not_understood_are_refused(name, lines, message, tmp_path, no_model):
-    with pytest.raises(UserError, match=message):
+def test_configs_that_are_not_understood_are_refused(name, lines, facts, tmp_path, no_model):
+    with pytest.raises(UserError) as error:
         few_gpus(leaf(tmp_path / name, *lines), 1)
+    assert all(fact in str(error.value) for fact in facts), error.value
 
 
 def test_an_unknown_batch_can_be_given(tmp_path, no_model):
     read(SEG).dump(tmp_path / 'flat.py')
-    with pytest.raises(UserError, match=r'nothing says how many images .* no <gpus>xb<images> in its name. Give .* by --batch'):
+    with pytest.raises(UserError, match=r'images .*<gpus>xb<images>.* --batch'):
         few_gpus(tmp_path / 'flat.py', 1)
     made = few_gpus(tmp_path / 'flat.py', 1, batch=16)
     assert made.config.optim_wrapper.accumulative_counts == 8 and made.config.auto_scale_lr.base_batch_size == 16
@@ -305,5 +301,5 @@ def test_an_unknown_batch_can_be_given(tmp_path, no_model):
 
 @pytest.mark.parametrize('name', ['none.py', 'mmdet::none.py', 'mmdet::none/none.py', 'nothing::a/b.py'])
 def test_configs_that_are_not_there(name):
-    with pytest.raises(UserError, match=r'is not there: looked at|there is no config'):
+    with pytest.raises(UserError, match=re.escape(name.rpartition('/')[2])):
         few_gpus(name, 2)

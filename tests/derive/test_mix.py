@@ -253,87 +253,87 @@ def test_imports_of_the_base_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('base', 'arch', 'options', 'message'),  # options of the backbone
+    ('base', 'arch', 'options', 'facts'),  # options of the backbone
     [
-        (FPN, 'hornet-tinny-gf', {}, "arch 'hornet-tinny-gf' is unknown; nearest: hornet-tiny-gf"),
-        (FPN, 'hornet-micro', {'depth': 50}, 'mmfreq.HorNet has no argument depth; it takes arch, in_channels, out_indices'),
-        (FPN, 'hornet-micro', {'spectral': 'fast'}, "spectral 'fast' is unknown; choose one of auto"),
-        (FPN, 'hornet-micro', {'arch': 'x'}, 'model.backbone.arch cannot be set'),
-        (FPN, 'hornet-micro', {'out_indices': [2, 3]}, 'the base reads 4 maps, and model.backbone.out_indices=[2, 3] gives 2'),
-        (FPN, 'hornet-micro', {'out_indices': 3}, 'its docstring says what it takes'),
-        (MLA, 'hornet-micro', {}, 'MLANeck adds its maps and needs them at one stride; this backbone gives strides [4, 8, 16, 32]'),
-        (C4, 'hornet-micro', {}, 'choose a base with an FPN'),
+        (FPN, 'hornet-tinny-gf', {}, ("'hornet-tinny-gf'", ' hornet-tiny-gf')),
+        (FPN, 'hornet-micro', {'depth': 50}, ('mmfreq.HorNet', ' depth', 'arch, in_channels, out_indices')),
+        (FPN, 'hornet-micro', {'spectral': 'fast'}, ("spectral 'fast'", ' auto')),
+        (FPN, 'hornet-micro', {'arch': 'x'}, ('model.backbone.arch',)),
+        (FPN, 'hornet-micro', {'out_indices': [2, 3]}, ('4 maps', 'model.backbone.out_indices=[2, 3]')),
+        (FPN, 'hornet-micro', {'out_indices': 3}, ('mmfreq.HorNet', 'out_indices')),
+        (MLA, 'hornet-micro', {}, ('MLANeck', 'stride', '[4, 8, 16, 32]')),
+        (C4, 'hornet-micro', {}, ('FPN',)),
         (
             'mmseg::unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024.py',
             'hornet-micro',
             {},
-            'the base reads maps of strides [2, 1], and the stages of this backbone have [4, 8, 16, 32]: choose another base',
+            ('[2, 1]', '[4, 8, 16, 32]'),
         ),
         (
             'mmseg::mobilenet_v3/mobilenet-v3-d8_lraspp_4xb4-320k_cityscapes-512x1024.py',
             'gfnet-h-micro',
             {},
-            'the base reads maps of strides [2, 4, 8]',
+            ('[2, 4, 8]',),
         ),
         (
             'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
             'hornet-micro',
             {},
-            'has no model.backbone; model.detector has one: mix the config that this one wraps',
+            ('model.backbone', 'model.detector'),
         ),
         (
             'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x.py',
             'hornet-micro',
             {},
-            f"mmdet has no config 'mask_rcnn/mask-rcnn_r50_fpn_1x.py'; nearest: {MASK_RCNN}",
+            ("'mask_rcnn/mask-rcnn_r50_fpn_1x.py'", MASK_RCNN),
         ),
-        ('mmdet::mask-rcnn_r50_fpn_1x_coco.py', 'hornet-micro', {}, f'nearest: {MASK_RCNN}'),
-        ('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', 'hornet-micro', {}, 'give its path: '),
-        ('mmpretrain::resnet/resnet18_8xb32_in1k.py', 'hornet-micro', {}, "is a config of 'mmpretrain'; expected mmseg::"),
-        ('no/such.py', 'hornet-micro', {}, "the config 'no/such.py' is not there: looked at /"),
+        ('mmdet::mask-rcnn_r50_fpn_1x_coco.py', 'hornet-micro', {}, (MASK_RCNN,)),
+        ('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', 'hornet-micro', {}, ('path',)),
+        ('mmpretrain::resnet/resnet18_8xb32_in1k.py', 'hornet-micro', {}, ("'mmpretrain'", 'mmseg::')),
+        ('no/such.py', 'hornet-micro', {}, ("'no/such.py'", ' /')),
     ],
 )
-def test_refused(base, arch, options, message):
+def test_refused(base, arch, options, facts):
     with pytest.raises((UserError, ValueError)) as error:
         mix(base, arch, options={f'model.backbone.{key}': value for key, value in options.items()})
-    assert message in str(error.value)
+    assert all(fact in str(error.value) for fact in facts), error.value
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
+    ('text', 'facts'),
     [
         (
             "default_scope = 'mmpretrain'\nmodel = dict(backbone=dict(type='ResNet'))",
-            "has default_scope 'mmpretrain'; expected a config of mmseg or mmdet",
+            ("default_scope 'mmpretrain'", 'mmseg', 'mmdet'),
         ),
         (
             "default_scope = 'mmseg'\nmodel = dict(type='X')",
-            'has no model.backbone; expected a config with a backbone and heads',
+            ('model.backbone',),
         ),
         (
             "default_scope = 'mmseg'\nmodel = dict(backbone=dict(type='ResNet', depth=18))",
-            'neither a neck nor a head with in_channels',
+            ('neck', 'head', 'in_channels'),
         ),
         (
             "default_scope = 'mmseg'\nmodel = dict(backbone=dict(type='NoSuchNet'))",
-            'NoSuchNet cannot be run here',
+            ('NoSuchNet',),
         ),
         (
             f"_base_ = '{FPN}'\nmodel = dict(neck=dict(in_channels=[1, 2, 3, 4]))",
-            'model.neck (FPN) has in_channels=[1, 2, 3, 4], while the backbone of the base gives maps of [256, 512, 1024, 2048]',
+            ('model.neck', 'FPN', 'in_channels=[1, 2, 3, 4]', '[256, 512, 1024, 2048]'),
         ),
         (
             f"_base_ = '{UPERNET}'\nmodel = dict(auxiliary_head=dict(in_channels=5))",
-            'model.auxiliary_head (FCNHead) has in_channels=5, while the base gives it maps of [1024] channels',
+            ('model.auxiliary_head', 'FCNHead', 'in_channels=5', '[1024]'),
         ),
         (
             f"_base_ = '{UPERNET}'\nmodel = dict(auxiliary_head=dict(in_index=9))",
-            'model.auxiliary_head.in_index is 9, and there are 4 maps',
+            ('model.auxiliary_head.in_index', '9', '4 maps'),
         ),
     ],
 )
-def test_a_base_that_cannot_be_mixed(tmp_path, text, message):
+def test_a_base_that_cannot_be_mixed(tmp_path, text, facts):
     (tmp_path / 'base.py').write_text(text)
     with pytest.raises(UserError) as error:
         mix(tmp_path / 'base.py', 'hornet-micro')
-    assert message in str(error.value)
+    assert all(fact in str(error.value) for fact in facts), error.value

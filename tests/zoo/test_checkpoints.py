@@ -10,7 +10,7 @@ from mmfreq.analysis.count_subject import count_subject
 from mmfreq.checkpoint.zoo import ZOO, find
 from mmfreq.engine.errors import UserError
 from mmfreq.zoo import checkpoints
-from mmfreq.zoo.checkpoints import Match, Matcher, Stray, assign, find_checkpoints, sha256_of
+from mmfreq.zoo.checkpoints import Matcher, Stray, assign, find_checkpoints, sha256_of
 from mmfreq.zoo.rows import load_rows
 from tests.zoo.rows_for_tests import NAME, row, saved, weightless
 
@@ -58,7 +58,7 @@ def test_a_name_is_enough_whatever_the_file_holds(tmp_path, file):
     rows = [row(), row(NAME + '-extra'), row('hornet-micro_upernet')]
     (match,), strays = assign([tmp_path], rows)
     assert (match.row, match.file, strays) == (rows[0], path, [])
-    assert match.how == ("by its folder's name" if path.parent.name == NAME else 'by its name')
+    assert 'name' in match.how and ('folder' in match.how) == (path.parent.name == NAME)
 
 
 @pytest.mark.parametrize('file', [f'my-{NAME}.pth', f'{NAME}2.pth', f'{NAME}-old.pth', f'{NAME}/weights.pth'])
@@ -102,7 +102,7 @@ def test_files_are_found_once_through_links_and_by_themselves(tmp_path):
         (tmp_path / name).write_bytes(b'')
     (tmp_path / 'elsewhere').symlink_to(tmp_path / 'a')
     assert find_checkpoints([tmp_path, tmp_path / 'a' / 'x.pth']) == [tmp_path / 'a' / 'x.pth']
-    with pytest.raises(UserError, match=r'there is no .*nowhere'):
+    with pytest.raises(UserError, match='nowhere'):
         find_checkpoints([tmp_path / 'nowhere'])
 
 
@@ -113,14 +113,15 @@ def test_a_published_file_is_known_by_its_sha256(tmp_path, monkeypatch):
     for told in ({'sha256': sha256_of(path)}, {'sha256_prefix': sha256_of(path)[:8]}):
         monkeypatch.setattr(checkpoints, 'ZOO', (*ZOO, replace(weights, **told)))
         match = Matcher(rows).match(path)
-        assert (match.row, match.how) == (rows[1], 'by its sha256')
+        assert match.row is rows[1] and 'sha256' in match.how
 
 
 def test_a_published_file_is_known_by_its_name(tmp_path):
     path = saved(tmp_path / 'dfformer_s18.pth', {})
     (weights,) = find('dfformer-s18', 'imagenet-1k')
     rows = [row('dfformer-s18_8xb128-310e_in1k', 'cls', weights=weights.url)]
-    assert Matcher(rows).match(path) == Match(rows[0], path, "by the published file's name")
+    match = Matcher(rows).match(path)
+    assert (match.row, match.file) == (rows[0], path) and 'name' in match.how and 'sha256' not in match.how
 
 
 def test_mmpretrains_files_belong_to_the_row_of_the_same_arch(tmp_path, monkeypatch):
@@ -134,7 +135,7 @@ def test_mmpretrains_files_belong_to_the_row_of_the_same_arch(tmp_path, monkeypa
 def test_a_published_name_with_other_content_is_refused(tmp_path):
     path = saved(tmp_path / 'hornet-tiny_3rdparty_in1k_20220915-0e8eedff.pth', {})
     why = Matcher([row()]).match(path).why
-    assert '0e8eedff' in why and sha256_of(path)[:8] in why and 'download it again' in why
+    assert '0e8eedff' in why and sha256_of(path)[:8] in why
 
 
 def test_a_published_file_that_no_row_tests_is_told(tmp_path, monkeypatch):
@@ -146,13 +147,14 @@ def test_a_published_file_that_no_row_tests_is_told(tmp_path, monkeypatch):
 
 def test_the_config_that_mmengine_noted_tells(tmp_path):
     path = saved(tmp_path / 'mine.pth', {'meta': {'experiment_name': f'{NAME}_20261121_083233'}, 'state_dict': {}})
-    assert Matcher([row()]).match(path).how == 'by the name of the config that it notes'
+    match = Matcher([row()]).match(path)
+    assert match.row.name == NAME and 'config' in match.how
 
 
 @pytest.mark.slow
 def test_tensors_tell_the_row(tmp_path, matcher, real, states):
     match = matcher.match(saved(tmp_path / 'a.pth', {'state_dict': states[NAME]}))
-    assert (match.row, match.how) == (real[NAME], 'by its tensors')
+    assert match.row is real[NAME] and 'tensors' in match.how
 
 
 def test_a_published_classifier_is_told_by_its_tensors(tmp_path, matcher, real, states):
@@ -168,7 +170,7 @@ def test_of_rows_with_the_same_shapes_the_published_is_meant(tmp_path, matcher, 
 def test_a_file_that_fits_several_rows_says_how_to_rename_it(tmp_path, real, states):
     path = saved(tmp_path / 'a.pth', {'state_dict': states[TINY]})
     why = Matcher([real[AMP], real[EMA]]).match(path).why
-    assert 'fit 2 rows' in why and f'{AMP}.pth' in why and f'{EMA}.pth' in why
+    assert ' 2 ' in why and f'{AMP}.pth' in why and f'{EMA}.pth' in why
 
 
 def test_a_row_that_cannot_be_built_is_no_obstacle(tmp_path, real, states):
@@ -181,27 +183,28 @@ def other_classes(states):
 
 
 STRAYS = {
-    'other classes': (other_classes, 'no row has this segmentor of hornet'),
-    'backbone alone': (lambda s: {k: v for k, v in s[ET].items() if 'classifier' not in k}, 'backbone alone'),
-    'another network': (lambda s: {'layer1.0.conv1.weight': torch.ones(1)}, 'a ResNet'),
-    'no weights': (lambda s: {'state_dict': {}}, 'no parameters'),
-    'no dict': (lambda s: [1, 2], 'no parameters'),
+    'other classes': (other_classes, ('segmentor', 'hornet')),
+    'backbone alone': (lambda s: {k: v for k, v in s[ET].items() if 'classifier' not in k}, ('backbone',)),
+    'another network': (lambda s: {'layer1.0.conv1.weight': torch.ones(1)}, ('ResNet',)),
+    'no weights': (lambda s: {'state_dict': {}}, ('parameters',)),
+    'no dict': (lambda s: [1, 2], ('parameters',)),
     'flat filter': (
         lambda s: {k: v.flatten() if 'complex_weight' in k else v for k, v in s[NAME].items()},
-        'no row has this segmentor',
+        ('segmentor',),
     ),
     'names that are numbers': (
         lambda s: {1: torch.ones(1)},
-        'names of parameters must be text, got 1 of another type, the first is 1',
+        ('names', ' 1'),
     ),
-    'empty name': (lambda s: {'': torch.ones(1)}, 'no layout known here'),
+    'empty name': (lambda s: {'': torch.ones(1)}, ('layout',)),
 }
 
 
 @pytest.mark.parametrize('case', STRAYS)
 def test_what_fits_no_row_is_told(tmp_path, matcher, states, case):
-    make, told = STRAYS[case]
-    assert told in matcher.match(saved(tmp_path / 'a.pth', make(states))).why
+    make, facts = STRAYS[case]
+    match = matcher.match(saved(tmp_path / 'a.pth', make(states)))
+    assert isinstance(match, Stray) and all(fact in match.why for fact in facts), match.why
 
 
 @pytest.mark.parametrize('content', [b'', b'text', b'PK\x03\x04 and then nothing', 'half'], ids=['empty', 'text', 'zip', 'half'])
@@ -209,7 +212,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, matcher, states, content):
     path = saved(tmp_path / 'a.pth', {'state_dict': states[NAME]})
     path.write_bytes(path.read_bytes()[:-1000] if content == 'half' else content)
     why = matcher.match(path).why
-    assert 'truncated or not a checkpoint' in why and '\n' not in why and len(why) <= 300
+    assert 'truncated' in why and '\n' not in why and len(why) <= 300
 
 
 class Hostile:

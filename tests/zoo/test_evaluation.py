@@ -36,18 +36,18 @@ def child(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('script', 'told'),
+    ('script', 'facts'),
     [
-        ('kill -9 $$', 'ended by SIGKILL, as the system does when memory runs out'),
-        ('kill -SEGV $$', 'ended by SIGSEGV'),
-        ('exit 3', 'ended with status 3 and without a result'),
-        ('exit 0', 'ended with status 0 and without a result'),
+        ('kill -9 $$', ('SIGKILL', 'memory')),
+        ('kill -SEGV $$', ('SIGSEGV',)),
+        ('exit 3', ('status 3',)),
+        ('exit 0', ('status 0',)),
     ],
 )
-def test_a_process_that_dies_is_told_and_its_words_are_kept(job, child, script, told):
+def test_a_process_that_dies_is_told_and_its_words_are_kept(job, child, script, facts):
     child(f'echo last words; {script}')
     outcome = evaluate_apart(job)
-    assert told in outcome.reason and not outcome.metrics
+    assert all(fact in outcome.reason for fact in facts) and not outcome.metrics
     assert (Path(job.folder) / 'log.txt').read_text() == 'last words\n'
 
 
@@ -140,5 +140,5 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
     refuse_broken_weights(str(path))
     weights['a.weight'][1, 1] = value
     torch.save(weights, path)
-    with pytest.raises(UserError, match=r'1 of 3 tensors of the checkpoint hold NaN or infinity: a\.weight'):
+    with pytest.raises(UserError, match=r'1 of 3 tensors .*: a\.weight'):
         refuse_broken_weights(str(path))

@@ -92,7 +92,7 @@ def test_the_newest_of_each_way_of_testing_stays(tree):
 
 def test_an_installed_package_is_refused(tree):
     installed = tree.rename(tree.with_name('.mim'))
-    with pytest.raises(UserError, match=r'--update-zoo .*installed package, .*\.mim\. Clone'):
+    with pytest.raises(UserError, match=r'--update-zoo .*\.mim'):
         update_zoo(installed, [SINGLE])
     assert not (installed / 'model_zoo.md').exists()
 
@@ -100,5 +100,5 @@ def test_an_installed_package_is_refused(tree):
 def test_a_tree_that_cannot_be_written_is_refused(tree, monkeypatch):
     closed = tree / 'configs/det/gfnet'
     monkeypatch.setattr(measured_here.os, 'access', lambda path, mode: Path(path) != closed)
-    with pytest.raises(UserError, match=r'cannot write .*configs/det/gfnet/metafile\.yml'):
+    with pytest.raises(UserError, match=r'configs/det/gfnet/metafile\.yml'):
         check_writable(tree)

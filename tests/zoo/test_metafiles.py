@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmengine.config import Config
 
 import mmfreq
 from mmfreq.analysis.complexity import count
@@ -17,18 +16,31 @@ from mmfreq.zoo.audit import Difference, audit
 from mmfreq.zoo.measure import FIELDS, Agreement, agreements, measure
 from mmfreq.zoo.render import index_text, is_own, page_text
 from mmfreq.zoo.rows import load_rows, metafile_text, metafiles, read_metafile
+from tests.configs.reading import check_each, configs_parsed_once, read_config
 
 ROOT = Path(mmfreq.__file__).parents[1]
 ROWS = load_rows(ROOT)
 LEAFS = sorted(path for task in ('cls', 'seg', 'det') for path in (ROOT / 'configs' / task).glob('*/*.py'))
-QUICK = ('hornet-tiny-gf_upernet_8xb2-160k', 'gfnet-h-ti_8xb128', 'dfformer-s18_retinanet', 'affnet-t_ssdlite', 'affnet-t_8xb128')
+# what the first tier measures
+QUICK = ('gfnet-h-ti_8xb128-300e_in1k', 'hornet-micro_upernet_1xb8-400_toy-128x128', 'affnet-et_ssdlite_8xb16-200e_coco-320x320')
+KINDS = sorted({(row.task, row.family) for row in ROWS})
+NOT_COUNTED = ('data_preprocessor', 'drop_path_rate', 'init_cfg', 'test_cfg', 'train_cfg', 'with_cp')  # keys of a model's config
 TASKS = {
     'cls': {'imagenet-1k': {'top1': 'Top 1 Accuracy', 'top5': 'Top 5 Accuracy'}},
     'seg': {'ade20k': {'miou': 'mIoU', 'miou_ms': 'mIoU(ms+flip)'}, 'voc': {'miou': 'mIoU'}},
     'det': {'coco': {'box_ap': 'box AP', 'mask_ap': 'mask AP'}},
 }
 DATASETS = {'imagenet-1k': 'ImageNet-1k', 'ade20k': 'ADE20K', 'voc': 'VOC 2012 + SBD', 'coco': 'COCO'}
-each_row = pytest.mark.parametrize('row', ROWS, ids=lambda row: row.name)
+
+
+@pytest.fixture(autouse=True)
+def parsed_once():
+    with configs_parsed_once():
+        yield
+
+
+def check_each_row(check, rows=ROWS):
+    check_each(rows, check, label=lambda row: row.name)
 
 
 def test_every_config_has_one_row_and_every_row_a_config():
@@ -45,8 +57,11 @@ def test_every_published_row_is_there():
     assert [sum(bool(re.search(kind, row.name)) for row in published) for kind in kinds] == [10, 8, 3, 3, 6, 6, 3, 3, 3]
 
 
-@pytest.mark.parametrize('path', metafiles(ROOT), ids=lambda path: '-'.join(path.parts[-3:-1]))
-def test_metafiles_are_written_canonically(path):
+def test_metafiles_are_written_canonically():
+    check_each(metafiles(ROOT), check_metafile, label=str)
+
+
+def check_metafile(path):
     contents = read_metafile(path)
     assert path.read_text(encoding='utf-8') == metafile_text(contents)
     (collection,) = contents['Collections']
@@ -67,8 +82,11 @@ def test_the_page_is_that_of_the_metafiles():
 
 
 @pytest.mark.slow
-@each_row
-def test_the_config_follows_the_recorded_recipe(row):
+def test_the_config_follows_the_recorded_recipe():
+    check_each_row(check_recipe)
+
+
+def check_recipe(row):
     assert audit(row).differences == ()
 
 
@@ -85,8 +103,11 @@ def test_a_wrong_recipe_is_seen():
     }
 
 
-@each_row
-def test_what_is_ours_is_said(row):
+def test_what_is_ours_is_said():
+    check_each_row(check_ours)
+
+
+def check_ours(row):
     assert set(row.ours) <= set(row.recipe) and row.published['Source']
     if is_own(row):
         assert row.ours == list(row.recipe) and not row.metrics and not row.weights
@@ -98,8 +119,11 @@ def test_what_is_ours_is_said(row):
     )
 
 
-@each_row
-def test_metrics_and_weights_are_those_of_the_list_of_files(row):
+def test_metrics_and_weights_are_those_of_the_list_of_files():
+    check_each_row(check_metrics_and_weights)
+
+
+def check_metrics_and_weights(row):
     known = [
         (each, names)
         for task, names in TASKS[row.task].items()
@@ -121,20 +145,29 @@ def second_hand(row):
     return 'second-hand' in said or 'recalled' in said
 
 
-@each_row
-def test_published_numbers_stand_in_the_config_too(row):
+def test_published_numbers_stand_in_the_config_too():
+    check_each_row(check_head_of_config)
+
+
+def check_head_of_config(row):
     head = row.config.read_text(encoding='utf-8').partition('_base_')[0]
     assert [value for value in row.metrics.values() if f'{value:.1f}' not in head] == []
 
 
-@each_row
-def test_everything_is_measured_and_agrees_or_is_explained(row):
+def test_everything_is_measured_and_agrees_or_is_explained():
+    check_each_row(check_agreement)
+
+
+def check_agreement(row):
     assert all(field in row.entry['Metadata'] for field in FIELDS)
     assert all(each.holds for each in agreements(row)) or row.published['Note']
 
 
-@each_row
-def test_mim_can_read_it(row):
+def test_mim_can_read_it():
+    check_each_row(check_for_mim)
+
+
+def check_for_mim(row):
     """`mim search` joins lists as strings, and takes the last of a title's bracketed words for a unit."""
     for key, value in row.entry['Metadata'].items():
         assert isinstance(value, (str, int, float)), key
@@ -156,6 +189,7 @@ def test_few_numbers_disagree():
     assert sum(len(agreements(row)) for row in ROWS) > 70
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'row', [row for row in ROWS if row.name.startswith('gfnet-h-') and '_fpn_' in row.name], ids=lambda row: row.name
 )
@@ -171,13 +205,39 @@ def test_gfnets_segmentors_are_explained(row):
     assert Agreement('FLOPs', row.published['FLOPs'], report.macs.conv_matmul - between).holds
 
 
-@pytest.mark.parametrize(
-    'row',
-    [pytest.param(row, marks=() if row.name.startswith(QUICK) else pytest.mark.slow) for row in ROWS],
-    ids=lambda row: row.name,
-)
-def test_measured_again(row):
-    assert {field: row.entry['Metadata'][field] for field in FIELDS} == measure(row)
+def counted_alike(rows):
+    """Groups of rows whose models and sizes are the same as far as it counts."""
+
+    def counted(node):
+        if isinstance(node, dict):
+            return {key: counted(value) for key, value in node.items() if key not in NOT_COUNTED}
+        return [counted(child) for child in node] if isinstance(node, (list, tuple)) else node
+
+    groups = {}
+    for row in rows:
+        size = row.published.get('Size', row.entry['Metadata']['Image size'])
+        groups.setdefault((repr(counted(read_config(row.config).model.to_dict())), str(size)), []).append(row)
+    return list(groups.values())
+
+
+def measured(row):
+    return {field: row.entry['Metadata'][field] for field in FIELDS}
+
+
+def check_measured(rows):
+    """One of them measured again; the others have the same numbers."""
+    assert [measured(row) for row in rows] == [measure(rows[0])] * len(rows)
+
+
+def test_some_measured_again():
+    check_each([[row] for row in ROWS if row.name in QUICK], check_measured, label=lambda rows: rows[0].name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('task', 'family'), KINDS, ids=map('-'.join, KINDS))
+def test_measured_again(task, family):
+    rows = [row for row in ROWS if (row.task, row.family) == (task, family) and row.name not in QUICK]
+    check_each(counted_alike(rows), check_measured, label=lambda rows: rows[0].name)
 
 
 @pytest.mark.slow
@@ -185,6 +245,6 @@ def test_configs_know_the_file_of_their_row():
     """`published_checkpoint` of the classification configs; where the file's head is of other classes, the row has no weights."""
     by_url = {each.url: each for each in published_files.ZOO}
     for row in (row for row in ROWS if row.task == 'cls'):
-        said = Config.fromfile(row.config).get('published_checkpoint')
+        said = read_config(row.config).get('published_checkpoint')
         fits = said and by_url[said].task == 'imagenet-1k'
         assert row.weights == (said if fits else None), row.name
