@@ -2,9 +2,9 @@
 
     python benchmarks/golden_errors.py [--out docs/measurements/golden_errors.md]
 
-Runs every test that compares with a golden number (`mmfreq/testing/golden_limits.py`) once for each row of `RUNS`, in a process of its own, and
-prints the largest distance of each kind as a Markdown table. In float64 the project's own rounding vanishes: that column is the rounding of
-the golden files, which were made in float32. A processor without AVX-512 leaves the first two columns out.
+Runs every test that compares with a golden number (`mmfreq/testing/golden_limits.py`) once for each row of `RUNS`, in a process of its
+own, and prints the largest distance of each kind as a Markdown table. In float64 the project's own rounding vanishes: that column is
+the rounding of the golden files, which were made in float32. Without AVX-512 the first two columns are missing.
 """
 
 import argparse
@@ -41,10 +41,11 @@ def largest_errors(arguments: tuple[str, ...]) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / 'report.xml'
-        command = ['bash', str(ROOT / 'tools/run_tests.sh'), *arguments, '-q', '-n', '0', '-m', 'golden', f'--junitxml={report}']
+        command = ['bash', str(ROOT / 'tools/run_tests.sh'), '-q', '-n', '0', '-m', 'golden', f'--junitxml={report}', *arguments]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if result.returncode not in (0, 1) or not report.is_file():
-            raise RuntimeError(f'{" ".join(command)} ended with {result.returncode}:\n{result.stdout[-3000:]}{result.stderr[-3000:]}')
+            output = result.stdout[-3000:] + result.stderr[-3000:]
+            raise RuntimeError(f'{" ".join(command)} ended with {result.returncode}:\n{output}')
         errors = {}
         for entry in ElementTree.parse(report).iter('property'):
             kind = entry.get('name').removeprefix('golden: ')
@@ -77,7 +78,8 @@ def main() -> None:
         '# Distances to the published numbers\n\n'
         f'`python benchmarks/golden_errors.py --out docs/measurements/golden_errors.md`, on {machine_words("cpu", 2)}. '
         'AVX2 and SSE4 are imitated by `tools/run_tests.sh --cpu`. Relative distances, the largest of all golden tests of a kind; '
-        'the column float64 is the rounding of the golden files themselves. The limits are those of `mmfreq/testing/golden_limits.py`.\n\n'
+        'the column float64 is the rounding of the golden files themselves. '
+        'The limits are those of `mmfreq/testing/golden_limits.py`.\n\n'
         f'{table(errors)}\n'
     )
     print(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import utils
+from mmengine.config import config, utils
 from mmengine.registry import DefaultScope
 
 import mmfreq.registry  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext, and lets mmengine find OneDL's configs)
@@ -52,9 +52,10 @@ def scope_of_its_own():
 
 @pytest.fixture(autouse=True, scope='session')
 def metafiles_read_once():
-    """mmengine reads all metafiles of a library again for every base that a config takes from it."""
+    """mmengine reads a library's metafiles, and asks what is installed, again for every base that a config takes from it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, 'load', cache(utils.load))
+        patch.setattr(config, 'is_installed', cache(config.is_installed))
         yield
 
 

@@ -196,10 +196,7 @@ def _mlp_forward(x, norm, weights, act, hidden=None, residual=None):
     out = x.new_empty(len(x), len(w2), dtype=w2.dtype) if residual is None else residual
     for at in pieces(len(x), len(w1) * w1.element_size(), x.device):
         y = normed(x[at], *(norm or (None, None, None)), w1.dtype)
-        if hidden is not None:
-            a = act(linear_into(hidden[at], y, w1, b1))
-        else:
-            a = overwriting(act)(linear(y, w1, b1))
+        a = overwriting(act)(linear(y, w1, b1)) if hidden is None else act(linear_into(hidden[at], y, w1, b1))
         if residual is None:
             linear_into(out[at], a, w2, b2)
         else:

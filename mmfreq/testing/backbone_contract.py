@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from torch import nn
@@ -23,6 +24,23 @@ def awaken(model: nn.Module) -> nn.Module:
             elif 'complex_weight' in name:
                 param.normal_(std=0.5)
     return model
+
+
+def failures(check: Callable, cases: Iterable[Hashable]) -> dict:
+    """`{case: error}` of the cases that `check` fails for: a loop over many cases that reports all of them at once.
+
+    Raises:
+        ValueError: no cases, so that nothing was checked.
+    """
+    cases, found = list(cases), {}
+    if not cases:
+        raise ValueError('no cases to check')
+    for case in cases:
+        try:
+            check(case)
+        except Exception as error:
+            found[case] = f'{type(error).__name__}: {error}'
+    return found
 
 
 def check_declared_shapes(model: nn.Module, batch: int = 2) -> None:

@@ -1,10 +1,10 @@
 """How far a float32 run may lie from the published numbers: the one place of these limits, and how they were found.
 
-Another instruction set or another number of threads adds up the same terms in another order, so the distance differs from machine to
-machine. `python benchmarks/golden_errors.py` runs all tests that use the fixture `within_limit` with AVX-512, with AVX2 and without
-either, with one and with two threads, and once in float64, where what remains is the rounding of the golden files themselves. Its table
-is `docs/measurements/golden_errors.md`. Each limit is at least 1.5 times the largest distance in that table, and for outputs at most
-4e-6 (HorNet) or 2e-5 (the other families); tests/testing/test_golden_limits.py compares.
+Another instruction set or another number of threads adds up the same terms in another order, so the distance differs from
+machine to machine. `python benchmarks/golden_errors.py` runs all tests that use the fixture `within_limit` with AVX-512, with AVX2
+and without either, with one and with two threads, and once in float64, where what remains is the rounding of the golden files
+themselves. Its table is `docs/measurements/golden_errors.md`. Each limit is at least 1.5 times the largest distance in that table,
+and for outputs at most 4e-6 (HorNet) or 2e-5 (the other families); tests/testing/test_golden_limits.py compares.
 """
 
 # what is compared -> largest distance: relative, the norm of the difference over the norm; of losses as the key says

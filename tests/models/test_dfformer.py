@@ -135,7 +135,7 @@ def test_golden_stages(name, spectral, golden_folder, within_limit):
 
 @pytest.mark.slow
 @each_backend
-def test_golden_stages_of_a_classification_file_whose_filters_are_resized_at_load_and_in_forward(spectral, golden_folder, within_limit):
+def test_golden_stages_of_a_classification_file_with_filters_resized_at_load_and_in_forward(spectral, golden_folder, within_limit):
     golden = read_golden(golden_folder, 'dfformer__dfformer_s18_seg_from224')
     model = mmfreq.build_backbone('dfformer-s18', img_size=512, spectral=spectral).eval()
     assert count(model) == golden['num_params_dense']

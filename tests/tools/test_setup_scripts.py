@@ -34,7 +34,10 @@ case "$1 $2" in
         echo 'Downloading torch-9.9-py3-none-any.whl (900.1 MB)'
         [ ! -e "{state}/fail-pip" ] || {{ echo 'No matching distribution found for torch'; exit 1; }}
         sleep {pip_seconds}
-        while [ "$#" -gt 0 ]; do [ "$1" != --target ] || {{ mkdir -p "$2" && echo >"$2/pytest.py" && echo >"$2/xdist.py"; }}; shift; done
+        while [ "$#" -gt 0 ]; do
+            [ "$1" != --target ] || {{ mkdir -p "$2" && echo >"$2/pytest.py" && echo >"$2/xdist.py"; }}
+            shift
+        done
         exit ;;
 esac
 exec env PYTHONPATH="{modules}${{PYTHONPATH:+:$PYTHONPATH}}" "{python}" -S "$@"
