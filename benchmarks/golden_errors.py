@@ -2,9 +2,9 @@
 
     python benchmarks/golden_errors.py [--out docs/measurements/golden_errors.md]
 
-Runs every test that compares with a golden number (`mmfreq/testing/golden_limits.py`) once for each row of `RUNS`, in a process of its
-own, and prints the largest distance of each kind as a Markdown table. In float64 the project's own rounding vanishes: that column is
-the rounding of the golden files, which were made in float32. Without AVX-512 the first two columns are missing.
+Runs every test that compares with a golden number (`mmfreq/testing/golden_limits.py`) once for each row of `RUNS`, in a process of
+its own, and prints the largest distance of each kind as a Markdown table. In float64 the project's own rounding vanishes: that
+column is the rounding of the golden files, which were made in float32. Without AVX-512 the first two columns are missing.
 """
 
 import argparse
