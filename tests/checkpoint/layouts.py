@@ -1,6 +1,7 @@
 """Checkpoints in every published layout, rebuilt from names and shapes: of the golden files, and of our models for the rest."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -53,11 +54,28 @@ def official(golden):
 
 
 def classifier_state(arch, num_classes=7):
-    return golden_state({n: p.shape for n, p in mmfreq.build_classifier(arch, num_classes).state_dict().items()})
+    """A new dict of tensors that all tests share."""
+    return dict(_state(mmfreq.build_classifier, arch, num_classes))
 
 
 def dense_state(arch):
-    return golden_state({n: p.shape for n, p in mmfreq.build_backbone(arch).state_dict().items()})
+    """A new dict of tensors that all tests share."""
+    return dict(_state(mmfreq.build_backbone, arch))
+
+
+@cache
+def _state(build, *args):
+    with torch.device('meta'):
+        shapes = {name: value.shape for name, value in build(*args).state_dict().items()}
+    return golden_state(shapes)
+
+
+def cleared(model):
+    """The model with zeros for all its values, to load once more."""
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.zero_()
+    return model
 
 
 def to_mmpretrain(state, prefix='backbone.'):

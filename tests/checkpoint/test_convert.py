@@ -1,6 +1,7 @@
 """Published layouts to ours and back: the way there and back is the identity, and what no rule knows is refused."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tests.checkpoint.layouts import (
     MICRO,
     OFFICIAL,
     classifier_state,
+    cleared,
     dense_state,
     every_layout,
     named,
@@ -89,34 +91,57 @@ def each_row():
                 yield pytest.param(family, at, row, id=f'{family}, {layout.name}, {row[0]}')
 
 
+@cache
+def converted_names(family, at):
+    """The states in the `at`-th layout of a family, each with the names it gets."""
+    known = rules.RULES[family]
+    layout = known.layouts[at]
+    if layout.name == 'CVNets encoder':
+        states = [{name: value for name, value in official('affnet__affnet_et_deeplabv3').items() if name.startswith('encoder.')}]
+    else:
+        states = [state for kind, state in LAYOUTS.values() if kind == family and known.layout_of(state) is layout]
+    return [(state, set(to_ours(state)['state_dict'])) for state in states]
+
+
 @pytest.mark.parametrize(('family', 'at', 'row'), each_row())
 def test_every_row_of_every_table_is_needed(family, at, row, monkeypatch):
     """Some published layout must be refused, or come out under other names, when the row is missing."""
     known = rules.RULES[family]
     layout = known.layouts[at]
-    cases = [state for kind, state in LAYOUTS.values() if kind == family and known.layout_of(state) is layout]
-    if layout.name == 'CVNets encoder':
-        cases = [{name: value for name, value in official('affnet__affnet_et_deeplabv3').items() if name.startswith('encoder.')}]
-    before = [set(to_ours(state)['state_dict']) for state in cases]
+    cases = converted_names(family, at)
     assert cases, f'no checkpoint in the {layout.name} layout'
     broken = replace(layout, rename=tuple(other for other in layout.rename if other != row))
     layouts = (*known.layouts[:at], broken, *known.layouts[at + 1 :])
     monkeypatch.setitem(rules.RULES, family, replace(known, layouts=layouts))
-    noticed = []
-    for state, names in zip(cases, before):
+
+    def noticed(state, names):
         try:
-            noticed.append(set(to_ours(state)['state_dict']) != names)
-        except CheckpointError as error:
-            noticed.append('no rule' in str(error) or 'not reversible' in str(error) or 'mean the same' in str(error))
-    assert any(noticed)
+            return set(to_ours(state)['state_dict']) != names
+        except CheckpointError:
+            return True
+
+    assert any(noticed(*case) for case in cases)
 
 
-@pytest.mark.parametrize('arch', list_archs())
+# of each set of names one arch; other depths and widths have the same names with other numbers
+KINDS = (
+    *('hornet-micro', 'hornet-tiny-7x7', 'gfnet-micro', 'gfnet-h-micro', 'gfnet-cnn-micro', 'dfformer-micro', 'cdfformer-micro'),
+    *('gfformer-s18', 'dfformer-s18-relu', 'dfformer-s18-afno', 'affnet-micro'),
+)
+
+
+@cache
+def meta_backbone(arch):
+    with torch.device('meta'):
+        return mmfreq.build_backbone(arch)
+
+
+@pytest.mark.parametrize('arch', [pytest.param(arch, marks=[pytest.mark.slow] * (arch not in KINDS)) for arch in list_archs()])
 def test_every_name_of_our_models_is_known(arch):
     with torch.device('meta'):
-        models = mmfreq.build_backbone(arch), mmfreq.build_classifier(arch)
-    family = models[0].family
-    for model in models:
+        classifier = mmfreq.build_classifier(arch)
+    family = classifier.family
+    for model in (meta_backbone(arch), classifier):
         names = list(model.state_dict())
         assert rules.RULES[family].unknown(names) == []
         assert rules.RULES[family].unknown(['backbone.' + name for name in names] + ['decode_head.x']) == []
@@ -129,7 +154,7 @@ def test_a_name_that_no_rule_knows_is_listed(what):
     state = dict(LAYOUTS[what][1])
     first = next(iter(state)).rpartition('.')[0]
     state |= {'surprise.weight': torch.ones(1), f'{first}.surprise': torch.ones(1)}
-    with pytest.raises(CheckpointError, match=r'no rule .* knows 2 name') as error:
+    with pytest.raises(CheckpointError, match=r'\b2 name') as error:
         to_ours(state)
     assert 'surprise.weight' in str(error.value) and f'{first}.surprise' in str(error.value)
     assert '\n' not in str(error.value)
@@ -138,17 +163,17 @@ def test_a_name_that_no_rule_knows_is_listed(what):
 def test_names_that_become_one_are_refused():
     state = to_mmpretrain(official('hornet__hornet_tiny_7x7_logits'))
     state['backbone.norm.weight'] = torch.ones(1)
-    with pytest.raises(CheckpointError, match=r'mean the same parameter.*backbone\.norm\.weight, backbone\.norm3\.weight'):
+    with pytest.raises(CheckpointError, match=r'backbone\.norm\.weight, backbone\.norm3\.weight'):
         to_ours(state)
 
 
 def test_families_are_not_guessed():
-    with pytest.raises(CheckpointError, match=r'no layout known here.*a ResNet'):
+    with pytest.raises(CheckpointError, match=r'layout.*a ResNet'):
         to_ours({'layer1.0.conv1.weight': torch.ones(1)})
     both = official('dfformer__dfformer_s18') | official('affnet__affnet_et')
-    with pytest.raises(CheckpointError, match='several families: dfformer, affnet'):
+    with pytest.raises(CheckpointError, match='dfformer, affnet'):
         to_ours(both)
-    with pytest.raises(CheckpointError, match='no layout known here'):
+    with pytest.raises(CheckpointError, match='layout'):
         to_official({'layer1.0.conv1.weight': torch.ones(1)})
 
 
@@ -162,7 +187,7 @@ def test_the_note_says_where_the_file_came_from_and_what_was_left_out():
     assert done.checkpoint['state_dict'].keys() == state.keys() and done.renamed == {}
     assert_same(to_official(done.checkpoint), {'ema_state_dict': state})
     assert convert_to_official(done.checkpoint | {'optimizer': {}}).left_out == ('optimizer',)
-    with pytest.raises(CheckpointError, match='converted already'):
+    with pytest.raises(CheckpointError, match='already'):
         to_ours(done.checkpoint)
 
 
@@ -177,7 +202,7 @@ def test_class_names_travel_with_a_segmentor():
 
 @pytest.mark.parametrize(
     ('change', 'told'),
-    [({'version': 2}, 'version 2, expected 1'), ({'layout': 'x'}, "layout unknown here: 'x'"), ({'family': 'x'}, "of 'x'")],
+    [({'version': 2}, r'version.*\b2\b.*\b1\b'), ({'layout': 'x'}, "layout.*'x'"), ({'family': 'x'}, "'x'")],
 )
 def test_a_note_that_is_not_understood_is_refused(change, told):
     converted = to_ours(official('gfnet__gfnet-ti'))
@@ -189,7 +214,7 @@ def test_a_note_that_is_not_understood_is_refused(change, told):
 def test_a_note_that_contradicts_the_names_is_refused():
     converted = to_ours(official('gfnet__gfnet-ti'))
     converted['state_dict'] = official('gfnet__gfnet-h-ti')
-    with pytest.raises(CheckpointError, match='not those of the official isotropic layout'):
+    with pytest.raises(CheckpointError, match='official isotropic'):
         to_official(converted)
 
 
@@ -198,23 +223,22 @@ def test_a_converted_file_loads_in_every_way(family, tmp_path):
     arch = MICRO[family]
     state = dense_state(arch)
     whole = {'state_dict': {'backbone.' + n: v for n, v in state.items()} | named(['decode_head.x'])}
+    by_load, by_init, by_mmengine = models = [mmfreq.build_backbone(arch) for _ in range(3)]
     for source in ({'model': state}, whole):
         torch.save(to_ours(source, arch), tmp_path / 'ours.pth')
-        by_load, by_init, by_mmengine = (mmfreq.build_backbone(arch) for _ in range(3))
+        for model in models:
+            cleared(model)
         mmfreq.load_weights(by_load, tmp_path / 'ours.pth')
         by_init.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'ours.pth'))
+        by_init.is_init = False
         by_init.init_weights()
         _load_checkpoint_to_model(by_mmengine, read_checkpoint(tmp_path / 'ours.pth'), strict=True)
-        for model in (by_load, by_init, by_mmengine):
+        for model in models:
             assert_same(model.state_dict(), state)
 
 
 def builders(family):
-    def on_meta(arch):
-        with torch.device('meta'):
-            return mmfreq.build_backbone(arch)
-
-    return {arch: lambda arch=arch: on_meta(arch) for arch in list_archs(family)}
+    return {arch: lambda arch=arch: meta_backbone(arch) for arch in list_archs(family)}
 
 
 ARCH_OF = {
@@ -253,5 +277,5 @@ def flat(shapes):
 def test_a_mix_of_layouts_is_refused():
     state = to_mmpretrain(official('hornet__hornet_tiny_7x7_logits'))
     state['backbone.stages.9.9.gnconv.pws.0.weight'] = torch.ones(1)
-    with pytest.raises(CheckpointError, match=r'not reversible for backbone\.stages\.9\.9\.gnconv\.pws\.0\.weight'):
+    with pytest.raises(CheckpointError, match=r'backbone\.stages\.9\.9\.gnconv\.pws\.0\.weight'):
         to_ours(state)

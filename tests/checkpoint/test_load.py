@@ -12,7 +12,7 @@ from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.models.backbones.hornet import HorNet
 from mmfreq.ops import resize_filter
 from mmfreq.testing.golden import golden_state, read_golden
-from tests.checkpoint.layouts import MICRO, classifier_state, dense_state, named, to_mmpretrain
+from tests.checkpoint.layouts import MICRO, classifier_state, cleared, dense_state, named, to_mmpretrain
 
 ARCH = 'hornet-micro'
 
@@ -139,20 +139,20 @@ def test_every_way_of_loading_takes_published_files(how, layout, classifier_stat
 def test_another_family_is_refused_by_name():
     resnet = {'layer1.0.conv1.weight': torch.ones(1), 'fc.weight': torch.ones(1)}
     for attempt in (mmfreq.load_weights, lambda m, s: m.load_state_dict(s, strict=False)):
-        with pytest.raises(CheckpointError, match=r'not of the hornet family.*a ResNet'):
+        with pytest.raises(CheckpointError, match=r'hornet family.*a ResNet'):
             attempt(mmfreq.build_backbone(ARCH), resnet)
 
 
 def test_the_file_of_another_family_is_named(tmp_path):
     torch.save({'fc.weight': torch.ones(1)}, tmp_path / 'other.pth')
-    with pytest.raises(CheckpointError, match=r'other\.pth: the checkpoint is not of the hornet family'):
+    with pytest.raises(CheckpointError, match=r'other\.pth.*hornet family'):
         mmfreq.load_weights(mmfreq.build_backbone(ARCH), tmp_path / 'other.pth')
 
 
 def test_another_size_of_the_family_is_refused_and_nothing_is_loaded(dense_state):
     model = mmfreq.build_backbone('hornet-tiny-gf')
     before = {n: v.clone() for n, v in model.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r'(?s)nothing was loaded.*of another shape: .*\(16, 3, 4, 4\), model \(64'):
+    with pytest.raises(CheckpointError, match=r'(?s)\(16, 3, 4, 4\).*\(64, 3, 4, 4\)'):
         mmfreq.load_weights(model, dense_state)
     assert same(model, before) == set(before)
 
@@ -162,8 +162,8 @@ def test_missing_and_unknown_names_are_listed(dense_state):
     dense_state['stages.2.9.pwconv2.bias'] = torch.ones(64)
     with pytest.raises(CheckpointError) as error:
         mmfreq.load_weights(mmfreq.build_backbone(ARCH), dense_state)
-    assert '1 in the file, unknown to the model: stages.2.9.pwconv2.bias' in str(error.value)
-    assert '1 in the model, not in the file: stages.2.1.pwconv2.bias' in str(error.value)
+    unknown, missing = (str(error.value).index(f'stages.2.{block}.pwconv2.bias') for block in (9, 1))
+    assert unknown < missing and 'unknown' in str(error.value)[:unknown]
 
 
 def test_some_output_norms_missing_is_not_taken_for_a_classification_file(dense_state):
@@ -208,17 +208,16 @@ def test_own_checkpoints_of_a_wrapped_model_load(dense_state):
 PARTS_DROPPED = {'norm', 'head', 'conv_1x1_exp', 'classifier'}
 
 
-@pytest.mark.parametrize('wrap', WRAPPINGS.values(), ids=WRAPPINGS)
 @pytest.mark.parametrize('family', MICRO)
-def test_a_classification_file_of_every_family_fills_classifier_and_backbone(family, wrap):
+def test_a_classification_file_of_every_family_fills_classifier_and_backbone(family):
     state = classifier_state(MICRO[family])
-    classifier = mmfreq.build_classifier(MICRO[family], num_classes=7)
-    assert mmfreq.load_weights(classifier, wrap(state)).loaded == len(state)
-    assert same(classifier, state) == set(state)
-    backbone = mmfreq.build_backbone(MICRO[family])
-    report = mmfreq.load_weights(backbone, wrap(state))
-    assert {name.split('.')[0] for name in report.dropped} <= PARTS_DROPPED and report.dropped
-    assert same(backbone, state) == set(backbone.state_dict()) - set(report.fresh)
+    classifier, backbone = mmfreq.build_classifier(MICRO[family], num_classes=7), mmfreq.build_backbone(MICRO[family])
+    for name, wrap in WRAPPINGS.items():
+        assert mmfreq.load_weights(cleared(classifier), wrap(state)).loaded == len(state), name
+        assert same(classifier, state) == set(state), name
+        report = mmfreq.load_weights(cleared(backbone), wrap(state))
+        assert {part.split('.')[0] for part in report.dropped} <= PARTS_DROPPED and report.dropped, name
+        assert same(backbone, state) == set(backbone.state_dict()) - set(report.fresh), name
 
 
 @pytest.mark.parametrize('family', MICRO)
@@ -234,23 +233,22 @@ def test_a_segmentor_of_every_family_fills_the_backbone_and_its_own_kind(family)
     assert same(model, whole) == set(whole)
 
 
-@pytest.mark.parametrize('how', ['load_weights', 'load_state_dict'])
 @pytest.mark.parametrize(('ours', 'theirs'), [pair for pair in permutations(MICRO, 2) if {*pair} != {'dfformer', 'cdfformer'}])
-def test_no_network_takes_the_file_of_another(ours, theirs, how):
+def test_no_network_takes_the_file_of_another(ours, theirs):
     model = mmfreq.build_backbone(MICRO[ours])
     before = {n: v.clone() for n, v in model.state_dict().items()}
-    told = 'another network of the gfnet family' if {ours, theirs} == {'gfnet', 'gfnet-h'} else f'not of the {model.family} family'
+    told = f'{model.family} family'
     sign = {'hornet': 'HorNet', 'gfnet': r'GFNet \(isotropic', 'gfnet-h': r'GFNet-H \(pyramid', 'affnet': 'AFFNet'}.get(
         theirs, 'DFFormer'
     )
-    load = mmfreq.load_weights if how == 'load_weights' else lambda m, s: m.load_state_dict(s, strict=False)
-    with pytest.raises(CheckpointError, match=f'{told}.*look like {sign}'):
-        load(model, dense_state(MICRO[theirs]))
-    assert same(model, before) == set(before)
+    for load in (mmfreq.load_weights, lambda m, s: m.load_state_dict(s, strict=False)):
+        with pytest.raises(CheckpointError, match=f'{told}.*look like {sign}'):
+            load(model, dense_state(MICRO[theirs]))
+        assert same(model, before) == set(before)
 
 
 def test_dfformer_and_cdfformer_are_told_apart_by_their_parameters():
-    with pytest.raises(CheckpointError, match=r'(?s)nothing was loaded.*token_mixer\.dwconv\.weight'):
+    with pytest.raises(CheckpointError, match=r'token_mixer\.dwconv\.weight'):
         mmfreq.load_weights(mmfreq.build_backbone('dfformer-micro'), dense_state('cdfformer-micro'))
 
 
@@ -314,17 +312,15 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize('script', ENTRIES)
-@pytest.mark.parametrize('how', ['load_weights', 'load_state_dict'])
-def test_averaged_weights_are_taken_where_there_are_any(script, how, dense_state):
+def test_averaged_weights_are_taken_where_there_are_any(script, dense_state):
     held, entry, want = ENTRIES[script]
     states = {'ema': dense_state, 'raw': {n: v + 1 for n, v in dense_state.items()}}
     content = {key: states.get(value, value) if isinstance(value, str) else value for key, value in held.items()}
     model = mmfreq.build_backbone(ARCH)
-    if how == 'load_state_dict':
-        model.load_state_dict(content)
-    else:
-        report = mmfreq.load_weights(model, content)
-        assert report.entry == entry and f"entry '{entry}'" in str(report)
+    report = mmfreq.load_weights(model, content)
+    assert report.entry == entry and entry in str(report)
+    assert same(model, states[want]) == set(dense_state)
+    cleared(model).load_state_dict(content)
     assert same(model, states[want]) == set(dense_state)
 
 
@@ -339,9 +335,9 @@ def test_the_caller_chooses_the_entry(dense_state):
     assert same(model, dense_state) == set(dense_state)
     mmfreq.load_weights(model, by_mmengine, entry='ema_state_dict')
     assert same(model, raw) == set(raw)
-    with pytest.raises(CheckpointError, match="no entry 'ema'; entries that hold parameters: model_ema, model"):
+    with pytest.raises(CheckpointError, match=r"'ema'.*model_ema, model"):
         mmfreq.load_weights(model, {'model': raw, 'model_ema': dense_state}, entry='ema')
-    with pytest.raises(CheckpointError, match=r"no entry 'model'; .* bare"):
+    with pytest.raises(CheckpointError, match=r"'model'.*bare"):
         mmfreq.load_weights(model, raw, entry='model')
 
 
@@ -379,7 +375,7 @@ def test_fresh_takes_names_of_ours_and_of_whole_models(classifier_state, dense_s
     whole = {'backbone.' + n: v for n, v in dense_state.items()} | {'decode_head.weight': torch.ones(9, 16, 1, 1)}
     whole |= {'decode_head.bias': torch.ones(9), 'auxiliary_head.weight': torch.ones(3)}
     segmentor = Segmentor()
-    with pytest.raises(CheckpointError, match=r'unknown to the model: auxiliary_head\.weight'):
+    with pytest.raises(CheckpointError, match=r'auxiliary_head\.weight'):
         mmfreq.load_weights(segmentor, whole)
     report = mmfreq.load_weights(segmentor, whole, fresh=('decode_head.', 'auxiliary_head.'))
     assert set(report.fresh) == {'decode_head.weight', 'decode_head.bias'}
@@ -389,15 +385,17 @@ def test_fresh_takes_names_of_ours_and_of_whole_models(classifier_state, dense_s
 
 def test_a_start_that_fits_nothing_is_told(classifier_state):
     model = mmfreq.build_classifier(ARCH)
-    with pytest.raises(CheckpointError, match=r"begins with 'haed\.'"):
+    with pytest.raises(CheckpointError, match=r"'haed\.'"):
         mmfreq.load_weights(model, classifier_state, fresh=('haed.',))
-    with pytest.raises(ValueError, match=r"write \('head\.',\)"):
+    with pytest.raises(ValueError, match=r"\('head\.',\)"):
         mmfreq.load_weights(model, classifier_state, fresh='head.')
 
 
 def test_a_wrong_arch_is_not_taken_for_another_number_of_classes(classifier_state):
+    with torch.device('meta'):
+        larger = mmfreq.build_classifier('hornet-tiny-gf', num_classes=3)
     with pytest.raises(CheckpointError) as error:
-        mmfreq.load_weights(mmfreq.build_classifier('hornet-tiny-gf', num_classes=3), classifier_state)
+        mmfreq.load_weights(larger, classifier_state)
     assert 'fresh' not in str(error.value)
 
 
@@ -407,7 +405,7 @@ def test_check_fit_says_the_same_and_loads_nothing(classifier_state):
     model = mmfreq.build_classifier(ARCH, img_size=384)
     assert check_fit(shape_only, classifier_state) == mmfreq.load_weights(model, classifier_state)
     assert shape_only.head.weight.is_meta
-    with pytest.raises(CheckpointError, match='of another shape'):
+    with pytest.raises(CheckpointError, match='shape'):
         check_fit(mmfreq.build_classifier(ARCH, num_classes=3), classifier_state)
 
 
@@ -427,7 +425,7 @@ NOT_FINITE = {'NaN': float('nan'), 'infinity': float('inf'), 'minus infinity': -
 def test_values_that_are_no_numbers_are_reported(kind):
     model = mmfreq.build_backbone('hornet-micro')
     state, name = with_value(model, lambda weight: weight.index_fill_(0, torch.tensor([1]), NOT_FINITE[kind]))
-    with pytest.warns(UserWarning, match=f'of 1 tensors are NaN or infinite.*{name}'):
+    with pytest.warns(UserWarning, match=f'NaN.*{name}'):
         report = mmfreq.load_weights(model, state)
     assert report.not_finite == {name: state[name][1].numel()}
     assert 'WARNING: ' in str(report) and name in str(report)
@@ -441,7 +439,7 @@ def test_another_precision_is_converted_and_said(dtype):
     state = mmfreq.build_backbone('hornet-micro').to(dtype).state_dict()
     report = mmfreq.load_weights(model, state)
     kind = str(dtype).removeprefix('torch.')
-    assert set(report.converted) == set(state) and f'converted {len(state)} tensors that are {kind}' in str(report)
+    assert set(report.converted) == set(state) and f'{len(state)} tensors' in str(report) and kind in str(report)
     assert all(value.dtype == torch.float32 for value in model.state_dict().values())
     assert report.resized
 

@@ -106,7 +106,7 @@ MISFITS = {
     'mmcv 2.2': (
         with_versions('mmcv-lite', mmcv='2.2.0'),
         'mmcv x mmdet',
-        'refuse mmcv >= 2.2.0',
+        '2.2.0',
         'uninstall -y mmcv && mmcv-lite==2.1.0',
     ),
     'mmcv-lite 2.2': (with_versions(mmcv_lite='2.2.0'), 'mmcv x mmdet', 'refuse', 'uninstall -y mmcv-lite && mmcv-lite==2.1.0'),
@@ -115,26 +115,26 @@ MISFITS = {
     'stock on OneDL mmcv': (
         with_versions('mmcv-lite', onedl_mmcv='2.3.6'),
         'OneDL',
-        'mmdet and mmsegmentation refuse its mmcv',
+        'mmdet and mmsegmentation',
         'onedl-mmcv && mmcv-lite==2.1.0',
     ),
     'torch of another build': (
         with_versions(torch='2.15.0+cpu', failures={'torchvision': 'RuntimeError: operator torchvision::nms does not exist'}),
         'torchvision',
-        'not from the same build: RuntimeError: operator torchvision::nms does not exist',
+        'RuntimeError: operator torchvision::nms does not exist',
         'install --force-reinstall "torch>= && " torchvision',
     ),
     'old torch': (
         with_versions(torch='2.3.1+cu118', torchvision='0.18.1'),
         'torch',
-        f'older than {oldest_torch()}',
+        oldest_torch(),
         f'install "torch>={oldest_torch()}" torchvision',
     ),
     'Adafactor': (with_versions(mmengine='0.10.5'), 'mmengine x torch', 'Adafactor', 'mmengine==0.10.7'),
     'no pkg_resources': (
         with_versions('setuptools', failures={'pkg_resources': 'No module'}),
         'setuptools',
-        'mmengine imports pkg_resources',
+        'pkg_resources',
         '"setuptools<81"',
     ),
     'old python': (with_versions(python='3.9.18'), 'python', '3.10', ''),
@@ -142,7 +142,7 @@ MISFITS = {
     'broken mmseg': (
         with_versions(failures={'mmseg.models': "KeyError: 'x'"}),
         'mmsegmentation',
-        "mmseg.models fails: KeyError: 'x'",
+        "KeyError: 'x'",
         '',
     ),
 }

@@ -1,7 +1,7 @@
 """The installed libraries' own configs train a step and predict on the ops that are here.
 
-Changed in them are the data, and fewer proposals to keep it short. No weights are downloaded. Images are (128, 160) for
-detection, the batch is 2.
+Changed in them are the data and, to keep it short, the width of the box head and the number of proposals. No weights are
+downloaded. Images are (128, 160) for detection, the batch is 2.
 """
 
 import json
@@ -21,6 +21,7 @@ from torchvision.ops import box_iou
 from mmfreq.datasets.toy import write_toy_ade20k, write_toy_coco
 
 HEIGHT, WIDTH = 128, 160
+MOST = 30  # regions proposed, and found, in an image
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_stock_detector_trains_and_predicts(name, scope, coco):
     root, classes = coco
     cfg = get_config(f'mmdet::{name}')
     change(cfg, data_root=f'{root}/', scale=(WIDTH, HEIGHT), num_classes=len(classes), filter_empty_gt=False)
-    change(cfg, num=128, max_per_img=100)  # regions sampled and proposed
+    change(cfg, num=64, max_per_img=MOST, fc_out_channels=64)  # regions sampled and proposed
     cfg.model.backbone.init_cfg = None
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.dataset.metainfo = {'classes': classes}
@@ -113,7 +114,7 @@ def test_a_stock_detector_trains_and_predicts(name, scope, coco):
     assert len(samples) == 2
     for sample in samples:
         found = sample.pred_instances
-        assert 0 < len(found) <= 100 and sample.ori_shape == (HEIGHT, WIDTH)
+        assert 0 < len(found) <= MOST and sample.ori_shape == (HEIGHT, WIDTH)
         assert (found.bboxes >= 0).all() and (found.bboxes <= torch.tensor([WIDTH, HEIGHT] * 2)).all()
         assert (found.scores.diff() <= 0).all() and found.scores.min() >= 0 and found.scores.max() <= 1
         assert found.labels.min() >= 0 and found.labels.max() < len(classes)

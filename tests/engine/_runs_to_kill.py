@@ -6,6 +6,7 @@ one of `POINTS`), or `after` (seconds after training has begun), by `signal`. Th
 """
 
 import builtins
+import gc
 import importlib
 import json
 import os
@@ -15,17 +16,24 @@ import time
 from pathlib import Path
 
 import torch
+from _short_runs import shorten
 from mmengine.hooks import checkpoint_hook
 from mmengine.model import BaseModel
 
 import mmfreq  # noqa: F401
+from mmfreq.compat import facts
 from mmfreq.engine import atomic_files, loops
 from mmfreq.engine.errors import short_user_errors
 from mmfreq.engine.launch import train
+from mmfreq.engine.preflight import run as preflight
 
 torch.set_num_threads(1)
 for library in ('mmseg.models', 'mmseg.datasets', 'mmseg.evaluation', 'mmdet.models'):  # once, here, and not in every run
     importlib.import_module(library)
+shorten(setattr)
+facts.ops_asked_for()
+preflight.OF_MODEL = ()  # the checks are not what is interrupted
+gc.freeze()  # what is imported stays as it is in every fork
 
 
 class Killer:

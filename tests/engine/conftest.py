@@ -1,30 +1,19 @@
 """A trained work directory, made once, and a way to show that nothing was changed."""
 
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from mmengine.config import config
-from mmengine.dataset import base_dataset
 
 import mmfreq  # noqa: F401
-from mmfreq.compat import facts
 from mmfreq.engine.launch import train
 from mmfreq.testing.toy_segmentation import write_toy_config
+from tests.engine._short_runs import shorten
 
 
 @pytest.fixture(scope='package', autouse=True)
 def short_runs():
-    """A run without what takes half of its time here and changes nothing in it.
-
-    mmengine formats the config with yapf five times a run, and collects garbage for every data set; the preflight checks read the
-    source of all of mmcv's ops.
-    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, 'FormatCode', lambda text, **_: (text, True))
-        patch.setattr(base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
-        patch.setattr(facts, 'ops_asked_for', cache(facts.ops_asked_for))
+        shorten(patch.setattr)
         yield
 
 

@@ -1,8 +1,10 @@
 """A file is whole or not there; a full disk is told, and costs nothing that was there before."""
 
 import errno
+import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -35,7 +37,7 @@ def test_a_full_disk_is_told_and_leaves_no_half(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, 'fsync', fail)
-    with pytest.raises(DiskFullError, match=r'no room for .*iter_1\.pth.*Make room, or keep fewer .*max_keep_ckpts'):
+    with pytest.raises(DiskFullError, match=r'iter_1\.pth.*max_keep_ckpts'):
         write_atomically(path, b'newer')
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['iter_1.pth']
 
@@ -47,21 +49,23 @@ def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.slow
+def write_within_a_limit(path):
+    """In a process of its own: exits with the number of the error."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        write_atomically(path, bytes(1 << 20))
+    except OSError as error:
+        os._exit(error.errno)
+    os._exit(0)
+
+
 def test_a_real_limit_of_the_system(tmp_path):
-    """A file size limit stands for the quota: the write itself fails, in a process of its own."""
-    code = (
-        'import signal, sys\n'
-        'from mmfreq.engine.atomic_files import write_atomically\n'
-        'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
-        'try: write_atomically(sys.argv[1], bytes(1 << 20))\n'
-        'except OSError as error: print(error.errno)\n'
-    )
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))  # noqa: E731
-    done = subprocess.run(
-        [sys.executable, '-c', code, str(tmp_path / 'big')], preexec_fn=limit, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == str(errno.EFBIG) and not os.listdir(tmp_path)
+    """A file size limit stands for the quota: the write itself fails."""
+    process = multiprocessing.get_context('fork').Process(target=write_within_a_limit, args=(tmp_path / 'big',))
+    process.start()
+    process.join()
+    assert process.exitcode == errno.EFBIG and not os.listdir(tmp_path)
 
 
 def test_halves_of_the_dead_are_removed_and_those_of_the_living_kept(tmp_path):

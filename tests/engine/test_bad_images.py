@@ -45,7 +45,7 @@ WRONG_IMAGES = {name: (data, GOOD_LABEL, told) for name, (data, told) in UNREADA
     'one row': (encode(pixels((1, 64))), encode(ids((1, 64))), 'one row or column'),
     'turned by EXIF': (turned(6), GOOD_LABEL, EXIF),
 }
-WRONG_LABELS = {name: (GOOD_IMAGE, data, 'cannot be loaded: it is (an empty file|a text|a page|a git-lfs|a .*picture, damaged)')
+WRONG_LABELS = {name: (GOOD_IMAGE, data, '(empty file|text|HTML|git-lfs|damaged)')
                 for name, (data, _) in UNREADABLE.items()
                 if name in ('empty file', 'text', 'HTML page', 'git-lfs pointer', 'truncated PNG', 'PNG with a flipped bit')} | {
     'colours': (GOOD_IMAGE, encode(pixels()), r'3 channels.*one channel of class ids'),
@@ -55,9 +55,9 @@ WRONG_LABELS = {name: (GOOD_IMAGE, data, 'cannot be loaded: it is (an empty file
     '32 bits beyond 255': (GOOD_IMAGE, by_pillow(ids().astype(np.int32) * 1000, 'TIFF'), 'values up to 6000'),
     'real numbers': (GOOD_IMAGE, by_pillow(np.float32(ids()), 'TIFF'), 'real numbers'),
     'JPEG': (GOOD_IMAGE, encode(ids(), '.jpg'), 'a JPEG, which changes values'),
-    'another size': (GOOD_IMAGE, encode(ids((32, 64))), r'\(32, 64\) and its image .* \(48, 64\)'),
+    'another size': (GOOD_IMAGE, encode(ids((32, 64))), r'\(32, 64\).*\(48, 64\)'),
     'another number of rows and columns exchanged': (GOOD_IMAGE, encode(ids((64, 48))), 'must be equal'),
-    'out of range': (GOOD_IMAGE, encode(np.full((48, 64), 9, np.uint8)), 'holds the labels 8 in 3072 pixels'),
+    'out of range': (GOOD_IMAGE, encode(np.full((48, 64), 9, np.uint8)), r'\b8\b.*\b3072 pixels'),
     'header of 60000 x 60000': (GOOD_IMAGE, huge_png(60000, 1), 'exceeds limit'),
 }  # fmt: skip
 RIGHT_LABELS = {
@@ -112,7 +112,6 @@ def test_there_are_enough_cases():
     assert len(CASES) >= 34 and len(CASES) + len(FINE) >= 48
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_what_is_wrong_is_told_with_the_file(root, case):
     image, label, told = CASES[case]
@@ -135,7 +134,6 @@ def test_a_worker_says_the_same(root, case):
     assert message_of(there.value) == str(here.value) == message_of(here.value)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('case', FINE)
 def test_what_is_unusual_is_read(root, case):
     add(root, *FINE[case])
@@ -166,7 +164,6 @@ def test_a_moving_picture_is_its_first_one_or_refused_by_name(root, kind):
         assert (image.float() - expected).abs().mean() < 12
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('stem', ['with space', 'straße 漢字', 'two\nlines', '%s {0}', '-rf'])
 def test_strange_names(root, stem):
     add(root, GOOD_IMAGE, GOOD_LABEL, stem)
@@ -182,13 +179,13 @@ def test_files_that_went_away(root):
     loader = loader_of(root)
     image, label = (next((root / folder / 'training').iterdir()) for folder in ('images', 'annotations'))
     label.unlink()
-    with pytest.raises(InputError, match=r'the label map .*a picture\.png cannot be loaded: it is not there'):
+    with pytest.raises(InputError, match=r'label map .*a picture\.png.* not there'):
         next(iter(loader))
     image.unlink()
-    with pytest.raises(InputError, match=r'the image .*a picture\.jpg cannot be loaded: it is not there'):
+    with pytest.raises(InputError, match=r'image .*a picture\.jpg.* not there'):
         next(iter(loader))
     image.mkdir()
-    with pytest.raises(InputError, match=r'the image .*a picture\.jpg cannot be loaded: it is a folder'):
+    with pytest.raises(InputError, match=r'image .*a picture\.jpg.* folder'):
         next(iter(loader))
 
 
@@ -202,7 +199,7 @@ def test_a_file_that_may_not_be_read(root):
 
 def test_16_bits_are_refused_unless_they_are_meant(root):
     add(root, READABLE['16 bits'], GOOD_LABEL)
-    with pytest.raises(InputError, match=r'read as uint16; expected 8 bits.*color_type="color".*to_float32'):
+    with pytest.raises(InputError, match=r'uint16.*8 bits.*color_type="color".*to_float32'):
         loaded(root, load={'color_type': 'unchanged'})
     image, _ = loaded(root, load={'color_type': 'unchanged', 'to_float32': True})
     assert image.max() > 255
@@ -238,7 +235,7 @@ def test_doubts_are_told_once(root, monkeypatch):
     list(loader_of(root))
     assert len(said) == 2
     assert any('EXIF orientation 3' in each and EXIF in each for each in said)
-    assert any('16 bits a channel; of each the upper 8 are read' in each for each in said)
+    assert any('16 bits' in each for each in said)
 
 
 def test_a_picture_that_is_left_out_is_told(root, monkeypatch):
@@ -249,7 +246,7 @@ def test_a_picture_that_is_left_out_is_told(root, monkeypatch):
     batches = list(loader_of(root, load={'ignore_empty': True}))
     assert [batch['data_samples'][0].img_path[-8:] for batch in batches] == ['good.jpg'] * 2
     assert said and 'bad.jpg' in said[0] and 'sample 1 so' in said[0]
-    with pytest.raises(InputError, match=r'bad\.jpg.*not possible in validation'):
+    with pytest.raises(InputError, match=r'bad\.jpg.*validation'):
         list(loader_of(root, load={'ignore_empty': True}, test_mode=True))
 
 
@@ -275,7 +272,7 @@ def test_training_stops_with_the_name_out_of_a_worker(root, tmp_path):
     add(root, truncated(GOOD_IMAGE), GOOD_LABEL, 'two')  # after all that is looked at before
     with pytest.raises(InputError) as caught:
         build_runner(cfg).train()
-    assert message_of(caught.value).startswith('the image ') and 'two.jpg' in message_of(caught.value)
+    assert 'two.jpg' in message_of(caught.value) and 'Traceback' not in message_of(caught.value)
     assert not active_children()  # workers that are left over keep the process from ending
 
 
@@ -297,5 +294,5 @@ def test_label_maps_of_more_classes_than_they_hold_are_refused(tmp_path):
         if fits:
             write_predictions(cfg, tmp_path)
         else:
-            with pytest.raises(UserError, match='hold 256 classes; the model has 257'):
+            with pytest.raises(UserError, match=r'\b256\b.*\b257\b'):
                 write_predictions(cfg, tmp_path)

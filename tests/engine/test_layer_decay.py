@@ -127,10 +127,10 @@ def test_bad_configs_are_told(cfg, told):
 
 
 def test_wrong_number_of_groups_is_told():
-    with pytest.raises(ValueError, match='num_layers to 1, got 12'):
+    with pytest.raises(ValueError, match=r'num_layers.*\b1\b.*\b12\b'):
         groups_of(other_model(OtherBackbone()), dict(decay_rate=0.9, num_layers=12, decay_type='layer_wise'))
 
 
 def test_a_backbone_without_groups_is_told():
-    with pytest.raises(TypeError, match='Linear states no layer groups: give it a method layer_decay_group'):
+    with pytest.raises(TypeError, match=r'Linear.*layer_decay_group'):
         groups_of(other_model(nn.Linear(2, 2)), dict(decay_rate=0.9, num_layers=12, decay_type='stage_wise'))

@@ -50,9 +50,17 @@ def test_the_keys_of_the_old_backbone_go(stock, said):
     assert cfg.model.backbone.to_dict() == {'type': 'mmfreq.DFFormer', 'arch': 'dfformer-s18', 'out_indices': (0, 1, 2, 3)}
     assert 'pretrained' not in cfg.model and cfg.model.neck.in_channels == [64, 128, 320, 512]
     (message,) = said
-    assert 'model.backbone is mmfreq.DFFormer in place of ResNetV1c; left out of its keys: depth, num_stages, dil' in message
-    assert 'model.pretrained' in message and 'out_indices' not in message
-    assert 'maps of [64, 128, 320, 512] channels at strides [4, 8, 16, 32]' in message
+    for part in (
+        'mmfreq.DFFormer',
+        'ResNetV1c',
+        'depth',
+        'num_stages',
+        'model.pretrained',
+        '[64, 128, 320, 512]',
+        '[4, 8, 16, 32]',
+    ):
+        assert part in message
+    assert 'out_indices' not in message
 
 
 def test_the_model_runs(stock):
@@ -87,14 +95,14 @@ def test_what_is_asked_for_stays(stock, said, options):
 def test_a_backbone_deleted_by_hand_leaves_nothing(stock, said):
     backbone = {'_delete_': True, 'type': 'mmfreq.HorNet', 'arch': 'hornet-micro'}
     assert load_config(stock, {'model.backbone': backbone}).model.backbone == {'type': 'mmfreq.HorNet', 'arch': 'hornet-micro'}
-    assert len(said) == 1 and 'left out of its keys: model.pretrained.' in said[0]
+    assert len(said) == 1 and 'model.pretrained' in said[0] and 'depth' not in said[0]
     assert backbone['_delete_']  # the caller's dict stays as it was
 
 
 def test_the_default_arch_is_stated(stock, said):
     backbone = load_config(stock, {'model.backbone.type': 'mmfreq.GFNetPyramid', 'model.backbone.out_indices': [3]}).model.backbone
     assert backbone == {'type': 'mmfreq.GFNetPyramid', 'out_indices': [3]}
-    assert 'maps of [512] channels at strides [32]' in said[0]
+    assert '[512]' in said[0] and '[32]' in said[0]
 
 
 @pytest.mark.parametrize(
@@ -138,27 +146,27 @@ def test_a_config_without_a_model():
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('options', 'named'),
     [
-        ({'type': 'mmfreq.DFormer'}, 'there is no backbone mmfreq.DFormer; expected one of mmfreq.HorNet, '),
-        ({'arch': 'hornet-micro'}, "arch 'hornet-micro' is of type mmfreq.HorNet, got type mmfreq.DFFormer: change one of them"),
-        ({'arch': 'dfformer-s17'}, "arch 'dfformer-s17' is unknown; nearest: dfformer-s18"),
-        ({'depth': 18}, 'mmfreq.DFFormer has no argument depth; it takes arch, in_channels'),
-        ({'img_size': 8}, 'an integer of at least 32, got 8'),
+        ({'type': 'mmfreq.DFormer'}, ('mmfreq.DFormer', 'mmfreq.HorNet')),
+        ({'arch': 'hornet-micro'}, ("'hornet-micro'", 'mmfreq.HorNet', 'mmfreq.DFFormer')),
+        ({'arch': 'dfformer-s17'}, ("'dfformer-s17'", 'dfformer-s18')),
+        ({'depth': 18}, ('mmfreq.DFFormer', 'depth', 'arch, in_channels')),
+        ({'img_size': 8}, ('img_size', '32', '8')),
     ],
 )
-def test_refused(stock, options, message):
+def test_refused(stock, options, named):
     options = DFFORMER | {f'model.backbone.{key}': value for key, value in options.items()}
     with pytest.raises((UserError, ValueError)) as error:
         load_config(stock, options)
-    assert message in str(error.value)
+    assert [part for part in named if part not in str(error.value)] == []
 
 
 def test_stages_of_the_old_backbone_that_ours_have_not(tmp_path):
     """A transformer's block numbers stay in `out_indices`."""
     path = tmp_path / 'vit.py'
     path.write_text("_base_ = 'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py'\n")
-    with pytest.raises(UserError, match=r'out_indices=\[2, 5, 8, 11\] are those of VisionTransformer, and mmfreq.DFFormer has'):
+    with pytest.raises(UserError, match=r'out_indices=\[2, 5, 8, 11\].*VisionTransformer.*mmfreq\.DFFormer'):
         load_config(path, DFFORMER)
     assert load_config(path, DFFORMER | {'model.backbone.out_indices': [0, 1, 2, 3]}).model.backbone.out_indices == [0, 1, 2, 3]
 

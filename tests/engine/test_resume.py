@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import shutil
 from contextlib import contextmanager
 
@@ -37,11 +38,11 @@ def test_latest_is_named_in_full_even_after_the_folder_moved(trained, tmp_path):
 
 def test_resume_without_a_checkpoint_never_starts_afresh(toy_config, tmp_path):
     work_dir = tmp_path / 'fresh'
-    with pytest.raises(UserError, match='--resume found no folder') as error:
+    with pytest.raises(UserError, match='--resume') as error:
         prepare_train(toy_config, work_dir=work_dir, resume=LATEST)
     assert str(work_dir) in str(error.value) and not work_dir.exists()
     work_dir.mkdir()
-    with pytest.raises(UserError, match='it holds no checkpoint at all') as error:
+    with pytest.raises(UserError, match='no checkpoint') as error:
         prepare_train(toy_config, work_dir=work_dir, resume=LATEST)
     assert str(work_dir) in str(error.value) and not list(work_dir.iterdir())
 
@@ -72,7 +73,7 @@ def test_a_torn_checkpoint_is_left_out_with_a_warning(folder, caplog):
     folder.note('iter_11.pth')
     with propagated(caplog):
         assert latest_checkpoint(folder.path)[0].name == 'iter_10.pth'
-    assert 'iter_11.pth' in caplog.text and 'truncated' in caplog.text and 'the checkpoint before it' in caplog.text
+    assert 'iter_11.pth' in caplog.text and 'truncated' in caplog.text
 
 
 def test_a_checkpoint_later_than_the_note_is_the_latest(folder):
@@ -121,7 +122,7 @@ def test_an_interrupted_epoch_goes_before_the_epochs_before_it(folder):
 def test_all_that_cannot_be_read_are_listed(folder):
     folder('iter_1.pth', whole=False)
     folder('iter_2.pth', whole=False)
-    with pytest.raises(UserError, match=r'(?s)no checkpoint in .* that can be read:.*iter_2\.pth.*iter_1\.pth'):
+    with pytest.raises(UserError, match=r'(?s)iter_2\.pth.*iter_1\.pth'):
         latest_checkpoint(folder.path)
 
 
@@ -140,7 +141,7 @@ def test_the_seed_is_that_of_the_checkpoint(trained, caplog):
     with propagated(caplog):
         set_start(cfg, LATEST)
     assert cfg.randomness == {'seed': 0, 'deterministic': True}
-    assert 'The seed is 0' in caplog.text and 'not 7' in caplog.text
+    assert re.search(r'seed.*\b0\b.*\b7\b', caplog.text)
 
 
 def test_the_flag_beats_load_from_of_the_config(trained):
@@ -150,13 +151,13 @@ def test_the_flag_beats_load_from_of_the_config(trained):
 
 
 def test_resume_in_the_config_is_the_flag(tmp_path):
-    with pytest.raises(UserError, match='--resume found no'):
+    with pytest.raises(UserError, match='--resume'):
         set_start(Config({'work_dir': str(tmp_path), 'resume': True, 'load_from': None}))
 
 
 def test_a_missing_file_is_told_with_its_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"'no\.pth' is not there: looked at ") as error:
+    with pytest.raises(UserError, match=r"'no\.pth'") as error:
         set_start(Config({'work_dir': 'w'}), 'no.pth')
     assert str(tmp_path / 'no.pth') in str(error.value)
     monkeypatch.setattr('mmfreq.engine.resume.unpickles_by_default', lambda: False)  # it is true of torch before 2.6
@@ -165,7 +166,7 @@ def test_a_missing_file_is_told_with_its_absolute_path(tmp_path, monkeypatch):
 
 def test_what_mmengine_alone_reads_is_refused_where_it_would_run_code(monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    with pytest.raises(UserError, match=r'runs code out of files .* download it, and give the path'):
+    with pytest.raises(UserError, match=r's3://bucket/weights\.pth.*download'):
         check_file('s3://bucket/weights.pth')
 
 
@@ -198,7 +199,7 @@ def test_pretrained_files_are_looked_for_wherever_the_model_names_them(trained, 
     check_pretrained(model(trained / 'iter_2.pth'))
     check_pretrained(model('s3://bucket/weights.pth'))
     check_pretrained({'type': 'X', 'init_cfg': None})
-    with pytest.raises(UserError, match=r'pretrained checkpoint of HorNet \(its init_cfg\) .* is not there'):
+    with pytest.raises(UserError, match=r'HorNet.*init_cfg.*none\.pth'):
         check_pretrained(model(tmp_path / 'none.pth'))
 
 

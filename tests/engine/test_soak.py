@@ -1,4 +1,4 @@
-"""Nothing grows in a training of 2000 steps of changing sizes: `benchmarks/soak.py` in a process of its own, and its figures."""
+"""Nothing grows in a training of 1000 steps of changing sizes: `benchmarks/soak.py` in a process of its own, and its figures."""
 
 import ctypes
 import json
@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOAK = ROOT / 'benchmarks' / 'soak.py'
-ITERS = 2000
+ITERS = 1000
 SLOWER = 1.10  # times the processor time of a step, in relation to that of work which is always the same
 # From the end of the first quarter to the end, in MiB. Measured: docs/measurements/soak_cpu.md. Blocks in use hardly change; what
 # malloc keeps of freed ones grows by a few MiB with every checkpoint, which is written in one large block.
-GROWTH = {'used': 8, 'rss': 64, 'workers': 32}
+GROWTH = {'used': 4, 'rss': 48, 'workers': 16}
 # A batch in flight from a worker has two files open, and the loader holds no more than four at a time.
 IN_FLIGHT = 8
 

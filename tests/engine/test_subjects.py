@@ -64,8 +64,8 @@ def test_another_backbone_by_options_leaves_nothing_of_the_old(toy_config):
     ('args', 'error', 'message'),
     [
         (('gfnet-h-mikro',), ValueError, 'nearest: gfnet-h-micro'),
-        (('none.py',), UserError, 'no config file none.py'),
-        (('gfnet-h-micro', None, {'a': 1}), UserError, 'options are for configs, got the arch gfnet-h-micro with a'),
+        (('none.py',), UserError, r'none\.py'),
+        (('gfnet-h-micro', None, {'a': 1}), UserError, 'options.*gfnet-h-micro'),
     ],
 )
 def test_wrong_ones(args, error, message):
@@ -76,5 +76,5 @@ def test_wrong_ones(args, error, message):
 def test_a_config_of_no_task(tmp_path):
     path = tmp_path / 'c.py'
     path.write_text("model = dict(type='X')\n", encoding='utf-8')
-    with pytest.raises(UserError, match='default_scope of the config is None; expected one of mmpretrain, mmseg, mmdet'):
+    with pytest.raises(UserError, match=r'default_scope.*None.*mmpretrain, mmseg, mmdet'):
         load_subject(str(path))

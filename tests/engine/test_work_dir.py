@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import pytest
@@ -24,14 +25,14 @@ def test_another_model_is_refused_with_the_keys_that_differ(work_dir, toy_config
     with pytest.raises(WorkDirError) as error:
         prepare_train(toy_config, work_dir=work_dir, cfg_options={'model.decode_head.channels': 8})
     message = str(error.value)
-    assert 'model.decode_head.channels is 16 there and 8 here' in message
+    assert re.search(r'model\.decode_head\.channels\b.*\b16\b.*\b8\b', message)
     assert str(work_dir / 'toy.py') in message and toy_config in message and '--work-dir' in message
     assert snapshot(work_dir) == before
 
 
 def test_another_config_file_is_refused(work_dir, toy_root, tmp_path):
     other = write_toy_config(tmp_path / 'other.py', toy_root)
-    with pytest.raises(WorkDirError, match=r'its config is toy\.py, another file'):
+    with pytest.raises(WorkDirError, match=r'toy\.py'):
         prepare_train(other, work_dir=work_dir)
 
 

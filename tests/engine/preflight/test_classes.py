@@ -1,5 +1,7 @@
 """Numbers of classes: data sets against heads, for the three libraries."""
 
+import re
+
 import pytest
 from mmengine.config import Config
 
@@ -23,16 +25,14 @@ def test_segmentation_data_may_not_have_more_classes_than_a_head(cfg, head):
     check_data(cfg)
     heads = cfg.model[head]
     (heads[0] if isinstance(heads, list) else heads).num_classes = 5
-    with pytest.raises(DataError, match=rf'has 6 classes and model\.{head}(\.0)? predicts num_classes=5'):
+    with pytest.raises(DataError, match=rf'6 classes.*model\.{head}(\.0)? .*num_classes=5'):
         check_data(cfg)
     cfg.train_dataloader.dataset.metainfo = cfg.val_dataloader.dataset.metainfo = {'classes': ('ground', 'disk')}
     check_data(cfg)
 
 
 @pytest.mark.parametrize('key', DETECTORS)
-@pytest.mark.parametrize(
-    ('count', 'why'), [(1, 'labels from 1 on would have no score'), (80, 'ends validation with an IndexError')]
-)
+@pytest.mark.parametrize(('count', 'why'), [(1, 'score'), (80, 'IndexError')])
 def test_a_detector_must_have_as_many_classes_as_its_data(key, count, why):
     data = {'type': 'CocoDataset', 'metainfo': {'classes': ['date', 'fig']}}
 
@@ -44,7 +44,7 @@ def test_a_detector_must_have_as_many_classes_as_its_data(key, count, why):
     with pytest.raises(DataError) as error:
         check(count)
     message = str(error.value)
-    assert f'has 2 classes and {key} predicts num_classes={count}' in message and why in message
+    assert re.search(rf'2 classes.*{re.escape(key)} .*num_classes={count}', message) and why in message
     assert f'--cfg-options {key}.num_classes=2' in message
 
 
@@ -61,13 +61,13 @@ def test_heads_without_classes_do_not_count():
 def test_a_classifier_may_not_have_fewer_classes_than_its_data(model):
     cfg = Config({'default_scope': 'mmpretrain', 'model': model})
     check_classes(cfg, 'd', {'type': 'CustomDataset', 'metainfo': {'classes': ['a', 'b']}})
-    with pytest.raises(DataError, match=r'\(ImageNet\) has 1000 classes and model(\.head)? predicts num_classes=10'):
+    with pytest.raises(DataError, match=r'ImageNet.*1000 classes.*model(\.head)? .*num_classes=10'):
         check_classes(cfg, 'd', {'type': 'ImageNet'})
 
 
 def test_one_class_without_its_comma(tmp_path):
     cfg = Config({'default_scope': 'mmdet', 'model': {'bbox_head': {'num_classes': 2}}})
-    with pytest.raises(DataError, match=r"is the text 'date'.*write classes=\('date',\)"):
+    with pytest.raises(DataError, match=r"'date'.*classes=\('date',\)"):
         check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': 'date'}})
     (tmp_path / 'names.txt').write_text('date\nfig\n')
     check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': str(tmp_path / 'names.txt')}})

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 
@@ -31,17 +32,17 @@ def again(kind, **changes):
 REFUSED = {
     'no category of a class': (
         lambda table: table['categories'][1].update(name='hazelnut'),
-        r"1 of the 2 classes are no category of the file: fig\. The file has date, hazelnut\.(.*)classes=\('date', 'hazelnut'",
+        r"1 of the 2 classes.*fig.*date, hazelnut.*classes=\('date', 'hazelnut'",
     ),
     'no categories': (lambda table: table['categories'].clear(), 'The file has no category'),
     'category twice': (again('categories', id=9), "two categories have the name 'date'"),
     'category id twice': (again('categories', name='else'), 'two categories have the id 7'),
     'category without name': (without('categories', 0, 'name'), r'categories\[0\] is .*a text `name`'),
-    'path traversal': (name_image('../secret.jpg'), r'1 file names lead out of .*pictures: \.\./secret\.jpg.*data_prefix\.img'),
+    'path traversal': (name_image('../secret.jpg'), r'1 file names.*pictures.*\.\./secret\.jpg.*data_prefix\.img'),
     'path traversal within': (name_image('a/../../secret.jpg'), 'lead out of'),
     'absolute path': (name_image('/etc/hostname'), 'lead out of'),
     'windows path': (name_image('..\\secret.jpg'), 'lead out of'),
-    'missing image': (name_image('gone.jpg'), r'1 of the 2 images that would be read are not in .*pictures: gone\.jpg'),
+    'missing image': (name_image('gone.jpg'), r'1 of the 2 images.*pictures.*gone\.jpg'),
     'image without size': (without('images', 1, 'height'), r'images\[1\] has no valid height'),
     'image without name': (without('images', 1, 'file_name'), r'images\[1\] has no valid file_name'),
     'image id twice': (again('images', file_name='2.jpg'), r'two images have the id 10, 0\.jpg and 2\.jpg'),
@@ -52,11 +53,11 @@ REFUSED = {
     'no area': (without('annotations', 0, 'area'), r'annotations\[0\] has no valid area'),
     'no category id': (without('annotations', 0, 'category_id'), r'annotations\[0\] has no valid category_id'),
     'infinite box': (annotation(0, bbox=[1, 2, math.inf, 10]), r'annotations\[0\] has an infinite box'),
-    'no images': (lambda table: table['images'].clear(), r'no image is left of 0.*need at least one array to concatenate'),
-    'no annotations': (lambda table: table['annotations'].clear(), r'no image is left of 3: 3 have no annotation of a class'),
+    'no images': (lambda table: table['images'].clear(), r'no image.*\b0\b'),
+    'no annotations': (lambda table: table['annotations'].clear(), r'no image.*\b3 have no annotation'),
     'all degenerate': (
         lambda table: [row.update(bbox=[1, 1, 0, 5]) for row in table['annotations']],
-        r'no annotation is left to train with, of 3\..*3 are narrower or lower than 1 pixel',
+        r'no annotation.*\b3 are narrower',
     ),
 }
 
@@ -72,12 +73,12 @@ def test_what_mmdet_cannot_train_with_is_told(detection, write_coco, report, cas
 @pytest.mark.parametrize(
     ('text', 'told'),
     [
-        ('{"images": [', r'train\.json is no JSON, or only a part of it'),
+        ('{"images": [', r'train\.json.*JSON'),
         ('\udcff', 'is no JSON'),
-        ('[]', 'is a JSON list; expected the dict of a COCO file'),
+        ('[]', 'list.*dict'),
         ('{"images": [], "annotations": {}}', "'annotations' is a dict"),
-        ('{"images": [], "annotations": [3], "categories": []}', "'annotations' is a list, or not all in it are dicts"),
-        ('{"images": [], "annotations": []}', "'categories' is missing; it has images, annotations"),
+        ('{"images": [], "annotations": [3], "categories": []}', "'annotations'.*dicts"),
+        ('{"images": [], "annotations": []}', "'categories'.*images, annotations"),
     ],
 )
 def test_what_is_no_coco_file(detection, write_coco, report, tmp_path, text, told):
@@ -102,7 +103,6 @@ LEFT_OUT = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('case', LEFT_OUT)
 def test_what_mmdet_leaves_out_is_counted(detection, write_coco, report, case):
     from mmdet.datasets import CocoDataset
@@ -128,7 +128,6 @@ def test_good_files_are_told_nothing_of_but_counted(detection, write_coco, repor
     assert [note for note in report.notes if '1 of 3 images have no annotation of a class, and are left out' in note]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('filters', [None, {'filter_empty_gt': True}, {'min_size': 31}, {'filter_empty_gt': True, 'min_size': 30}])
 @pytest.mark.parametrize('test_mode', [False, True])
 def test_kept_images_are_those_of_mmdet(detection, write_coco, report, filters, test_mode):
@@ -147,7 +146,7 @@ def test_kept_images_are_those_of_mmdet(detection, write_coco, report, filters, 
 def test_masks_that_are_asked_for_must_be_there(detection, write_coco, report):
     change = without('annotations', 1, 'segmentation')
     check_coco(detection(write_coco(change)), report, LOADERS)
-    with pytest.raises(DataError, match=r"1 of the 3 annotations have no `segmentation`.*KeyError: 'mask'.*with_mask=False"):
+    with pytest.raises(DataError, match=r'1 of the 3 .*`segmentation`.*with_mask=False'):
         check_coco(detection(write_coco(change, with_mask=True)), report, LOADERS)
 
 
@@ -163,11 +162,11 @@ def test_the_order_of_the_categories_numbers_the_labels(detection, write_coco, r
 
     leaf = write_coco(lambda table: table['categories'].reverse())
     check_coco(detection(leaf, val=leaf), report, LOADERS)
-    assert [told for told in report.warnings if "label 0 is 'fig', and would be drawn as 'date'" in told]
+    assert [told for told in report.warnings if re.search(r"label 0 .*'fig'.*'date'", told)]
     dataset = CocoDataset(**{key: value for key, value in leaf.items() if key not in ('type', 'pipeline')}, pipeline=[])
     fig = next(instance for instance in dataset.get_data_info(0)['instances'] if instance['bbox'][0] == 5)
     assert fig['bbox_label'] == 0 and dataset.metainfo['classes'][0] == 'date'  # so it is in mmdet 3.3
-    with pytest.raises(DataError, match=r"different orders.*label 0 would be 'fig' in the first and 'date' in the second"):
+    with pytest.raises(DataError, match=r"label 0 .*'fig'.*'date'"):
         check_coco(detection(leaf), report, LOADERS)
 
 
@@ -201,7 +200,7 @@ def test_the_evaluator_reads_the_same_file(detection, write_coco, report, tmp_pa
     assert not report.warnings
     cfg.val_evaluator.ann_file = str(tmp_path / 'train.json')
     check_coco(cfg, report, LOADERS)
-    assert 'scores would be of other annotations' in report.warnings[0]
+    assert 'val_evaluator' in report.warnings[0] and 'train.json' in report.warnings[0]
     cfg.val_evaluator.ann_file = 'none.json'
-    with pytest.raises(DataError, match=r"val_evaluator\.ann_file='none\.json' is not there: looked at /"):
+    with pytest.raises(DataError, match=r"val_evaluator\.ann_file='none\.json'"):
         check_coco(cfg, report, LOADERS)

@@ -1,5 +1,6 @@
 """Images and labels: files without their partner, and what a sample of them shows."""
 
+import re
 import shutil
 
 import cv2
@@ -48,30 +49,30 @@ def turn_by_exif(root):
 REFUSED = {
     'no label': (
         lambda root: label(root).unlink(),
-        r'1 of the 8 images have no label: .*train_00000\.jpg\. Looked for .*train_00000\.png.*seg_map_suffix',
+        r'1 of the 8 images.*train_00000\.jpg.*train_00000\.png.*seg_map_suffix',
     ),
-    'no labels': (lambda root: [label(root).unlink() for _ in range(8)], r'8 of the 8 images have no label: .* and 5 more'),
+    'no labels': (lambda root: [label(root).unlink() for _ in range(8)], r'8 of the 8 images.* 5 more'),
     'other suffix': (
         lambda root: [path.rename(path.with_suffix('.JPG')) for path in (root / 'images/training').iterdir()],
-        r'whose name ends with .*\.jpg.*there are files \.JPG: --cfg-options train_dataloader\.dataset\.img_suffix=\.JPG',
+        r'\.jpg.*\.JPG.*--cfg-options train_dataloader\.dataset\.img_suffix=\.JPG',
     ),
     'label out of range': (
         lambda root: rewrite(label(root), lambda x: x * 0 + 7),
-        r'holds the labels 6 in 4096 pixels.*reduce_zero_label',
+        r'\b6\b.*\b4096 pixels.*reduce_zero_label',
     ),
     'RGB label': (
         lambda root: rewrite(label(root), lambda x: np.stack([x] * 3, -1)),
-        r'is read as 3 channels.*expected one channel',
+        r'\b3 channels.*one channel',
     ),
     '16 bits': (
         lambda root: rewrite(label(root), lambda x: x.astype(np.uint16) + 256),
-        r'holds values up to 26\d and is read as 8 bits',
+        r'\b26\d\b.*\b8 bits',
     ),
-    'another size': (lambda root: rewrite(label(root), lambda x: x[:32]), r'has the size \(32, 64\) and its image .* \(64, 64\)'),
-    'turned': (turn_by_exif, r'turned by its EXIF orientation.*color_ignore_orientation'),
+    'another size': (lambda root: rewrite(label(root), lambda x: x[:32]), r'\(32, 64\).*\(64, 64\)'),
+    'turned': (turn_by_exif, r'EXIF.*color_ignore_orientation'),
     'truncated image': (lambda root: image(root).write_bytes(image(root).read_bytes()[:900]), r'train_00000\.jpg'),
-    'truncated label': (lambda root: label(root).write_bytes(label(root).read_bytes()[:60]), r'train_00000\.png cannot be loaded'),
-    'text': (lambda root: image(root).write_text('<html>'), r'train_00000\.jpg cannot be loaded'),
+    'truncated label': (lambda root: label(root).write_bytes(label(root).read_bytes()[:60]), r'train_00000\.png'),
+    'text': (lambda root: image(root).write_text('<html>'), r'train_00000\.jpg'),
 }
 
 
@@ -94,7 +95,7 @@ def test_good_pairs_are_counted(cfg, root, report):
 def test_several_faulty_labels_are_counted(cfg, root, report):
     for index in range(8):
         rewrite(label(root, index), lambda labels: labels * 0 + 9)
-    with pytest.raises(DataError, match=r'train_00000\.png holds the labels 8 .*\nSo 8 of the 8 pairs that were looked at'):
+    with pytest.raises(DataError, match=r'(?s)train_00000\.png.*\b8\b.*8 of the 8 pairs'):
         check_pairs(cfg, report, LOADERS)
 
 
@@ -102,15 +103,17 @@ def test_files_without_use_are_noted(cfg, root, report):
     image(root).unlink()
     shutil.copy(image(root), root / 'images' / 'training' / 'more.jpeg')
     check_pairs(cfg, report, LOADERS)
-    assert report.notes == [f'{KEY}: 1 labels have no image, and are not used: {label(root)}.']
-    assert '1 images are left out' in report.warnings[0] and 'more.jpeg' in report.warnings[0]
+    assert (
+        len(report.notes) == 1 and KEY in report.notes[0] and '1 label' in report.notes[0] and str(label(root)) in report.notes[0]
+    )
+    assert '1 image' in report.warnings[0] and 'more.jpeg' in report.warnings[0]
 
 
 def test_labels_of_ignored_pixels_alone_are_warned_of(cfg, root, report):
     for index in range(8):
         rewrite(label(root, index), lambda labels: labels * 0)
     check_pairs(cfg, report, LOADERS)
-    assert 'all pixels of the 8 labels that were looked at are ignored (255)' in report.warnings[0]
+    assert re.search(r'all pixels.*\b8 labels.*\b255\b', report.warnings[0])
 
 
 def test_a_list_of_names_is_held_against_the_folder(cfg, root, report):
@@ -119,11 +122,11 @@ def test_a_list_of_names_is_held_against_the_folder(cfg, root, report):
     check_pairs(cfg, report, LOADERS)
     assert report.data[KEY].total == 2 and not report.notes  # labels of other splits lie in the same folder
     (root / 'split.txt').write_text('train_00000\nelsewhere\n')
-    with pytest.raises(DataError, match=r'1 of the 2 images that .*split\.txt names are not there: .*elsewhere\.jpg'):
+    with pytest.raises(DataError, match=r'1 of the 2 images.*split\.txt.*elsewhere\.jpg'):
         check_pairs(cfg, report, LOADERS)
 
 
 def test_a_pipeline_that_loads_labels_needs_their_folder(cfg, root, report):
     del cfg.train_dataloader.dataset.data_prefix['seg_map_path']
-    with pytest.raises(DataError, match=r'set train_dataloader\.dataset\.data_prefix\.seg_map_path'):
+    with pytest.raises(DataError, match=r'train_dataloader\.dataset\.data_prefix\.seg_map_path'):
         check_pairs(cfg, report, LOADERS)

@@ -29,13 +29,13 @@ def test_what_cannot_work_is_told_with_the_command_that_mends_it(report):
     with pytest.raises(StackError) as error:
         check_versions(Config({'default_scope': 'mmseg'}), report, looked(broken))
     message = str(error.value)
-    assert 'refuse mmcv >= 2.2.0' in message and 'To mend: python -m pip' in message and 'mmcv-lite==2.1.0' in message
+    assert 'mmcv >= 2.2.0' in message and 'python -m pip' in message and 'mmcv-lite==2.1.0' in message
 
 
 def test_a_library_that_is_not_asked_for_may_be_missing(report):
     without = {name: version for name, version in WELL.items() if name != 'mmdet'}
     check_versions(Config({'default_scope': 'mmseg'}), report, looked(without))
-    with pytest.raises(StackError, match=r'mmdet: not installed'):
+    with pytest.raises(StackError, match=r'mmdet.*not installed'):
         check_versions(Config({'default_scope': 'mmdet'}), report, looked(without))
 
 
