@@ -2,14 +2,25 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / 'benchmarks' / 'compare_backbones.py'
+SCRIPT, TRAIN = ROOT / 'benchmarks' / 'compare_backbones.py', ROOT / 'tools' / 'train.py'
 TOY = ROOT / 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
+
+
+def trained_in_this_process(command, *args, run=subprocess.run, **options):
+    """`tools/train.py` without a process of its own, which costs its imports; any other program is run."""
+    if command[:2] != [sys.executable, str(TRAIN)]:
+        return run(command, *args, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', command[1:])
+        patch.syspath_prepend(TRAIN.parent)
+        runpy.run_path(command[1], run_name='__main__')
 
 
 def run(monkeypatch, *arguments):
@@ -32,6 +43,7 @@ def test_a_table_from_toy_data(tmp_path, monkeypatch, capfd):
 
     write_toy_ade20k(tmp_path / 'toy', 8, 4)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, 'run', trained_in_this_process)
     arguments = ['--base', str(TOY), '--archs', 'hornet-micro', 'gfnet-micro', '--iterations', '4', '--img-size', '128']
     arguments += ['--data', str(tmp_path / 'toy'), '--out', 'table.md', '--title', 'Toy']
     run(monkeypatch, *arguments)

@@ -25,7 +25,9 @@ def rows_of(text, table):
 
 
 @pytest.mark.slow
-def test_a_dry_run_writes_every_page(script, tmp_path, capsys):
+def test_a_dry_run_writes_every_page(script, tmp_path, capsys, monkeypatch):
+    archs = script['MICRO'][:1]  # each is measured in eight processes
+    monkeypatch.setitem(script['main'].__globals__, 'MICRO', archs)
     script['main']([*TINY, '--out', str(tmp_path)])
     pages = {path.stem: path.read_text() for path in tmp_path.iterdir()}
     assert set(pages) == {'gpu_spectral', 'gpu_irfft2', 'gpu_precision', 'gpu_training', 'gpu_inference'}
@@ -35,11 +37,11 @@ def test_a_dry_run_writes_every_page(script, tmp_path, capsys):
     assert [row[0] for row in grids] == ['7x7', '8x8'] and all(row[3].endswith(']') and row[5] == '-' for row in grids)
     for name in ('training', 'inference'):
         steps = rows_of(pages[f'gpu_{name}'], name)
-        assert [(row[0], row[2]) for row in steps] == [(arch, p) for arch in script['MICRO'] for p in ('fp32', 'bf16')]
+        assert [(row[0], row[2]) for row in steps] == [(arch, p) for arch in archs for p in ('fp32', 'bf16')]
         assert all(float(row[-2]) < 1e-4 for row in steps if row[2] == 'fp32')
-    assert pages['gpu_training'].count('target at least 2x') == 2
+    assert pages['gpu_training'].count('target at least 2x') == 1
     errors = rows_of(pages['gpu_precision'], 'relative error')
-    assert len(errors) == 2 and all(float(row[1]) < 1e-5 < float(row[3]) < 0.1 for row in errors)
+    assert len(errors) == 1 and all(float(row[1]) < 1e-5 < float(row[3]) < 0.1 for row in errors)
 
 
 def test_when_the_time_is_up_the_page_says_what_is_missing(script, tmp_path):

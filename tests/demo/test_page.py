@@ -40,9 +40,9 @@ COLOURS = """id => {
 class Screen:
     """A page of the browser; `errors` and `requests` are what it complained of and asked for."""
 
-    def __init__(self, browser, server, **options):
+    def __init__(self, browser, server):
         self.server, self.errors, self.requests = server, [], []
-        self.page = browser.new_page(**options)
+        self.page = browser.new_page()
         self.page.set_default_timeout(30_000)
         self.page.on('console', lambda message: message.type == 'error' and self.errors.append(message.text))
         self.page.on('pageerror', lambda error: self.errors.append(str(error)))
@@ -118,6 +118,7 @@ def test_a_dropped_picture_is_shown_predicted_and_explained(screen, scene):
     assert re.search(r'Picture 240 . 160 pixels\s+[\d.]+ (ms|s) on cpu', screen.text('#facts'))
 
 
+@pytest.mark.slow
 def test_a_scene_and_a_chosen_file_do_the_same(screen, scene):
     screen.page.click('#samples button:first-child')
     classes = screen.classes()
@@ -130,6 +131,7 @@ def test_a_scene_and_a_chosen_file_do_the_same(screen, scene):
     assert screen.classes() == classes
 
 
+@pytest.mark.slow
 def test_the_slider_fades_the_overlay_without_asking_again(screen, scene):
     screen.drop(scene)
     screen.classes()
@@ -250,6 +252,7 @@ def test_a_page_without_checkpoints_says_what_to_do(browser, tmp_path, scene):
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_the_window(screen, scene):
     screen.drop(scene)
     screen.classes()
@@ -259,10 +262,9 @@ def test_nothing_is_wider_than_the_window(screen, scene):
         assert screen.page.evaluate('document.documentElement.scrollWidth') <= width
 
 
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_text_can_be_read(browser, server, scheme):
+@pytest.mark.slow
+def test_text_can_be_read(screen):
     """Contrast of 4.5 : 1 at least, WCAG's AA, for every colour of text on the ground that it stands on."""
-    screen = Screen(browser, server, color_scheme=scheme)
     pairs = (
         ('ink', 'card'),
         ('ink', 'page'),
@@ -285,7 +287,11 @@ def test_text_can_be_read(browser, server, scheme):
         values = np.array(screen.page.evaluate(probe, name)) / 255
         return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
-    for pair in pairs:
-        dark, bright = sorted(map(luminance, pair))
-        assert (bright + 0.05) / (dark + 0.05) >= 4.5, pair
-    screen.page.close()
+    pages = {}
+    for scheme in ('light', 'dark'):
+        screen.page.emulate_media(color_scheme=scheme)
+        pages[scheme] = luminance('page')
+        for pair in pairs:
+            dark, bright = sorted(map(luminance, pair))
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (scheme, pair)
+    assert pages['light'] > 0.5 > pages['dark']

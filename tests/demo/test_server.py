@@ -130,20 +130,20 @@ def test_a_long_body_is_refused_unread(ask, server, ids):
         assert b'did not arrive whole' in connection.makefile('rb').read()
 
 
-@pytest.mark.parametrize('key', ['99', '-1', 'untrained', '..%2F..%2Ftoy', 'a' * 300])
-def test_only_models_that_were_found_can_be_picked(ask, scene, key):
-    for method, what in (('POST', 'predict'), ('GET', 'filters')):
-        status, _, told = ask(method, f'/api/models/{key}/{what}', scene if method == 'POST' else None)
-        assert status == 404 and told['error']
+def test_only_models_that_were_found_can_be_picked(ask, scene):
+    for key in ('99', '-1', 'untrained', '..%2F..%2Ftoy', 'a' * 300):
+        for method, what in (('POST', 'predict'), ('GET', 'filters')):
+            status, _, told = ask(method, f'/api/models/{key}/{what}', scene if method == 'POST' else None)
+            assert status == 404 and told['error'], key
 
 
 PATHS = ('/../../etc/passwd', '/%2e%2e/%2e%2e/etc/passwd', '//etc/passwd', '/page.html', '/server.py', '/api/samples/../state')
 MORE_PATHS = ('/api/samples/99.png', '/api/samples/0', '/api', '/api/models/0/predict', '/api/models/0/filters/..', '/favicon.ico')
 
 
-@pytest.mark.parametrize('path', PATHS + MORE_PATHS)
-def test_no_path_leads_to_a_file(ask, path):
-    assert ask('GET', path)[::2] == (404, {'error': 'there is no such page'})
+def test_no_path_leads_to_a_file(ask):
+    replies = {path: ask('GET', path)[::2] for path in PATHS + MORE_PATHS}
+    assert not {path: reply for path, reply in replies.items() if reply != (404, {'error': 'there is no such page'})}
 
 
 def test_other_methods_are_refused_in_json(ask):
@@ -183,15 +183,15 @@ def test_a_checkpoint_never_runs_code_and_a_broken_config_is_told(folders, tmp_p
     assert not mark.exists()
 
 
-@pytest.mark.parametrize('host', ['evil.example', 'localhost.evil.example', '127.0.0.1.evil.example:80', '', '[', 'x]'])
-def test_another_hosts_name_is_refused(ask, host):
-    status, _, told = ask('GET', '/api/state', Host=host)
-    assert status == 403 and 'host' in told['error']
+def test_another_hosts_name_is_refused(ask):
+    for host in ('evil.example', 'localhost.evil.example', '127.0.0.1.evil.example:80', '', '[', 'x]'):
+        status, _, told = ask('GET', '/api/state', Host=host)
+        assert status == 403 and 'host' in told['error'], host
 
 
-@pytest.mark.parametrize('host', ['localhost', 'LOCALHOST:1234', '127.0.0.1', '[::1]:8000', '192.168.1.5:80'])
-def test_this_machines_names_and_all_numbers_are_served(ask, host):
-    assert ask('GET', '/api/state', Host=host)[0] == 200
+def test_this_machines_names_and_all_numbers_are_served(ask):
+    for host in ('localhost', 'LOCALHOST:1234', '127.0.0.1', '[::1]:8000', '192.168.1.5:80'):
+        assert ask('GET', '/api/state', Host=host)[0] == 200, host
 
 
 def test_a_post_from_another_page_is_refused(ask, server, ids, scene):

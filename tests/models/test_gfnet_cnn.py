@@ -11,6 +11,7 @@ from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.layers import GlobalLocalFilter
 from mmfreq.models.backbones import gfnet_cnn
 from mmfreq.models.classifiers.gfnet import GFNetCNNClassifier
+from mmfreq.testing.messages import naming
 
 ARCHS = [arch for arch in gfnet_cnn.ARCHS if 'micro' not in arch]
 
@@ -46,9 +47,9 @@ def test_its_sizes_are_those_of_convnext():
 
 
 LOOKS = {
-    'gfnet-micro': r'GFNet \(isotropic\)',
-    'gfnet-h-micro': r'GFNet-H \(pyramid\)',
-    'gfnet-cnn-micro': r'GFNet-CNN \(our reconstruction\)',
+    'gfnet-micro': 'GFNet (isotropic)',
+    'gfnet-h-micro': 'GFNet-H (pyramid)',
+    'gfnet-cnn-micro': 'GFNet-CNN (our reconstruction)',
     'hornet-micro': 'HorNet',
     'dfformer-micro': 'DFFormer',
 }
@@ -58,7 +59,7 @@ LOOKS = {
 def test_files_of_other_models_are_refused_by_name(ours, theirs):
     state, model = mmfreq.build_classifier(theirs).state_dict(), mmfreq.build_backbone(ours)
     for load in (mmfreq.load_weights, lambda model, state: model.load_state_dict(state, strict=False)):
-        with pytest.raises(CheckpointError, match=f'look like {LOOKS[theirs]}.*the model is {LOOKS[ours]}'):
+        with pytest.raises(CheckpointError, match=naming(LOOKS[theirs], LOOKS[ours])):
             load(model, state)
 
 

@@ -1,4 +1,4 @@
-"""Training in half precision: finite over 200 steps and no worse than float32 in learning; and how far outputs are off."""
+"""Training in half precision: finite in every step, and the loss falls; and how far outputs are off."""
 
 import pytest
 import torch
@@ -7,8 +7,14 @@ from torch.nn.functional import cross_entropy, interpolate
 
 import mmfreq
 
-FAMILIES = ('hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro')
-STEPS, CLASSES = 200, 3
+# float16, with the smaller range, where products of many factors and squares of activations are computed
+TRAINED = {
+    'hornet-micro': torch.float16,
+    'gfnet-h-micro': torch.bfloat16,
+    'dfformer-micro': torch.float16,
+    'affnet-micro': torch.bfloat16,
+}
+STEPS, CLASSES = 60, 3
 
 
 def toy_batch(generator, count=2, side=64):
@@ -27,8 +33,7 @@ def toy_batch(generator, count=2, side=64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize('arch', FAMILIES)
+@pytest.mark.parametrize(('arch', 'dtype'), TRAINED.items(), ids=TRAINED)
 def test_autocast_trains_without_nan(arch, dtype):
     torch.manual_seed(0)
     backbone = mmfreq.build_backbone(arch).train()
@@ -55,8 +60,8 @@ def test_autocast_trains_without_nan(arch, dtype):
         assert torch.isfinite(loss), f'step {len(losses)}'
     assert skipped <= (3 if dtype == torch.float16 else 0)  # a scaler may try scales that are too large
     assert all(torch.isfinite(p).all() for p in parameters)
-    first, last = (sum(part) / len(part) for part in (losses[:20], losses[-20:]))
-    assert last < 0.6 * first, (first, last)
+    first, last = (sum(part) / len(part) for part in (losses[:10], losses[-10:]))
+    assert last < 0.5 * first, (first, last)
 
 
 # relative error of the last map in bfloat16 autocast, weights by name and shape: measured, with a margin of about two

@@ -17,7 +17,7 @@ class RecordHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.record['files'].append([Path(sample.img_path).name for sample in data_batch['data_samples']])
-        self.record['losses'].append(float(outputs['loss']))
+        self.record['losses'].append(float(outputs['loss'].detach()))
 
     def after_val_epoch(self, runner, metrics=None):
         self.record['scores'] = {name: float(value) for name, value in (metrics or {}).items()}

@@ -1,16 +1,43 @@
 """The tools, called in this process as from the command line."""
 
 import importlib
+import importlib.util
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+@pytest.fixture(scope='session')
+def tool_main():
+    """`tool_main(name)`: the `main` of a tool, in a module that no other tool or library has the name of."""
+
+    @cache
+    def load(name):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(TOOLS))
+            spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        return module.main
+
+    return load
+
+
+@pytest.fixture(scope='module')
+def quiet_loggers():
+    """No complaints of loggers of earlier runs in this process, whose streams pytest has closed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging, 'raiseExceptions', False)
+        yield
 
 
 @pytest.fixture
@@ -67,7 +94,7 @@ class Job:
             start_new_session=True,
         )
 
-    def wait(self, timeout=300):
+    def wait(self, timeout=600):
         """(exit status, output) of the script."""
         status = self.process.wait(timeout)
         self.file.seek(0)

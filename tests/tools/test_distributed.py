@@ -1,5 +1,6 @@
-"""Processes on the CPU (gloo), on one node or two, train as one process with the same total batch does.
+"""Processes on the CPU (gloo), two on each of two nodes, train as one process with the same total batch does.
 
+Two processes on one node are in test_distributed_options.py, with what else a training may have.
 No statistics of the batch in it: group norm in the head; drop path and dropout are 0, as processes drop different parts.
 """
 
@@ -17,7 +18,7 @@ from mmfreq.testing.toy_segmentation import toy_segmentation_config, toy_segment
 
 HERE = Path(__file__).parent
 BATCH, ITERATIONS = 4, 4
-LAYOUTS = {'2 processes': (1, 2), '4 processes': (1, 4), '2 nodes of 2 processes': (2, 2)}
+NODES, PROCESSES = 2, 2  # on each node
 
 
 @pytest.fixture(scope='module')
@@ -70,14 +71,13 @@ def free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('nodes', 'processes'), LAYOUTS.values(), ids=LAYOUTS)
-def test_as_one_process_with_the_same_total_batch(nodes, processes, alone, data, dist_train, tmp_path):
-    world = nodes * processes
+def test_as_one_process_with_the_same_total_batch(alone, data, dist_train, tmp_path):
+    world = NODES * PROCESSES
     config = write_config(tmp_path, data, BATCH // world)
-    place = {'MASTER_ADDR': '127.0.0.1', 'PORT': free_port(), 'NNODES': nodes, 'PYTHONPATH': HERE}
-    jobs = [dist_train(config, processes, '--work-dir', tmp_path / 'work', NODE_RANK=node, **place) for node in range(nodes)]
+    place = {'MASTER_ADDR': '127.0.0.1', 'PORT': free_port(), 'NNODES': NODES, 'PYTHONPATH': HERE}
+    jobs = [dist_train(config, PROCESSES, '--work-dir', tmp_path / 'work', NODE_RANK=node, **place) for node in range(NODES)]
     printed = [job.wait() for job in jobs]
-    assert [status for status, _ in printed] == [0] * nodes, printed
+    assert [status for status, _ in printed] == [0] * NODES, printed
     records = [json.loads((tmp_path / 'record' / f'{rank}.json').read_text()) for rank in range(world)]
     assert not (tmp_path / 'record' / f'{world}.json').exists()
 

@@ -90,7 +90,7 @@ def two(data, tmp_path_factory):
     env = {'PYTHONPATH': os.pathsep.join(paths), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
     command += [str(HERE / '_options_worker.py'), str(folder)]
-    result = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=540)
+    result = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
     (folder / 'printed.txt').write_text(result.stdout + result.stderr)
     return folder
@@ -151,7 +151,7 @@ def test_mmengines_sharded_strategy_trains_and_cannot_resume(two, laws):
 def test_gradients_of_every_model_are_the_mean_over_the_processes(laws):
     of_models = {name: found for name, found in laws.items() if not name.startswith('mmengine')}
     assert 'Expected to have finished reduction in the prior iteration' in of_models.pop('an unused part')
-    assert len(of_models) == (6 + 3) * 6 + 16 + 4 * len(MICRO) + 4 + 1
+    assert len(of_models) == (6 + 3) * 4 + 16 + 4 * len(MICRO) + 2 + 1
     assert not {name: found for name, found in of_models.items() if isinstance(found, str) or not found < 1e-5}
 
 

@@ -1,6 +1,7 @@
 """A process that dies ends the whole job, soon, and the logs tell which one it was and why.
 
-The limit is a minute. It is seconds here, where the processes are on one machine and gloo sees a closed connection at once.
+The job would train for hours, so only the fault can end it. That takes seconds where the processes are on one machine and gloo sees
+a closed connection at once; the limit leaves room for a busy machine.
 """
 
 import re
@@ -10,40 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from mmfreq.datasets.toy import write_toy_ade20k
-from mmfreq.testing.toy_segmentation import toy_segmentation_config, toy_segmentor, write_toy_config
+from mmfreq.engine.failure_log import LOST
+from tests.tools._light_run import write_light_config
 
 HERE = Path(__file__).parent
-LIMIT = 60  # seconds from the fault to the end of the job
+LIMIT = 240  # seconds from the fault to the end of the job
 DEEP = 'LookupError: the planted fault'
-LOST = 'rank 0 .* failed: lost contact with another process'
-NO_WORD = 'No other process wrote into this folder why it failed'
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data')
-    write_toy_ade20k(root, train=8, val=2, size=(64, 64))
-    return root
+LOST_BY_0 = f'rank 0 .* failed: {LOST}'
+NO_WORD = 'No other process wrote'
 
 
 @pytest.fixture
-def fail(data, dist_train, tmp_path):
+def fail(dist_train, tmp_path):
     """Runs a job of two processes a node in which rank 1 fails; the output, the main log, and rank 1's own if there is one."""
 
     def run(fault, in_worker=False, nodes=1, **place):
         note = tmp_path / 'note'
         spec = {'fault': fault, 'rank': 1, 'note': str(note)} | place
-        loader = toy_segmentation_config(data)['train_dataloader']
-        if in_worker:
-            loader['dataset']['pipeline'].insert(0, {'type': 'FaultyTransform', **spec})
-        config = write_toy_config(
-            tmp_path / 'toy.py',
-            data,
-            max_iters=1000,
-            model=toy_segmentor('GN'),
-            custom_imports={'imports': ['_faults'], 'allow_failed_imports': False},
-            train_dataloader=loader | {'num_workers': 1, 'persistent_workers': True},
+        config = write_light_config(
+            tmp_path / 'light.py',
+            '_faults',
+            max_iters=10**8,
+            num_workers=1,
+            pipeline=[{'type': 'FaultyTransform', **spec}] if in_worker else [],
             custom_hooks=[] if in_worker else [{'type': 'FaultHook', **spec}],
         )
         command = (config, 2, '--work-dir', tmp_path / 'work')
@@ -90,13 +80,12 @@ def summary(printed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('iteration', [None, 2], ids=['before training', 'in training'])
-def test_an_exception_in_one_process(fail, iteration):
-    printed, log, own = fail('exception', iteration=iteration)
+def test_an_exception_in_one_process(fail):
+    printed, log, own = fail('exception', iteration=2)
     assert f'[rank1]: {DEEP}' in printed
     assert 'rank      : 1 ' in summary(printed) and DEEP in summary(printed)
     assert re.match(r'\S+ \S+ - rank 1 \(process \d+ on .*\) failed: LookupError\nTraceback', own) and 'in raise_deep' in own
-    found = re.search(LOST, log)
+    found = re.search(LOST_BY_0, log)
     assert found is None or own.splitlines()[0] in log[found.end() :]  # the launcher may have ended it before it noticed
 
 
@@ -111,7 +100,8 @@ def test_an_exception_in_a_data_worker_of_one_process(fail):
 
 @pytest.mark.slow
 def test_an_error_of_the_user_in_one_process(fail):
-    printed, _, own = fail('user', iteration=2)
+    """Before training, where the other process waits for the first iteration."""
+    printed, _, own = fail('user', iteration=None)
     assert 'error: the planted fault of the user' in printed and '[rank1]: Traceback' not in printed
     assert re.search(r'rank +: 1 .*\n +exitcode +: 2 ', summary(printed))
     assert own.splitlines()[1:] == ['the planted fault of the user']
@@ -122,7 +112,7 @@ def test_a_killed_process(fail):
     printed, log, own = fail('kill', iteration=2)
     assert 'Signal 9 (SIGKILL) received' in summary(printed) and 'rank      : 1 ' in summary(printed)
     assert own is None
-    found = re.search(LOST, log)
+    found = re.search(LOST_BY_0, log)
     assert found is None or NO_WORD in log[found.end() :]
 
 
@@ -131,14 +121,14 @@ def test_a_killed_process_of_another_node(fail):
     """Its own launcher sees it; the other node's processes only lose contact."""
     printed, log, own = fail('kill', iteration=2, nodes=2, rank=3)
     assert 'rank      : 3 ' in printed and 'Signal 9 (SIGKILL) received' in printed
-    assert NO_WORD in log[re.search(LOST, log).end() :]
-    assert own is None or 'failed: lost contact with another process' in own
+    assert NO_WORD in log[re.search(LOST_BY_0, log).end() :]
+    assert own is None or f'failed: {LOST}' in own
 
 
 @pytest.mark.slow
 def test_a_process_that_ends_early_with_status_0(fail):
     printed, _, own = fail('exit', iteration=2)
-    assert 'this process ended with status 0 before the run was over' in own
+    assert 'ended with status 0' in own
     assert 'ended with status 0' in summary(printed) and 'rank      : 1 ' in summary(printed)
 
 
@@ -146,5 +136,5 @@ def test_a_process_that_ends_early_with_status_0(fail):
 def test_a_process_that_vanishes_with_status_0(fail):
     """The launcher takes it for success; the others do not."""
     printed, log, own = fail('vanish', iteration=2)
-    assert own is None and NO_WORD in log[re.search(LOST, log).end() :]
+    assert own is None and NO_WORD in log[re.search(LOST_BY_0, log).end() :]
     assert 'rank      : 0 ' in summary(printed) and 'by peer' in summary(printed)

