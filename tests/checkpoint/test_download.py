@@ -199,7 +199,7 @@ from mmfreq.checkpoint.download import fetch
 for _ in range(int(sys.argv[2]) - 1):
     if os.fork() == 0:
         break
-print(fetch(sys.argv[1]), flush=True)
+os.write(1, f'{fetch(sys.argv[1])}\n'.encode())  # in one piece, beside the other processes'
 """
 
 
