@@ -1,4 +1,4 @@
-"""What every test gets: one thread, fixed seeds and no default scope of another test.
+"""What every test gets: one thread, fixed seeds, and no default scope and no logger of another test.
 
 `tools/run_tests.sh` runs one worker per core, so each worker and each process that it starts gets one thread.
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import config, utils
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import mmfreq.registry  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext, and lets mmengine find OneDL's configs)
@@ -43,11 +44,13 @@ def fixed_seeds():
 
 
 @pytest.fixture(autouse=True)
-def scope_of_its_own():
-    """A Runner leaves its default scope behind, in which the next test's modules would be looked up."""
-    DefaultScope._instance_dict.clear()
+def nothing_of_earlier_runs():
+    """A Runner leaves behind its default scope, where the next test would look up modules, and its logger with its file."""
+    for kept in (DefaultScope, MMLogger):
+        kept._instance_dict.clear()
     yield
-    DefaultScope._instance_dict.clear()
+    for kept in (DefaultScope, MMLogger):
+        kept._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True, scope='session')
