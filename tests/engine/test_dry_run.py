@@ -10,8 +10,9 @@ from mmfreq.engine.launch import train
 
 
 @pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """Where temporary folders go."""
+def temporary(tmp_path, tmp_path_factory, monkeypatch):
+    """Where temporary folders go, but that of torch's compiler, which is made once in a process."""
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path_factory.mktemp('inductor')))
     folder = tmp_path / 'temporary'
     folder.mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(folder))
