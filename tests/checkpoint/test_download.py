@@ -199,7 +199,7 @@ from mmfreq.checkpoint.download import fetch
 for _ in range(int(sys.argv[2]) - 1):
     if os.fork() == 0:
         break
-os.write(1, f'{fetch(sys.argv[1])}\n'.encode())  # in one piece, beside the other processes'
+os.write(1, fetch(sys.argv[1]).as_posix().encode() + bytes([10]))  # in one piece, beside the other processes'
 """
 
 

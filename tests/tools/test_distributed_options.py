@@ -74,14 +74,23 @@ def checkpoint(folder):
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp('data')
-    write_toy_ade20k(root, train=8, val=2, size=(64, 64))
+    write_data(root)
     return root
 
 
+def write_data(root):
+    write_toy_ade20k(root, train=8, val=2, size=(64, 64))
+
+
 @pytest.fixture(scope='module')
-def two(data, tmp_path_factory):
+def two(made_once):
     """The folder in which two processes have trained all cases; `laws<rank>.json` is what they found of the gradients."""
-    folder = tmp_path_factory.mktemp('two')
+    return made_once('distributed_options', train_in_two_processes)
+
+
+def train_in_two_processes(folder):
+    data = folder / 'data'
+    write_data(data)
     for name, (changes, _) in CASES.items():
         write_config(folder / f'{name}.py', data, changes)
     # SyncBN needs a GPU: it must be BN here, wherever the model has it
@@ -93,7 +102,6 @@ def two(data, tmp_path_factory):
     result = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
     (folder / 'printed.txt').write_text(result.stdout + result.stderr)
-    return folder
 
 
 @pytest.fixture(scope='module')

@@ -110,7 +110,6 @@ def killed_after_the_first_result(zoo):
             run.wait()
 
 
-@pytest.fixture(scope='module')
 def finished(zoo):
     """The first run killed in the middle; then run again, with --update-zoo: what it left after the kill, status and print."""
     with pytest.MonkeyPatch.context() as patch:
@@ -131,8 +130,18 @@ def finished(zoo):
 
 
 @pytest.mark.slow
-def test_a_killed_run_keeps_what_it_finished_and_goes_on(zoo, finished):
-    left, _ = finished
+def test_the_table_is_filled_and_wrong_checkpoints_are_verdicts(zoo, reproduce, capsys, monkeypatch):
+    """All that is said of one evaluation, in one test: workers of pytest-xdist would each make the evaluation again."""
+    left, done = finished(zoo)
+    assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr, done.stderr
+    assert_goes_on_after_a_kill(zoo, left)
+    assert_table(zoo, done)
+    assert_zoo_has_the_numbers(zoo)
+    assert_judged_by_what_is_published_now(zoo, reproduce, capsys, monkeypatch)
+
+
+def assert_goes_on_after_a_kill(zoo, left):
+    """What was finished before the kill stays."""
     assert {key: entry['state'] for key, entry in left.items()} == {
         (GOOD, 'single scale'): 'measured',
         (GOOD, 'ms+flip'): 'started',
@@ -143,10 +152,7 @@ def test_a_killed_run_keeps_what_it_finished_and_goes_on(zoo, finished):
     assert set(after) == {(GOOD, 'single scale'), (GOOD, 'ms+flip'), *((name, 'single scale') for name in WITH_FILE[1:])}
 
 
-@pytest.mark.slow
-def test_the_table_is_filled_and_wrong_checkpoints_are_verdicts(zoo, finished):
-    _, done = finished
-    assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr, done.stderr
+def assert_table(zoo, done):
     score = results(zoo)[GOOD, 'single scale']['metrics']['mIoU']
     lines = [line.strip('|').split(' | ') for line in (zoo / 'out/results.md').read_text().splitlines() if 'hornet-micro' in line]
     table = {(cells[0].strip(), cells[1]): cells[2:] for cells in lines}
@@ -162,8 +168,8 @@ def test_the_table_is_filled_and_wrong_checkpoints_are_verdicts(zoo, finished):
     assert 'notes.bin' in done.stdout and '2 failed' in done.stdout
 
 
-@pytest.mark.slow
-def test_numbers_are_in_the_copied_zoo_and_nowhere_else(zoo, finished):
+def assert_zoo_has_the_numbers(zoo):
+    """In the copied zoo, at the rows that were measured and nowhere else."""
     entry = results(zoo)[ALSO_GOOD, 'single scale']
     page = (zoo / 'root/model_zoo.md').read_text()
     (line,) = [line for line in page.splitlines() if line.startswith(f'| [{ALSO_GOOD}]')]
@@ -176,8 +182,7 @@ def test_numbers_are_in_the_copied_zoo_and_nowhere_else(zoo, finished):
     assert all('Measured here' not in models[name] for name in (OTHER_ARCH, NO_FILE, TRUNCATED))
 
 
-@pytest.mark.slow
-def test_what_was_measured_is_judged_by_what_is_published_now(zoo, finished, reproduce, capsys, monkeypatch):
+def assert_judged_by_what_is_published_now(zoo, reproduce, capsys, monkeypatch):
     monkeypatch.chdir(zoo)
     before = results(zoo)
     score, multi = (before[GOOD, test]['metrics'] for test in ('single scale', 'ms+flip'))

@@ -6,6 +6,7 @@ The training is a quarter of the config's: half of the epochs, two images at a t
 import contextlib
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -42,14 +43,16 @@ def tool(tool_main, quiet_loggers):
 
 
 @pytest.fixture(scope='module')
-def run(tool, tmp_path_factory):
+def run(tool, made_once):
     """A folder that was empty: data/toy_coco from the tool, work/ from training, test/ and found/ from the test."""
-    folder = tmp_path_factory.mktemp('empty')
+    return made_once('toy_detection', partial(from_nothing, tool))
+
+
+def from_nothing(tool, folder):
     tool(folder, 'make_toy_dataset', 'coco', '--out', 'data/toy_coco', '--val', 16)
     tool(folder, 'train', ROOT / CONFIG, '--work-dir', 'work', '--seed', 0, '--cfg-options', *SHORT, *no_workers('train', 'val'))
     checkpoint = (folder / 'work/last_checkpoint').read_text()
     tool(folder, 'test', ROOT / CONFIG, checkpoint, '--work-dir', 'test', '--out', 'found', '--cfg-options', *no_workers('test'))
-    return folder
 
 
 def no_workers(*loaders):
