@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import combinations
 
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from mmfreq.models.factory import backbone_class, build_backbone, build_classifi
 from mmfreq.registry import MODELS
 
 MICRO = tuple(arch for arch in list_archs() if 'micro' in arch)
-SUBSETS = ((0,), (1,), (2,), (3,), (0, 2), (1, 3), (0, 1, 2, 3))  # each stage as the last one, alone and behind gaps
+STAGES = range(4)
+SUBSETS = tuple(chosen for count in (1, 2, 3, 4) for chosen in combinations(STAGES, count))
 NORM = {'type': 'GN', 'num_groups': 4}
 WIDTH, CLASSES = 8, 5
 
