@@ -44,8 +44,9 @@ def fixed_seeds():
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_earlier_runs():
+def nothing_of_earlier_runs(request):
     """A Runner leaves behind its default scope, where the next test would look up modules, and its logger with its file."""
+    torch.set_num_threads(request.config.getoption('--threads'))  # tools/benchmark.py sets its own
     for kept in (DefaultScope, MMLogger):
         kept._instance_dict.clear()
     yield
