@@ -117,6 +117,13 @@ def test_what_happens_in_the_other_process_is_told(make, message):
         timing.timed_rounds(timers, 1)
 
 
+def test_the_other_process_has_as_many_threads():
+    torch.set_num_threads(2)  # where the environment says 1
+    make = partial(exec, "raise ValueError(__import__('torch').get_num_threads())")
+    with pytest.raises(RuntimeError, match='ValueError: 2'), alone.workers([alone_entry(make)]) as timers:
+        timing.timed_rounds(timers, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('modest', [False, True])
 def test_measured_alone_as_together(modest, monkeypatch):

@@ -82,6 +82,17 @@ def test_a_filters_panels_hold_its_numbers():
     assert any(np.array_equal(image, filters.gain.mean(0)) for image in images)
 
 
+def test_the_profile_of_gains_ends_at_the_highest_frequency():
+    profile = next(axis for axis in plot_filters(some_filters(), [4], 'title').axes if axis.get_title().startswith('gain against'))
+    (line,) = profile.lines
+    assert profile.get_xlim() == (0, line.get_xdata().max()) and line.get_xdata().max() < 1
+
+
+def test_every_row_of_a_routing_has_its_unit():
+    labels = [axis.get_xlabel() for axis in FIGURES['routing']().axes if axis.get_xlabel()]
+    assert [label.split(',')[0] for label in labels] == ['horizontal', 'the 64 channels', 'horizontal']
+
+
 @pytest.mark.parametrize(('size', 'extent'), [((8, 8), (-4.5, 3.5, 3.5, -4.5)), ((7, 4), (-2.5, 1.5, 3.5, -3.5))])
 def test_the_origin_is_the_pixel_in_the_middle(size, extent):
     assert centred_extent(*size) == extent

@@ -93,6 +93,10 @@ def test_channels_interleave_local_and_global():
     assert out[:, 0::2].abs().min() > 0
 
 
+def test_the_default_is_order_two():
+    assert GnConv(16).dims == [8, 16] and len(GnConv(16).pws) == 1
+
+
 @pytest.mark.parametrize('grid', [None, 5])
 def test_gradients(grid):
     layer = GnConv(4, 4, order=2, kernel_size=3, grid=grid).double()

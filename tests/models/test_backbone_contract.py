@@ -119,6 +119,13 @@ def test_layer_groups_cover_every_parameter_from_the_stem_on(family):
     assert not contract.failures(check, mmfreq.list_archs(family))
 
 
+def test_what_is_not_the_backbones_is_in_the_last_group_of_mmpretrain():
+    model, _ = on_meta('dfformer-micro')
+    assert model.get_layer_depth('backbone.downsample_layers.0.conv.weight', 'backbone.') == (0, 14)
+    assert model.get_layer_depth('backbone.stages.3.0.norm1.weight', 'backbone.') == (12, 14)
+    assert model.get_layer_depth('head.fc.weight', 'backbone.') == (13, 14)
+
+
 @each_family
 def test_drop_path_rates_are_python_floats_that_rise_to_the_rate(family):
     def check(arch):

@@ -94,6 +94,7 @@ LEFT_OUT = {
     'negative': (annotation(0, bbox=[9, 2, -5, 10]), '1 are narrower or lower than 1 pixel'),
     'no area': (annotation(0, area=0), '1 are narrower or lower than 1 pixel'),
     'outside': (annotation(0, bbox=[41, 2, 10, 10]), '1 lie outside of their image'),
+    'outside and low': (annotation(0, bbox=[41, 2, 10, 0.5]), '1 lie outside of their image'),
     'NaN': (annotation(0, bbox=[math.nan, 2, 10, 10]), '1 lie outside of their image, or have NaN in their box'),
     'unknown image': (annotation(0, image_id=99), '1 are of images that the file does not have'),
     'unknown category': (annotation(0, category_id=99), '1 are of categories that are no class'),
