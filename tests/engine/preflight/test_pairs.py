@@ -133,7 +133,7 @@ def test_a_pipeline_that_loads_labels_needs_their_folder(cfg, root, report):
 
 
 def test_data_that_cannot_be_listed_is_left_to_the_runner(cfg, root, report):
-    cfg.train_dataloader.dataset.ann_file = 'nowhere.txt'
-    (root / 'nowhere.txt').write_bytes(b'\xff\xfe')  # no text: mmseg fails while it reads the list
+    cfg.train_dataloader.dataset.ann_file = 'garbled.txt'
+    (root / 'garbled.txt').write_bytes(b'\xff\xfe')  # no text: mmseg fails while it reads the list
     check_pairs(cfg, report, LOADERS)
     assert KEY not in report.data and 'val_dataloader.dataset' in report.data
