@@ -32,14 +32,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.triton.triton_launch import Launch, cut_up, plan_launch, processors  # noqa: E402
+from benchmarks.triton.triton_spectral import fused_filter, run_filter, run_gradients, supported  # noqa: E402
 from mmfreq.analysis.benchmark.cells import Table, error, times  # noqa: E402
 from mmfreq.analysis.benchmark.machine import check_device, machine_words  # noqa: E402
 from mmfreq.analysis.benchmark.page import command_words, markdown  # noqa: E402
 from mmfreq.analysis.benchmark.targets import Verdict  # noqa: E402
 from mmfreq.analysis.benchmark.timing import Spread, paired_rounds, ratios, seconds  # noqa: E402
 from mmfreq.ops import apply_filter, half_width  # noqa: E402
-from mmfreq.ops.triton_launch import Launch, cut_up, plan_launch, processors  # noqa: E402
-from mmfreq.ops.triton_spectral import fused_filter, run_filter, run_gradients, supported  # noqa: E402
 
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet')
 FAMILIES = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'cdfformer-s18', 'affnet')

@@ -4,7 +4,7 @@
 
 Prints a Markdown table: for each grid, the relative difference to the CPU's result of `torch.fft.irfft2` on the device, and of
 `mmfreq.ops.irfft2`, which makes the two columns Hermitian first. Learned filters and spectral masks give such spectra
-(`mmfreq/ops/transforms.py`), so the first column is by how much a model would differ between devices without that.
+(`mmfreq/ops/spectral.py`), so the first column is by how much a model would differ between devices without that.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mmfreq.ops import half_width
-from mmfreq.ops.transforms import hermitian_columns, irfft2
+from mmfreq.ops.spectral import hermitian_columns, irfft2
 
 SIZES = ((7, 7), (8, 8), (14, 14), (16, 16), (28, 28), (32, 32), (56, 56), (64, 64), (25, 42))
 CHANNELS = 64

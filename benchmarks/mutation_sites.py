@@ -165,9 +165,8 @@ class Sites:
 
 
 def sites_of(root):
-    """{Site: itself} of a checkout; Triton's kernels run on a GPU only."""
+    """{Site: itself} of a checkout."""
     sources = sorted(path for package in PACKAGES for path in (root / 'mmfreq' / package).rglob('*.py'))
-    sources = [path for path in sources if not path.name.startswith('triton_')]
     return {site: site for path in sources for site in Sites(path.relative_to(root).as_posix(), path.read_bytes()).found}
 
 

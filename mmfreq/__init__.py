@@ -11,10 +11,12 @@ from mmfreq.version import __version__
 
 # public name -> the module that defines it, imported at first use
 _HOMES = {
-    'list_archs': 'mmfreq.models.factory',
-    'build_backbone': 'mmfreq.models.factory',
-    'build_classifier': 'mmfreq.models.factory',
+    'list_archs': 'mmfreq.models._factory',
+    'build_backbone': 'mmfreq.models._factory',
+    'build_classifier': 'mmfreq.models._factory',
     'load_weights': 'mmfreq.checkpoint.load',
+    'optimize': 'mmfreq.speed.inference',
+    'compile_blocks': 'mmfreq.speed.compiling',
 }
 __all__ = ['__version__', *_HOMES]
 

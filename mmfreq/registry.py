@@ -25,19 +25,18 @@ load_safely()
 # this name, where an editable install does not have it; of a name that is no distribution it asks the import system, which knows.
 MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq.registry')
 
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope='mmfreq',
-    locations=[
-        'mmfreq.models.backbones',
-        'mmfreq.models.conv_layer',
-        'mmfreq.models.decode_heads',
-        'mmfreq.models.dense_heads',
-        'mmfreq.models.image_classifiers',
-        'mmfreq.models.necks',
-    ],
-)
+MODEL_FILES = [
+    'mmfreq.models.affnet',
+    'mmfreq.models.conv_layer',
+    'mmfreq.models.decode_heads',
+    'mmfreq.models.dense_heads',
+    'mmfreq.models.dfformer',
+    'mmfreq.models.gfnet',
+    'mmfreq.models.hornet',
+    'mmfreq.models.image_classifiers',
+    'mmfreq.models.necks',
+]
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfreq', locations=MODEL_FILES)
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmfreq', locations=['mmfreq.models.dense_heads'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmfreq', locations=['mmfreq.datasets.registered'])

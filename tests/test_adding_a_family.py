@@ -93,7 +93,7 @@ def golden(tree):
 
 def test_every_block_is_taken():
     assert PAGE.count('```python') == len(STEPS) and PAGE.count('```bash') == len(COMMANDS.findall(PAGE))
-    assert len(IN_TREE) == 12 and len(STEPS) == 14
+    assert len(IN_TREE) == 10 and len(STEPS) == 12
 
 
 def test_tests_that_the_page_names_exist():

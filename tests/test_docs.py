@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mmfreq
-from mmfreq.models.factory import FAMILIES, backbone_class
+from mmfreq.models._factory import FAMILIES, backbone_class
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')

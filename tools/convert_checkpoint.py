@@ -64,7 +64,7 @@ def check_arch(arch, ours):
     """Words on how a file of ours fits an arch; an error where it does not."""
     from mmfreq.checkpoint.convert import last_layer_width
     from mmfreq.checkpoint.load import check_fit
-    from mmfreq.models.factory import classifier_class
+    from mmfreq.models._factory import classifier_class
 
     classes = last_layer_width(ours, classifier_class(arch).last_layer)
     if classes:

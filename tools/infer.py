@@ -28,6 +28,7 @@ def parse_args(argv=None):
     parser.add_argument('--device', default=default, help='cpu, cuda or cuda:N (here: %(default)s)')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0 to 1 (default: %(default)s)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score drawn (default: %(default)s)')
+    parser.add_argument('--plain', action='store_true', help='run the model as it is, without mmfreq.optimize')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to the config')
     return parser.parse_args(argv)
 
@@ -43,7 +44,7 @@ def main(argv=None):
 
     with short_user_errors():
         pictures = find_pictures(args.inputs)
-        predictor = load_predictor(args.config, args.checkpoint, args.device, args.cfg_options)
+        predictor = load_predictor(args.config, args.checkpoint, args.device, args.cfg_options, args.plain)
         results = write_predictions(predictor, pictures, args.out, args.truth, args.opacity, args.score_thr)
         results = list(track(results, description='infer', total=len(pictures)))
     problems = [result.problem for result in results if result.problem]

@@ -20,6 +20,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--baseline', action='store_true', help='segmentation: print class IoUs beside those of the best constant prediction'
     )
+    parser.add_argument('--plain', action='store_true', help='test the model as it is, without mmfreq.optimize')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values to override')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; not used')
@@ -45,7 +46,7 @@ def main(argv=None):
     from mmfreq.engine.errors import short_user_errors
     from mmfreq.engine.launch import evaluate
 
-    options = {name: getattr(args, name) for name in ('work_dir', 'tta', 'out', 'show_dir', 'launcher', 'cfg_options')}
+    options = {name: getattr(args, name) for name in ('work_dir', 'tta', 'out', 'show_dir', 'launcher', 'cfg_options', 'plain')}
     with short_user_errors():
         if not args.baseline:
             evaluate(args.config, args.checkpoint, **options)

@@ -12,14 +12,17 @@ are ours. Left out: drop path, frozen stages, checkpointing.
     plain = published.twin(mmfreq.build_backbone('hornet-tiny-gf'))  # with those of a model of ours
 
 Not guaranteed: agreement with ours on CUDA, where `torch.fft.irfft2` may give non-Hermitian spectra another meaning
-(`mmfreq/ops/fft.py`).
+(`mmfreq/ops/spectral.py`).
 """
 
 from torch import nn
 
-from mmfreq.models import backbones as ours
-from mmfreq.models.backbones.base import FrequencyBackbone, find_arch
-from mmfreq.models.factory import backbone_class
+from mmfreq.models import affnet as our_affnet
+from mmfreq.models import dfformer as our_dfformer
+from mmfreq.models import gfnet as our_gfnet
+from mmfreq.models import hornet as our_hornet
+from mmfreq.models._base import FrequencyBackbone, find_arch
+from mmfreq.models._factory import backbone_class
 
 from .affnet import AFFNet
 from .dfformer import DFFormer
@@ -29,11 +32,11 @@ from .hornet import HorNet
 __all__ = ['build', 'twin']
 
 FORMS = {
-    ours.HorNet: HorNet,
-    ours.DFFormer: DFFormer,
-    ours.GFNet: GFNet,
-    ours.GFNetPyramid: GFNetPyramid,
-    ours.AFFNet: AFFNet,
+    our_hornet.HorNet: HorNet,
+    our_dfformer.DFFormer: DFFormer,
+    our_gfnet.GFNet: GFNet,
+    our_gfnet.GFNetPyramid: GFNetPyramid,
+    our_affnet.AFFNet: AFFNet,
 }
 
 

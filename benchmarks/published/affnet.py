@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu, softshrink
 
-from mmfreq.models.backbones.affnet import AFFNetArch
+from mmfreq.models.affnet import AFFNetArch
 
 from .layers import complex_linear, from_spectrum, full_precision, small_normal, to_spectrum
 
@@ -107,7 +107,7 @@ class AFFNet(nn.Module):
     """Dense backbone at output stride 32; the maps of layer_2 .. layer_5.
 
     Args:
-        arch: a record of `mmfreq.models.backbones.affnet.ARCHS`.
+        arch: a record of `mmfreq.models.affnet.ARCHS`.
         img_size: without effect, nothing is stored at a grid.
         in_channels: of the image.
     """

@@ -6,7 +6,7 @@ Legend: B batch, C channels, H W grid.
 import torch
 from torch import Tensor, nn
 
-from mmfreq.models.backbones.dfformer import DFFormerArch
+from mmfreq.models.dfformer import DFFormerArch
 
 from .dfformer_mixers import Mixer, make_mixer
 from .layers import Mlp, StarReLU
@@ -77,7 +77,7 @@ class DFFormer(nn.Module):
     """Dense backbone.
 
     Args:
-        arch: a record of `mmfreq.models.backbones.dfformer.ARCHS`.
+        arch: a record of `mmfreq.models.dfformer.ARCHS`.
         img_size: square image size at whose grids the filters are stored.
         in_channels: of the image.
     """

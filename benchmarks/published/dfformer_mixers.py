@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softshrink
 
-from mmfreq.models.backbones.dfformer import DFFormerArch
+from mmfreq.models.dfformer import DFFormerArch
 
 from .layers import Mlp, StarReLU, complex_linear, filtered, from_spectrum, full_precision, resized, small_normal, to_spectrum
 

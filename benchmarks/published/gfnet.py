@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from mmfreq.models.backbones.gfnet import GFNetArch
-from mmfreq.models.backbones.gfnet_pyramid import GFNetPyramidArch
+from mmfreq.models.gfnet import GFNetArch, GFNetPyramidArch
 
 from .layers import Mlp, filtered, resized, small_normal
 
@@ -71,7 +70,7 @@ class GFNet(nn.Module):
     """Isotropic backbone.
 
     Args:
-        arch: a record of `mmfreq.models.backbones.gfnet.ARCHS`.
+        arch: a record of `mmfreq.models.gfnet.ARCHS`.
         img_size: square image size at whose grid filters and position embeddings are stored.
         in_channels: of the image.
     """
@@ -100,7 +99,7 @@ class GFNetPyramid(nn.Module):
     """Hierarchical backbone; no norm between stages.
 
     Args:
-        arch: a record of `mmfreq.models.backbones.gfnet_pyramid.ARCHS`.
+        arch: a record of `mmfreq.models.gfnet.ARCHS`.
         img_size: square image size at whose grids filters and position embeddings are stored.
         in_channels: of the image.
     """

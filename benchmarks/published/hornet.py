@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from mmfreq.models.backbones.hornet import HorNetArch
+from mmfreq.models.hornet import HorNetArch
 
 from .layers import filtered, small_normal
 
@@ -106,7 +106,7 @@ class HorNet(nn.Module):
     """Dense backbone.
 
     Args:
-        arch: a record of `mmfreq.models.backbones.hornet.ARCHS`.
+        arch: a record of `mmfreq.models.hornet.ARCHS`.
         img_size: square image size at whose grids the filters are stored.
         in_channels: of the image.
     """

@@ -19,13 +19,13 @@ import re
 from mmpretrain.models.backbones import HorNet
 from torch import nn
 
-from mmfreq.models import backbones
+from mmfreq.models.hornet import HorNet as OurHorNet
 
 # our name -> mmpretrain's
 RENAMED = ((r'\.pws\.', '.projs.'), (r'\.(gamma[12])$', r'.\1.weight'))
 
 
-def twin(model: backbones.HorNet) -> nn.Module:
+def twin(model: OurHorNet) -> nn.Module:
     """mmpretrain's HorNet with a copy of the weights of `model`, on its device and in its mode.
 
     In training mode the two agree if `model` has no drop path.
@@ -36,7 +36,7 @@ def twin(model: backbones.HorNet) -> nn.Module:
     Raises:
         ValueError: not a HorNet of ours, or one that returns other than its four maps.
     """
-    if not isinstance(model, backbones.HorNet):
+    if not isinstance(model, OurHorNet):
         raise ValueError(f'mmpretrain has no other backbone of ours than HorNet, got {type(model).__name__}')
     if model.out_indices != (0, 1, 2, 3) or model.filter_resize != model.published_resize:
         raise ValueError(
@@ -56,7 +56,7 @@ def twin(model: backbones.HorNet) -> nn.Module:
     return theirs
 
 
-def spatial_operator(model: backbones.HorNet, stage: int) -> dict:
+def spatial_operator(model: OurHorNet, stage: int) -> dict:
     """mmpretrain's words for the operator in the gnConvs of a stage."""
     if not model.arch.global_filter[stage]:
         return dict(type='DW', kernel_size=7)

@@ -18,8 +18,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mmfreq.analysis.call_counter import CallCounter
 from mmfreq.analysis.complexity_report import Complexity, Macs, ModuleCost
 from mmfreq.analysis.mmengine_handles import fft_aware_mmengine, register_handles
-from mmfreq.ops import dft
-from mmfreq.ops.fusing import plain_forms
 
 __all__ = ['Complexity', 'Macs', 'ModuleCost', 'count', 'fft_aware_mmengine', 'register_handles']
 
@@ -41,7 +39,7 @@ def count(model: nn.Module, inputs: int | tuple[int, int] | Tensor | tuple[Tenso
     tensors = as_tensors(inputs, channels)
     counter = CallCounter()
     recipe = CountedForward(model)
-    with _eval_mode(model), _no_cached_bases(), _shapes_only(), plain_forms():
+    with _eval_mode(model), _shapes_only():
         state = {name: _fake(t) for name, t in (*recipe.named_parameters(), *recipe.named_buffers())}
         images = tuple(_fake(t) for t in tensors)
         with counter.watching(model), counter:
@@ -98,8 +96,8 @@ def _fake(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def _shapes_only():
-    """Tensors are fake. Gradients are on, because otherwise a stored filter looks for its resized copy by its own address."""
-    with torch.inference_mode(False), torch.enable_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+    """Tensors are fake."""
+    with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
 
@@ -112,16 +110,3 @@ def _eval_mode(model: nn.Module):
     finally:
         for module, training in before.items():
             module.training = training
-
-
-@contextmanager
-def _no_cached_bases():
-    """Keeps fake tensors out of the caches of `ops/dft.py`."""
-    caches = (dft.cos_sin, dft.multiplicity)
-    for cache in caches:
-        cache.cache_clear()
-    try:
-        yield
-    finally:
-        for cache in caches:
-            cache.cache_clear()

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmfreq.models.factory import build_classifier
+from mmfreq.models._factory import build_classifier
 from mmfreq.registry import without_pretraining
 
 COCO_SCALE, COCO_SIZE = (1333, 800), (800, 1280)  # width and height at most; height and width counted

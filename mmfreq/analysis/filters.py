@@ -2,7 +2,7 @@
 
 A stored filter W multiplies the spectrum of a map; that is the circular convolution with the kernel whose spectrum W is (GFNet,
 arXiv 2107.00645, section 3.2). Here a filter is shown as it acts: the part of its zero and Nyquist columns that a real map cannot
-tell (see `mmfreq.ops.transforms`) is left out.
+tell (see `mmfreq.ops.spectral`) is left out.
 
 Legend: C filters of a layer, h w grid.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mmfreq.layers.stored_filter import StoredFilter, as_grid
-from mmfreq.ops.transforms import irfft2
+from mmfreq.layers.filters import StoredFilter, as_grid
+from mmfreq.ops import irfft2
 
 
 @dataclass(frozen=True)

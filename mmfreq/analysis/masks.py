@@ -14,9 +14,8 @@ from torch.nn.functional import silu
 
 from mmfreq.analysis.observe import observe
 from mmfreq.layers import AdaptiveFrequencyFilter
-from mmfreq.layers.layout import to_bchw
-from mmfreq.ops import block_mlp
-from mmfreq.ops.transforms import rfft2
+from mmfreq.layers.basic import to_bchw
+from mmfreq.ops import block_mlp, rfft2
 
 
 @dataclass(frozen=True)

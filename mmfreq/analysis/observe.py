@@ -1,7 +1,4 @@
-"""What layers see and say while a model runs.
-
-A layer with a hook is computed by its own forward, part by part (see `mmfreq.layers.fused`), so every part is called.
-"""
+"""What layers see and say while a model runs."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar

@@ -3,7 +3,7 @@
 | part | operators |
 |---|---|
 | `conv_matmul` | convolutions, matrix products, attention: what the papers' counters see |
-| `fft` | transforms: FFT operators, and the matrix products that stand for them in `mmfreq.ops.dft` |
+| `fft` | transforms: FFT operators, and the matrix products that stand for them in `mmfreq.ops.spectral` |
 | `spectral` | element-wise work on a spectrum: complex products, and products and functions inside mmfreq's spectral operators |
 | `other` | norms, activations, element-wise products, means, resizing |
 
@@ -18,15 +18,15 @@ from math import ceil, log2, prod
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from mmfreq.ops import cost, dft, fft
+from mmfreq.ops import cost, spectral
 
 PARTS = ('conv_matmul', 'fft', 'spectral', 'other')
 
 aten = torch.ops.aten
 _PLACES = {  # code of a function -> what is being done while it runs
-    **{f.__wrapped__.__code__: 'basis' for f in (dft.cos_sin, dft.multiplicity)},
-    **{f.__code__: 'transform' for f in (dft.spectrum, dft.grid)},
-    **{f.__code__: 'spectral operator' for f in (fft.apply_filter, fft.map_spectrum)},
+    **{f.__code__: 'basis' for f in (spectral.cos_sin, spectral.multiplicity)},
+    **{f.__code__: 'transform' for f in (spectral.spectrum, spectral.grid)},
+    **{f.__code__: 'spectral operator' for f in (spectral.apply_filter, spectral.map_spectrum)},
 }
 _MATMULS = {op: formula for op, formula in flop_registry.items() if not getattr(op, '__name__', '').endswith('backward')}
 _PRODUCTS = {aten.mul, aten.mul_, aten.div, aten.div_, aten.addcmul, aten.pow, aten.reciprocal}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmfreq.models.backbones.base import FrequencyBackbone
+from mmfreq.models._base import FrequencyBackbone
 
 SHARES = (0.2, 0.5, 0.8, 0.99)
 

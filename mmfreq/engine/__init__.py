@@ -9,6 +9,7 @@ from mmfreq.engine.input_guard import InputGuardHook
 from mmfreq.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmfreq.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmfreq.engine.loss_guard import LossGuardHook
+from mmfreq.engine.optimize_hook import OptimizeHook
 from mmfreq.engine.stop_signal import StopInValidationHook
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
     'LossGuardHook',
+    'OptimizeHook',
     'StopInValidationHook',
 ]

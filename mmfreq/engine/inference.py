@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS
 
 from mmfreq.engine.errors import DataError, UserError
 from mmfreq.engine.subjects import TASKS, innermost_dataset, model_of, read_config, trained_with
+from mmfreq.speed.inference import holds_backbone, optimize
 
 DRAWN = ('segmentation', 'detection')
 
@@ -17,8 +18,10 @@ DRAWN = ('segmentation', 'detection')
 class Predictor:
     """A trained model with its test pipeline; `task` is 'segmentation' or 'detection', `classes` and `palette` are lists."""
 
-    def __init__(self, cfg, checkpoint, device='cpu'):
+    def __init__(self, cfg, checkpoint, device='cpu', plain=True):
         """Builds the model of `cfg` (a Config), loads `checkpoint` (a file) and moves it to `device`.
+
+        Unless it is to stay `plain`, for hooks or a look at its parts, the model is `mmfreq.optimize`d.
 
         Raises UserError for configs of other tasks, CheckpointError for a file that cannot be read and CheckpointMismatchError
         for one that does not fill the model. What the file holds beyond that is ignored.
@@ -28,6 +31,8 @@ class Predictor:
             raise ValueError(f'default_scope of the config is {scope!r}; inference is written for {" and ".join(DRAWN)} configs')
         self.scope, self.task, self.cfg = scope, TASKS[scope], cfg
         self.model, meta = model_of(cfg, checkpoint)
+        if not plain and holds_backbone(self.model):
+            self.model = optimize(self.model)
         self.model.to(device)
         self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
@@ -70,12 +75,12 @@ def id_dtype(classes):
     return np.uint8 if classes <= 256 else np.uint16
 
 
-def load_predictor(config, checkpoint, device='cpu', cfg_options=None):
+def load_predictor(config, checkpoint, device='cpu', cfg_options=None, plain=True):
     """The Predictor of a config file, with `cfg_options` merged in. Errors as those of Predictor."""
     cfg = read_config(config, cfg_options)
     if str(device).startswith('cuda') and not torch.cuda.is_available():
         raise UserError(f'device is {device}, but torch sees no CUDA device; use cpu')
-    return Predictor(cfg, checkpoint, device)
+    return Predictor(cfg, checkpoint, device, plain)
 
 
 def _array_pipeline(steps, scope):

@@ -79,7 +79,9 @@ def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none'
     return cfg
 
 
-def prepare_test(config, checkpoint, work_dir=None, tta=False, out=None, show_dir=None, launcher='none', cfg_options=None):
+def prepare_test(
+    config, checkpoint, work_dir=None, tta=False, out=None, show_dir=None, launcher='none', cfg_options=None, plain=False
+):
     """The Config to test, fitted to this machine and checked. Arguments and errors as in `prepare_train`, and:
 
     Args:
@@ -87,6 +89,7 @@ def prepare_test(config, checkpoint, work_dir=None, tta=False, out=None, show_di
         tta: use `tta_model` and `tta_pipeline` of the config.
         out: folder for the predictions.
         show_dir: folder for pictures of them.
+        plain: test the model as it is, not the copy that `mmfreq.optimize` makes of it.
     """
     cfg = _prepare(config, 'work_dirs/{stem}/test', work_dir, launcher, cfg_options)
     cfg.resume, cfg.load_from = False, str(local_file(checkpoint))
@@ -96,6 +99,8 @@ def prepare_test(config, checkpoint, work_dir=None, tta=False, out=None, show_di
     check_data(cfg, ('test_dataloader',))
     if tta:
         use_tta(cfg)
+    if not plain:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmfreq.OptimizeHook')]
     if out:
         write_predictions(cfg, out)
     if show_dir:

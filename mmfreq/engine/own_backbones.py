@@ -5,7 +5,7 @@ from inspect import signature
 import torch
 
 from mmfreq.engine.errors import UserError
-from mmfreq.models.factory import backbone_class, list_archs
+from mmfreq.models._factory import backbone_class, list_archs
 
 
 def is_ours(kind):

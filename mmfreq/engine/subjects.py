@@ -24,7 +24,7 @@ from mmfreq.compat.safe_load import read_checkpoint
 from mmfreq.engine.checkpoint_guard import load_checked
 from mmfreq.engine.errors import UserError
 from mmfreq.engine.options import merge_options
-from mmfreq.models.factory import backbone_class, build_backbone, build_classifier
+from mmfreq.models._factory import backbone_class, build_backbone, build_classifier
 from mmfreq.registry import without_pretraining
 
 TASKS = {'mmpretrain': 'classification', 'mmseg': 'segmentation', 'mmdet': 'detection'}  # by default_scope

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.export.extra import extra
-from mmfreq.export.fixed_size import at_fixed_size
 from mmfreq.export.graphs import InHalf
+from mmfreq.speed.fixed_size import at_fixed_size
 from mmfreq.version import __version__
 
 OPSET = 18

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmfreq.checkpoint import zoo
 from mmfreq.checkpoint.fit import fit_backbone
 from mmfreq.integrations.timm_model import TimmModel
-from mmfreq.models.factory import classifier_class, list_archs
+from mmfreq.models._factory import classifier_class, list_archs
 
 __all__ = []
 default_cfgs = {}

@@ -1,7 +1,9 @@
 """What timm expects of a model, on top of our classifiers."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
+import torch
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ class TimmModel:
         in_chans: channels of the image.
         global_pool: 'avg', the published one; '' returns the unpooled map, without classes only.
         drop_rate: dropout before the last layer; None is the published one.
+        device, dtype: of the parameters; None is torch's default.
         **kwargs: as in the backbone's class: `drop_path_rate`, `img_size`, `spectral`, `filter_resize`, ...
 
     Raises:
@@ -32,13 +35,17 @@ class TimmModel:
         global_pool: str = 'avg',
         drop_rate: float | None = None,
         output_stride: int = 32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **kwargs,
     ):
         if output_stride != 32:
             if self.family != 'affnet':
                 raise ValueError(f'{arch} has output stride 32 alone, got {output_stride}; AFFNet also has 16 and 8')
             kwargs['output_stride'] = output_stride
-        super().__init__(arch, num_classes=num_classes, in_channels=in_chans, **kwargs)
+        with nullcontext() if device is None else torch.device(device):
+            super().__init__(arch, num_classes=num_classes, in_channels=in_chans, **kwargs)
+        self.to(dtype=dtype)
         self.in_chans = in_chans
         self.num_features = self.channels[-1] if self.family != 'affnet' else self.head_features
         self.global_pool = checked_pool(global_pool, num_classes)
@@ -66,19 +73,15 @@ class TimmModel:
     def stage_module(self, stage: int) -> str:
         """Name of the module whose output is the map of `stage`."""
         name = [n for n, _ in self.named_parameters() if (at := self.block_position(n)) and at[0] == stage][-1]
-        if name.startswith('layer_'):
-            return name.split('.')[0]
-        container = self.get_submodule('.'.join(name.split('.')[:2]))
-        block = isinstance(container, nn.Sequential | nn.ModuleList)  # a stage of blocks, else a block of an isotropic model
-        return '.'.join(name.split('.')[: 3 if block and isinstance(container, nn.ModuleList) else 2])
+        return '.'.join(name.split('.')[: 1 if name.startswith('layer_') else 2])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of a map `(N, C, h, w)`; with `pre_logits` what the last layer gets; the map itself without pooling."""
         if not self.global_pool:
             return x
-        pooled = super().forward_head(x, pre_logits=True)
-        if hasattr(self, 'head_drop'):
-            pooled = self.head_drop(pooled)
+        if not hasattr(self, 'head_drop'):
+            return super().forward_head(x, pre_logits)
+        pooled = self.head_drop(super().forward_head(x, pre_logits=True))
         return pooled if pre_logits else self.get_classifier()(pooled)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

@@ -1,12 +1,8 @@
-"""Modules that keep parameters and call `mmfreq.ops`; torch and torchvision only, so that they can be used in any code base."""
+"""Modules that hold parameters and call `mmfreq.ops`; torch and torchvision only, so that they can be used in any code base."""
 
-from mmfreq.layers.activation import SquaredReLU, StarReLU
-from mmfreq.layers.gnconv import GlobalLocalFilter, GnConv
-from mmfreq.layers.gnconv_layer import GnConvLayer
-from mmfreq.layers.mlp import Mlp
-from mmfreq.layers.norm import LayerNorm2d, MapNorm
-from mmfreq.layers.spectral import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter
-from mmfreq.layers.stored_filter import StoredFilter
+from mmfreq.layers.basic import LayerNorm2d, MapNorm, Mlp, SquaredReLU, StarReLU
+from mmfreq.layers.filters import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter, StoredFilter
+from mmfreq.layers.gnconv import GlobalLocalFilter, GnConv, GnConvLayer
 
 __all__ = [
     'AdaptiveFrequencyFilter',

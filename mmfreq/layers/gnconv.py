@@ -3,21 +3,14 @@
 Legend: B batch, C channels, H W grid, n order; dims = C / 2^(n-1), ..., C / 2, C; D = sum(dims).
 """
 
-from functools import partial
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, pad
-from torch.nn.modules.utils import _pair
+from torch.nn.functional import pad
 
-from mmfreq.layers.eval_cache import CachingModule, EvalCache
-from mmfreq.layers.fused import depthwise, fusable, in_dtype, norm_of, parameters_of, scale_inside
-from mmfreq.layers.layout import to_bchw, to_bhwc
-from mmfreq.layers.norm import LayerNorm2d
-from mmfreq.layers.spectral import GlobalFilter
-from mmfreq.ops.fusing import wants_gradient, work_dtype
-from mmfreq.ops.gated import gated_linear
-from mmfreq.ops.norm_mlp import norm_linear, scaled_linear
+from mmfreq.layers.basic import LayerNorm2d, to_bchw, to_bhwc
+from mmfreq.layers.filters import GlobalFilter
 
 
 class GlobalLocalFilter(GlobalFilter):
@@ -41,16 +34,12 @@ class GlobalLocalFilter(GlobalFilter):
         self.post_norm = LayerNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.post_norm(to_bchw(self.mixed_bhwc(to_bhwc(x))))
-
-    def mixed_bhwc(self, x_bhwc: Tensor) -> Tensor:
-        """The result before `post_norm`; `(B, H, W, D)` to the same."""
-        local, everywhere = self.pre_norm(to_bchw(x_bhwc)).chunk(2, dim=1)
+        local, everywhere = self.pre_norm(x).chunk(2, dim=1)
         both = (to_bhwc(self.dw(local)), to_bhwc(super().forward(everywhere.contiguous())))
-        return torch.stack(both, -1).flatten(3)  # channel 2k is local k, 2k + 1 global k
+        return self.post_norm(to_bchw(torch.stack(both, -1).flatten(3)))  # channel 2k is local k, 2k + 1 global k
 
 
-class GnConv(CachingModule):
+class GnConv(nn.Module):
     """Recursive gated convolution of order n.
 
     A 1x1 projection to 2 dim channels, split into a gate (the first dim / 2^(n-1)) and the rest, which one depth-wise operator
@@ -108,11 +97,11 @@ class GnConv(CachingModule):
         total = sum(self.dims)
         if not proj_out and dim_ratio != 1:
             raise ValueError(f'without proj_out the output has out_channels * dim_ratio channels; dim_ratio={dim_ratio} is not 1')
-        self.kernel_size, self.stride, self.dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+        self.kernel_size, self.stride, self.dilation = pair(kernel_size), pair(stride), pair(dilation)
         if grid is None and not all(k % 2 for k in self.kernel_size):
             raise ValueError(f'kernel_size must be odd, so that a window has a centre for the gate, got {kernel_size}')
         reach = tuple(d * (k - 1) // 2 for k, d in zip(self.kernel_size, self.dilation))
-        self.padding = reach if padding is None else _pair(padding)
+        self.padding = reach if padding is None else pair(padding)
         self.border = tuple(p - r for p, r in zip(self.padding, reach))  # what the padding adds to the map; negative: takes off
         self.proj_in = nn.Conv2d(in_channels, 2 * dim, 1)
         if grid is None:
@@ -128,78 +117,22 @@ class GnConv(CachingModule):
             self.dwconv = GlobalLocalFilter(total, grid, filter_resize, spectral)
         self.proj_out = nn.Conv2d(dim, self.out_channels, 1) if proj_out else nn.Identity()
         self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(self.dims[:-1], self.dims[1:]))
-        self._weights = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
-        x_bhwc = x if self.channels_last else to_bhwc(x)
-        if self.fusable_on(x_bhwc):
-            y_bhwc = self.fused(x_bhwc)
-        else:
-            y_bhwc = to_bhwc(self.proj_out(self.mix(*self.proj_in(to_bchw(x_bhwc)).split((self.dims[0], sum(self.dims)), dim=1))))
-        return y_bhwc if self.channels_last else to_bchw(y_bhwc)
-
-    def fusable_on(self, x_bhwc: Tensor) -> bool:
-        """Whether `fused` may stand in for the modules' own forward on this map: a channels-last one, or any on a CPU."""
-        if not (x_bhwc.is_contiguous() or x_bhwc.device.type == 'cpu'):
-            return False
-        post_norm = (self.dwconv.post_norm,) if isinstance(self.dwconv, GlobalLocalFilter) else ()
-        return fusable(self.proj_in, *self.pws, self.proj_out, self.dwconv, *post_norm)
-
-    def fused(self, x_bhwc: Tensor, norm: nn.LayerNorm | None = None, out_scale: Tensor | None = None) -> Tensor:
-        """`out_scale * self(norm(x))` on a channels-last map, keeping neither the normed map nor the gated products.
-
-        The factor `scale` and the layer scale are multiplied into the weights before them.
-        """
-        dtype, inside = work_dtype(x_bhwc), scale_inside(x_bhwc, out_scale)
-        make = partial(self.fused_weights, dtype)
-        maps, spatial, pws = self._weights.get(self.training, ('gnconv', dtype), parameters_of(self), make)
-        gate, rest = norm_linear(x_bhwc, (None, None, None) if norm is None else norm_of(norm), maps)
-        parts = self.scaled_spatial(rest, *spatial).split(self.dims, dim=-1)
-        y = to_bhwc(self.at_centres(to_bchw(gate)))
-        for pw, part in zip(pws, parts):
-            y = gated_linear(y, part, pw)
-        if isinstance(self.proj_out, nn.Identity):
-            y = y * parts[-1]
-            return y if out_scale is None else out_scale * y
-        sources = (self.proj_out.weight, self.proj_out.bias, out_scale if inside else None)
-        prepare = partial(last_weights, dtype=dtype)
-        if wants_gradient(*sources):
-            y = gated_linear(y, parts[-1], sources, prepare)
-        else:
-            key = ('last', dtype, inside)
-            y = gated_linear(y, parts[-1], self._weights.get(self.training, key, sources, lambda: prepare(*sources)))
-        return y if inside or out_scale is None else out_scale * y
-
-    def fused_weights(self, dtype: torch.dtype) -> tuple:
-        """(weight, bias) in `dtype` of the two parts of proj_in, of the spatial operator with its factor, and of each of pws."""
-        weight, bias = self.proj_in.weight.flatten(1), self.proj_in.bias
-        halves = (self.dims[0], sum(self.dims))
-        maps = zip(weight.split(halves), (None, None) if bias is None else bias.split(halves))
-        pws = ((pw.weight.flatten(1), pw.bias) for pw in self.pws)
-        if isinstance(self.dwconv, GlobalLocalFilter):
-            norm = self.dwconv.post_norm
-            spatial = (norm.weight * self.scale, norm.bias * self.scale)  # float32 under autocast, as the norm is
-        else:
-            weight, bias = self.dwconv.weight, self.dwconv.bias
-            spatial = in_dtype(dtype, (weight * self.scale, None if bias is None else bias * self.scale))
-        return [in_dtype(dtype, pair) for pair in maps], spatial, [in_dtype(dtype, pair) for pair in pws]
-
-    def scaled_spatial(self, rest_bhwc: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The spatial operator and its factor, which is part of `weight` and `bias`, on a channels-last map, in its dtype."""
-        if not isinstance(self.dwconv, GlobalLocalFilter):
-            return to_bhwc(depthwise(self.dwconv, to_bchw(rest_bhwc), weight, bias))
-        mixed = self.dwconv.mixed_bhwc(rest_bhwc)[:, :: self.stride[0], :: self.stride[1]]
-        return layer_norm(mixed, weight.shape, weight, bias, self.dwconv.post_norm.eps).to(rest_bhwc.dtype)
+        x = to_bchw(x) if self.channels_last else x
+        gate, rest = self.proj_in(x).split((self.dims[0], sum(self.dims)), dim=1)
+        y = self.proj_out(self.mix(gate, rest))
+        return to_bhwc(y) if self.channels_last else y
 
     def mix(self, gate: Tensor, rest: Tensor) -> Tensor:
         """The spatial operator and the gated products: (B, dims[0], H, W) and (B, D, H, W) to (B, dim, H', W')."""
         mixed = self.dwconv(rest)
         if self.stride != (1, 1) and isinstance(self.dwconv, GlobalLocalFilter):
             mixed = mixed[..., :: self.stride[0], :: self.stride[1]]
-        first, *others = (mixed * self.scale).split(self.dims, dim=1)
-        y = self.at_centres(gate) * first
-        for pw, other in zip(self.pws, others):
-            y = pw(y) * other
+        parts = (mixed * self.scale).split(self.dims, dim=1)
+        y = self.at_centres(gate) * parts[0]
+        for i, pw in enumerate(self.pws):
+            y = pw(y) * parts[i + 1]
         return y
 
     def at_centres(self, gate: Tensor) -> Tensor:
@@ -209,9 +142,99 @@ class GnConv(CachingModule):
         return gate if self.stride == (1, 1) else gate[..., :: self.stride[0], :: self.stride[1]]
 
 
-def last_weights(weight: Tensor, bias: Tensor | None, scale: Tensor | None, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
-    """Weight and bias of a 1x1 convolution as those of a linear map, scaled, in `dtype`."""
-    return in_dtype(dtype, scaled_linear(weight.flatten(1), bias, scale))
+class _Conv2d(nn.Conv2d):
+    pass
+
+
+class SelfInitialisedConv2d(_Conv2d):
+    """A `Conv2d` that mmengine's `init_cfg=dict(layer='Conv2d')` leaves alone: it looks at a class's name and its direct bases.
+
+    A head that draws all its convolutions with std 0.01 would make the products of a gnConv vanish.
+    """
+
+
+class GnConvLayer(GnConv):
+    """A `GnConv` in the place of a k x k `Conv2d`: same arguments, same output size, same dtype. Not published.
+
+    Starts with 1x1 convolutions that keep the variance and a spatial operator that gives one and a tenth of its usual spread, so
+    that products pass what they gate: gnConvs stacked without norms neither die out nor explode.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, bias, padding_mode: as in `Conv2d`; `bias` is that of the
+            last projection. kernel_size is the side of the depth-wise convolution, odd.
+        order, grid, dim_ratio, proj_out, filter_resize, spectral: as in `GnConv`.
+        dw_kernel_size: side of the depth-wise convolution where it should differ from that of the replaced one (the published
+            HorFPN has 7 for 3); the padding grows with it.
+
+    Shape:
+        `(B, in_channels, H, W)` to `(B, out_channels, H', W')`, as `Conv2d` says.
+
+    Raises:
+        ValueError: what `GnConv` refuses.
+    """
+
+    transposed = False
+    output_padding = (0, 0)
+    groups = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = True,
+        padding_mode: str = 'zeros',
+        *,
+        dw_kernel_size: int | tuple[int, int] | None = None,
+        **gnconv,
+    ):
+        if padding == 'same' and pair(stride) != (1, 1):
+            raise ValueError(f"padding='same' is for stride 1 alone, as in Conv2d, got stride={stride}; give it as a number")
+        padding = {'same': None, 'valid': 0}.get(padding, padding) if isinstance(padding, str) else padding
+        if dw_kernel_size is not None and padding is not None:
+            grown = zip(pair(padding), pair(dw_kernel_size), pair(kernel_size), pair(dilation))
+            padding = tuple(p + d * (new - old) // 2 for p, new, old, d in grown)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size if dw_kernel_size is None else dw_kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            padding_mode=padding_mode,
+            **gnconv,
+        )
+        self.padding_mode = padding_mode
+        if not bias and isinstance(self.proj_out, nn.Conv2d):
+            self.proj_out.bias = None
+        for conv in (m for m in self.modules() if type(m) is nn.Conv2d):
+            conv.__class__ = SelfInitialisedConv2d
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """The initialisation that the class describes; the filter of a grid keeps `GlobalFilter`'s."""
+        for conv in (self.proj_in, *self.pws, self.proj_out):
+            if isinstance(conv, nn.Conv2d):
+                gain = sqrt(2) if conv is self.proj_out else 1  # of the activation that mostly follows, as mmcv's ConvModule has it
+                nn.init.normal_(conv.weight, std=gain / sqrt(conv.in_channels))
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+        last = self.dwconv.post_norm if isinstance(self.dwconv, GlobalLocalFilter) else self.dwconv
+        last.reset_parameters()
+        last.weight.mul_(0.1)
+        nn.init.ones_(last.bias)
+
+    def mix(self, gate: Tensor, rest: Tensor) -> Tensor:
+        return super().mix(gate, rest).to(gate.dtype)  # under autocast the norms of a global-local filter give float32
+
+
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(vertical, horizontal) from one number for both or from the pair itself."""
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def gate_dims(dim: int, order: int) -> list[int]:

@@ -2,9 +2,8 @@
 
 import torch
 from torch import nn
-from torch.nn.modules.utils import _pair
 
-from mmfreq.layers.gnconv_layer import GnConvLayer
+from mmfreq.layers.gnconv import GnConvLayer, pair
 from mmfreq.registry import MODELS
 
 
@@ -38,7 +37,7 @@ def gnconv_layer(
         padding = 'same' if kernel_size is None else 0
     kernel_size = 7 if kernel_size is None else kernel_size
     shape = (in_channels, out_channels, kernel_size, stride, padding, dilation)
-    if _pair(kernel_size) == (1, 1) or groups == in_channels > 1:
+    if pair(kernel_size) == (1, 1) or groups == in_channels > 1:
         return nn.Conv2d(*shape, groups, bias, padding_mode, device, dtype)
     if groups != 1:
         raise ValueError(

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink as soft_shrink
 
-from mmfreq.ops.fusing import may_fuse
-
 __all__ = ['block_linear', 'block_mlp', 'soft_shrink']
 
 
@@ -29,8 +27,6 @@ def block_linear(stacked: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     w_re, w_im = weight
     matrix = torch.cat((torch.cat((w_re, w_im), 2), torch.cat((-w_im, w_re), 2)), 1).transpose(1, 2)  # (K, 2O, 2I)
     column = torch.cat(tuple(bias), 1).unsqueeze(-1)
-    if may_fuse() and len(stacked) == 1:
-        return torch.baddbmm(column, matrix, stacked[0]).unsqueeze(0)
     return matrix @ stacked + column
 
 

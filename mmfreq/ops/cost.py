@@ -22,7 +22,7 @@ Legend: H W grid, F = W // 2 + 1, C channels, M mixed channels, N filters, K blo
 
 from math import ceil, log, log2
 
-from mmfreq.ops.fft import half_width
+from mmfreq.ops.spectral import half_width
 
 COMPLEX_PRODUCT = 4  # real multiply-adds
 
@@ -43,13 +43,13 @@ def rfft2_cost(height: int, width: int) -> float:
 
 
 def matmul_dft_cost(height: int, width: int) -> int:
-    """The same as real matrix products (`ops/dft.py`): a (W, F) basis twice, an (H, H) basis four times; either direction."""
+    """The same as real matrix products (`ops/spectral.py`): a (W, F) basis twice, an (H, H) basis four times; either direction."""
     half = half_width(width)
     return 2 * height * width * half + 4 * height * height * half
 
 
 def transform_cost(height: int, width: int, backend: str = 'fft') -> float:
-    """One two-dimensional transform of one channel with a backend of `ops/fft.py`."""
+    """One two-dimensional transform of one channel with a backend of `ops/spectral.py`."""
     return matmul_dft_cost(height, width) if backend == 'matmul' else rfft2_cost(height, width)
 
 

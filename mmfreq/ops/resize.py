@@ -6,6 +6,7 @@
 | `bicubic` | the same with a cubic kernel | GFNet's and DFFormer's code |
 | `kernel` | the spatial kernel in pixels: zero-padded or cropped around its centre | ours |
 | `modes` | the response to each number of cycles per image; others zero or dropped | ours |
+| `none` | nothing: maps of another size are refused | ours |
 
 The published two treat the spectrum as if it were an image, without centring the vertical frequencies; the published weights were
 trained with them. `kernel` and `modes` act on the operator that the filter *is* (see `ops/fft.py`): the part of the zero and
@@ -15,13 +16,14 @@ A filter is a real tensor with (real, imaginary) in its last axis. The width W o
 F = W // 2 + 1 (W = 2F - 2 or 2F - 1); square grids are the published case, so W = H where that fits.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from math import isqrt
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-RESIZE_POLICIES = ('bilinear', 'bicubic', 'kernel', 'modes')
+RESIZE_POLICIES = ('bilinear', 'bicubic', 'kernel', 'modes', 'none')
 
 
 def resize_filter(
@@ -40,7 +42,7 @@ def resize_filter(
         `(..., H0, F0, ..., 2)` to `(..., H, W // 2 + 1, ..., 2)`; the same tensor where nothing changes.
 
     Raises:
-        ValueError: unknown policy.
+        ValueError: unknown policy, or another size with policy 'none'.
     """
     if policy not in RESIZE_POLICIES:
         raise ValueError(f"filter resize policy '{policy}' is unknown; choose one of {', '.join(RESIZE_POLICIES)}")
@@ -50,8 +52,12 @@ def resize_filter(
         return weight
     if stored == tuple(size):
         return weight
+    if policy == 'none':
+        raise ValueError(
+            f'the filter is stored for maps of {stored[0]}x{stored[1]} and not to be resized, got one of {size[0]}x{size[1]}'
+        )
     spec = weight.movedim((-1, *dims), (0, -2, -1))  # (2, ..., H, F)
-    with torch.autocast(device_type=weight.device.type, enabled=False):
+    with without_autocast(weight):
         if policy in ('bilinear', 'bicubic'):
             out = _as_picture(spec, (size[0], size[1] // 2 + 1), policy)
         elif policy == 'kernel':
@@ -115,5 +121,10 @@ def resize_tokens(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     if (side, side) == tuple(size):
         return tokens
     picture = tokens.transpose(1, 2).unflatten(2, (side, side))
-    with torch.autocast(device_type=tokens.device.type, enabled=False):
+    with without_autocast(tokens):
         return interpolate(picture, size=size, mode='bicubic', align_corners=False, antialias=False).flatten(2).transpose(1, 2)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Autocast off on the device of `x`; a meta device has none."""
+    return nullcontext() if x.device.type == 'meta' else torch.autocast(x.device.type, enabled=False)

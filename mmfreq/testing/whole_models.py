@@ -7,7 +7,7 @@ from itertools import combinations
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmfreq.models.factory import backbone_class, build_backbone, build_classifier, list_archs
+from mmfreq.models._factory import backbone_class, build_backbone, build_classifier, list_archs
 from mmfreq.registry import MODELS
 
 MICRO = tuple(arch for arch in list_archs() if 'micro' in arch)

@@ -70,7 +70,7 @@ def test_another_size_is_resized_as_in_forward():
     layer = DynamicFilter(4, 6, num_filters=3).eval()
     found = learned_filters(layer, size=(10, 8))
     assert found.response.shape == found.kernel.shape == (3, 10, 8)
-    stored = torch.view_as_complex(layer.filter_for((10, 8)).detach())
+    stored = torch.view_as_complex(layer.filter_for((10, 8)).detach().contiguous())
     middle = np.fft.ifftshift(found.response, axes=(1, 2))[:, :, 1:4]  # neither the zero column nor Nyquist's
     np.testing.assert_allclose(middle, stored.permute(2, 0, 1)[:, :, 1:4], atol=1e-6)
     with pytest.raises(ValueError, match='at least 1x1'):

@@ -37,7 +37,7 @@ ROUNDING = 1e-6  # of the norm of all gradients: less is rounding, not a gradien
 
 def pair(arch, **kwargs):
     """A backbone of ours in eval mode, every parameter with a value of its own, and its published twin."""
-    cls = mmfreq.models.backbones.DFFormer if isinstance(arch, dict) else mmfreq.models.factory.backbone_class(arch)
+    cls = mmfreq.models.dfformer.DFFormer if isinstance(arch, dict) else mmfreq.models._factory.backbone_class(arch)
     model = cls(arch, **kwargs).eval()
     model.load_state_dict(golden_state({n: p.shape for n, p in model.state_dict().items()}))
     return model, published.twin(model)

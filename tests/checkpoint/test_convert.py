@@ -11,7 +11,7 @@ import mmfreq
 from mmfreq.checkpoint import rules
 from mmfreq.checkpoint.convert import convert_to_official, convert_to_ours, fitting_archs, to_official, to_ours
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
-from mmfreq.models.factory import list_archs
+from mmfreq.models._factory import list_archs
 from mmfreq.testing.golden import read_golden
 from tests.checkpoint.layouts import (
     GOLDEN,

@@ -9,7 +9,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 import mmfreq
 from mmfreq.checkpoint.load import adapt_checkpoint, check_fit
 from mmfreq.compat.safe_load import CheckpointError
-from mmfreq.models.backbones.hornet import HorNet
+from mmfreq.models.hornet import HorNet
 from mmfreq.ops import resize_filter
 from mmfreq.testing.golden import golden_state, read_golden
 from tests.checkpoint.layouts import MICRO, classifier_state, cleared, dense_state, named, to_mmpretrain

@@ -23,7 +23,7 @@ from mmfreq.checkpoint import zoo
 from mmfreq.checkpoint.download import is_address
 from mmfreq.engine import resume
 from mmfreq.engine.launch import build_runner, prepare_test, prepare_train, train
-from mmfreq.models.factory import FAMILIES, backbone_class
+from mmfreq.models._factory import FAMILIES, backbone_class
 from mmfreq.registry import MODELS
 from mmfreq.testing.golden import golden_state
 from mmfreq.zoo.rows import load_rows

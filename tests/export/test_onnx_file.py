@@ -12,7 +12,7 @@ from torch import nn
 import mmfreq
 from mmfreq.export import export_onnx, verify
 from mmfreq.layers import StoredFilter
-from mmfreq.models.factory import backbone_class
+from mmfreq.models._factory import backbone_class
 
 onnx = pytest.importorskip('onnx', reason='extra [export] is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')

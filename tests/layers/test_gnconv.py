@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mmfreq.layers import GlobalLocalFilter, GnConv, LayerNorm2d
-from mmfreq.models.backbones.hornet import HorNetBlock
 from mmfreq.models.gnconv_module import GnConvModule
+from mmfreq.models.hornet import HorNetBlock
 from mmfreq.ops import resize_filter
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
 from mmfreq.testing.messages import naming

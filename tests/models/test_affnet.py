@@ -5,7 +5,7 @@ import torch
 
 import mmfreq
 from mmfreq.layers import AdaptiveFrequencyFilter
-from mmfreq.models.backbones.affnet import ARCHS
+from mmfreq.models.affnet import ARCHS
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
 from mmfreq.testing.messages import naming

@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 import mmfreq
 from mmfreq.checkpoint.convert import to_official, to_ours
 from mmfreq.engine.checkpoint_guard import load_checked
-from mmfreq.models.backbones.affnet import ARCHS
+from mmfreq.models.affnet import ARCHS
 from mmfreq.models.decode_heads import AFFNetASPPHead
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
 

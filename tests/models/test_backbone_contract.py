@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mmfreq
-from mmfreq.models.factory import FAMILIES, backbone_class
+from mmfreq.models._factory import FAMILIES, backbone_class
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.messages import naming
 
@@ -29,7 +29,7 @@ each_family = pytest.mark.parametrize('family', FAMILIES)
 def model(request):
     torch.manual_seed(0)
     if request.param in LITTLE:
-        return contract.awaken(mmfreq.models.backbones.DFFormer(LITTLE[request.param])).eval()
+        return contract.awaken(mmfreq.models.dfformer.DFFormer(LITTLE[request.param])).eval()
     return contract.awaken(mmfreq.build_backbone(request.param)).eval()
 
 

@@ -6,10 +6,18 @@ import torch
 import mmfreq
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.layers import DynamicFilter, StarReLU
-from mmfreq.models.backbones.base import Preprocessing
-from mmfreq.models.backbones.dfformer import ARCHS, DFFormer, Downsampling, MetaFormerBlock, plain_norm
-from mmfreq.models.backbones.dfformer_mixers import AFNOMixer, GlobalFilterMixer, SepConv
-from mmfreq.models.classifiers.dfformer import MlpHead
+from mmfreq.models._base import Preprocessing
+from mmfreq.models.dfformer import (
+    ARCHS,
+    AFNOMixer,
+    DFFormer,
+    Downsampling,
+    GlobalFilterMixer,
+    MetaFormerBlock,
+    MlpHead,
+    SepConv,
+    plain_norm,
+)
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
 
@@ -49,6 +57,8 @@ LAYERS = {
     'MlpHead': lambda _: MlpHead(32, 10),
     'LayerNormGeneral': lambda _: plain_norm(32),
 }
+# ours take and return NCHW maps, the published ones channels-last, but for the stem's input
+NCHW = {'MetaFormerBlock': (True, True), 'stem': (False, True), 'downsample': (True, True)}
 LOGITS = ('dfformer_s18', 'cdfformer_s18', 'dfformer_s18_d8', 'dfformer_s18_relu', 'dfformer_s18_afno')
 SEG = {'dfformer_s18_seg': 'dfformer-s18', 'cdfformer_s18_seg': 'cdfformer-s18'}
 # of every mixer one little backbone, the two that were published for one image size included
@@ -104,7 +114,9 @@ def test_golden_layers(name, spectral, golden_folder, within_limit):
     assert golden['cases']
     for case in golden['cases']:
         with torch.no_grad():
-            within_limit('dfformer layers', *worst_error([layer(*golden_inputs(case))], case['outputs']))
+            (x,), (turn_in, turn_out) = golden_inputs(case), NCHW.get(name, (False, False))
+            out = layer(x.permute(0, 3, 1, 2) if turn_in else x)
+            within_limit('dfformer layers', *worst_error([out.permute(0, 2, 3, 1) if turn_out else out], case['outputs']))
 
 
 @pytest.mark.slow
@@ -255,16 +267,18 @@ def test_output_norms_leave_the_stream_as_it_is():
 def test_drop_path_rates_rise_linearly_over_all_blocks():
     with torch.device('meta'):
         model = DFFormer('dfformer-s18', drop_path_rate=0.2)
-    rates = [block.drop_path.p for stage in model.stages for block in stage]
-    assert rates == pytest.approx([0.2 * k / 17 for k in range(18)])
+    for name in ('drop_path1', 'drop_path2'):
+        rates = [getattr(block, name).p for stage in model.stages for block in stage]
+        assert rates == pytest.approx([0.2 * k / 17 for k in range(18)])
 
 
 @torch.no_grad()
 def test_a_dropped_branch_leaves_the_scaled_skip():
     block = MetaFormerBlock(32, dynamic('auto'), drop_path=1.0, scaled_skips=True)
     block.load_state_dict(golden_state(shapes_of(block)))
-    x = contract.image(2, 5, 6, 32)
-    torch.testing.assert_close(block.train()(x), x * block.res_scale1.scale * block.res_scale2.scale)
+    x = contract.image(2, 32, 5, 6)
+    scale = (block.res_scale1.scale * block.res_scale2.scale).view(-1, 1, 1)
+    torch.testing.assert_close(block.train()(x), x * scale)
     assert not torch.allclose(block.eval()(x), block.train()(x))
 
 

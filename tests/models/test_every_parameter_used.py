@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmfreq.models.factory import list_archs
+from mmfreq.models._factory import list_archs
 from mmfreq.testing.whole_models import MICRO, SUBSETS, backbones, total, whole_models
 
 

@@ -9,15 +9,14 @@ import mmfreq
 from mmfreq.checkpoint.rules import describe
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.layers import GlobalLocalFilter
-from mmfreq.models.backbones import gfnet_cnn
-from mmfreq.models.classifiers.gfnet import GFNetCNNClassifier
+from mmfreq.models import gfnet
 from mmfreq.testing.messages import naming
 
-ARCHS = [arch for arch in gfnet_cnn.ARCHS if 'micro' not in arch]
+ARCHS = [arch for arch in gfnet.CNN_ARCHS if 'micro' not in arch]
 
 
 def test_it_is_labelled():
-    for text in (gfnet_cnn.__doc__, gfnet_cnn.GFNetCNNBlock.__doc__, gfnet_cnn.GFNetCNN.__doc__, GFNetCNNClassifier.__doc__):
+    for text in (gfnet.__doc__, gfnet.GFNetCNNBlock.__doc__, gfnet.GFNetCNN.__doc__, gfnet.GFNetCNNClassifier.__doc__):
         assert 'our reconstruction' in text.lower()
     state = mmfreq.build_backbone('gfnet-cnn-micro').state_dict()
     assert describe(state) == 'GFNet-CNN (our reconstruction)'
@@ -71,9 +70,9 @@ def test_its_classifier_fills_its_backbone():
     }
 
 
-@pytest.mark.parametrize('arch', gfnet_cnn.ARCHS)
+@pytest.mark.parametrize('arch', gfnet.CNN_ARCHS)
 def test_parameters_counted_by_hand(arch):
-    sizes = gfnet_cnn.ARCHS[arch]
+    sizes = gfnet.CNN_ARCHS[arch]
     total = (3 * 16 + 3) * sizes.dims[0]  # stem: 4x4 convolution with bias, norm
     total += sum(2 * a + 4 * a * b + b for a, b in zip(sizes.dims, sizes.dims[1:]))  # norm, 2x2 convolution
     for dim, depth, grid in zip(sizes.dims, sizes.depths, (56, 28, 14, 7)):
@@ -86,7 +85,7 @@ def test_parameters_counted_by_hand(arch):
 
 
 def test_a_block_is_one_residual_around_filter_mlp_and_layer_scale():
-    block = gfnet_cnn.GFNetCNNBlock(8, 7)
+    block = gfnet.GFNetCNNBlock(8, 7)
     assert (block.gamma == 1e-6).all()
     torch.nn.init.constant_(block.gamma, 0.5)
     x = torch.randn(2, 8, 7, 7)

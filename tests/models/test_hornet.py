@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mmfreq
-from mmfreq.models.backbones.hornet import ARCHS, HorNet
+from mmfreq.models.hornet import ARCHS, HorNet
 from mmfreq.testing import backbone_contract as contract
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
 
@@ -112,7 +112,7 @@ def test_checkpointing_changes_no_number():
 
 def test_drop_path_rates_rise_linearly_over_all_blocks():
     model = HorNet('hornet-tiny-7x7', drop_path_rate=0.4)
-    rates = [block.drop_path.p for stage in model.stages for block in stage]
+    rates = [block.drop_path1.p for stage in model.stages for block in stage]
     assert rates == pytest.approx([0.4 * k / 24 for k in range(25)])
     assert all(type(rate) is float for rate in rates)
 

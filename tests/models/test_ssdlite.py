@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 import mmfreq
 from mmfreq.checkpoint.convert import to_official, to_ours
 from mmfreq.engine.checkpoint_guard import load_checked
-from mmfreq.models.backbones.affnet import ARCHS
+from mmfreq.models.affnet import ARCHS
 from mmfreq.models.dense_heads import AFFNetSSDAnchorGenerator, AFFNetSSDLiteHead
 from mmfreq.models.dense_heads.ssdlite_head import by_anchor, in_pixels
 from mmfreq.models.necks import AFFNetSSDLiteNeck

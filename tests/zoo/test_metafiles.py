@@ -11,7 +11,7 @@ import mmfreq
 from mmfreq.analysis.complexity import count
 from mmfreq.analysis.count_subject import count_subject
 from mmfreq.checkpoint import zoo as published_files
-from mmfreq.models.factory import FAMILIES
+from mmfreq.models._factory import FAMILIES
 from mmfreq.zoo.audit import Difference, audit
 from mmfreq.zoo.measure import FIELDS, Agreement, agreements, measure
 from mmfreq.zoo.render import index_text, is_own, page_text

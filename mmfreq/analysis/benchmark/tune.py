@@ -12,7 +12,6 @@ from mmfreq.analysis.benchmark.machine import check_device
 from mmfreq.analysis.benchmark.precision import DTYPES
 from mmfreq.analysis.benchmark.timing import Spread, paired_rounds, ratios
 from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, half_width
-from mmfreq.ops.triton_spectral import supported
 
 SIDES = (7, 8, 14, 16, 28, 32, 56, 64, 112, 128, 256)
 CHANNELS = (32, 64, 128)
@@ -68,8 +67,6 @@ def tune(
         x = torch.randn(batch, width, side, side, device=device).to(DTYPES[precision])
         weight = torch.randn(width, side, half_width(side), 2, device=device)
         calls = {backend: partial(apply_filter, x, weight, backend=backend) for backend in BACKENDS}
-        if not supported(x, weight, (2, 3)):
-            calls.pop('triton', None)  # it would be 'fft' under another name
         calls = {backend: call for backend, call in calls.items() if backend == BACKENDS[0] or _works(call)}
         found.append(Choice(side, width, precision, paired_rounds(calls, repeats, x.device, at_least)))
     return found

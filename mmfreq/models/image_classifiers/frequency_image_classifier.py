@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from mmfreq.models.factory import build_classifier
+from mmfreq.models._factory import build_classifier
 from mmfreq.registry import MODELS
 
 
@@ -58,9 +58,24 @@ class FrequencyImageClassifier(BaseClassifier):
             return self.predict(inputs, data_samples)
         raise RuntimeError(f"mode is 'tensor', 'loss' or 'predict', got '{mode}'")
 
-    def extract_feat(self, inputs: Tensor) -> Tensor:
-        """The map that the head starts from, `(N, C, h, w)`."""
-        return self.backbone.forward_features(inputs)
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor] | Tensor:
+        """Features, as mmpretrain's `FeatureExtractor` asks for them.
+
+        Args:
+            stage: 'backbone' for a tuple with the last stage's map `(N, C, h, w)`, 'neck' for the map that the head starts from,
+                'pre_logits' for the vectors `(N, head_features)` that the last layer gets.
+
+        Raises:
+            ValueError: another stage.
+        """
+        if stage == 'backbone':
+            return (self.backbone.forward_stages(inputs)[-1],)
+        features = self.backbone.forward_features(inputs)
+        if stage == 'neck':
+            return features
+        if stage == 'pre_logits':
+            return self.backbone.forward_head(features, pre_logits=True)
+        raise ValueError(f"stage is 'backbone', 'neck' or 'pre_logits', got '{stage}'")
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The training loss of a batch."""

@@ -27,7 +27,7 @@ ARCHS = {  # channels of the four stages
 
 def segmentor(cfg, arch):
     """The toy config's model with another backbone, and an auxiliary head."""
-    from mmfreq.models.factory import build_backbone
+    from mmfreq.models._factory import build_backbone
 
     kind, channels = ARCHS[arch]
     channels = channels or list(build_backbone(arch).out_channels)

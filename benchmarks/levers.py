@@ -1,0 +1,229 @@
+"""What each lever of speed and memory buys: forms of a model side by side, in rounds, each in a process of its own.
+
+    python benchmarks/levers.py --out docs/measurements/levers_cpu.md
+    python benchmarks/levers.py --archs affnet --sizes 512 --modes inference --before ../old   # beside another checkout's mmfreq
+
+Forms: `published` (the authors' formulation, `benchmarks/published`), `plain` (the model as it is built), `optimize`,
+`memory_efficient`, `compile` (`torch.compile`), `compile_blocks`, and `before`, the model of another checkout. timm's models beside
+them have the forms `plain` and `compile` only. Every form runs once in each round, so that a slow moment of the machine hits all of
+them. Times are medians over the rounds, as wall clock and as CPU seconds of the process; a form's speed is the median of the ratios
+to `published` (`plain` for timm's models), round by round. `cold` is the time of the first call, `saved` the memory that a forward
+pass leaves behind for backward. The system's memory allocator is as it is.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from itertools import product
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet', 'gfnet-h-ti')
+PEERS = ('convformer_s18', 'caformer_s18', 'convnext_tiny')  # of timm
+FORMS = {
+    'inference': ('published', 'before', 'plain', 'optimize', 'compile', 'compile_blocks'),
+    'training': ('published', 'before', 'plain', 'memory_efficient', 'compile', 'compile_blocks'),
+}
+
+
+def build(form, arch, size, mode):
+    import torch
+
+    torch.manual_seed(0)
+    if arch in PEERS:
+        import timm
+
+        model = timm.create_model(arch, features_only=True)
+    else:
+        import mmfreq
+
+        model = mmfreq.build_backbone(arch, **({'memory_efficient': True} if form == 'memory_efficient' else {}))
+    model = model.train(mode == 'training')
+    if form == 'published':
+        sys.path.insert(0, str(ROOT))
+        from benchmarks import published
+
+        model = published.twin(model).train(mode == 'training')
+    if form == 'optimize':
+        model = mmfreq.optimize(model, size)
+    if form == 'compile':
+        model = torch.compile(model)
+    if form == 'compile_blocks':
+        model = mmfreq.compile_blocks(model)
+    return model
+
+
+def serve(form, arch, size, mode, precision, threads):
+    """Print what the first call took and what is saved; then, for each line read, the wall and CPU seconds of a call."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model = build(form, arch, size, mode)
+    x = torch.randn(1, 3, size, size)
+
+    def forward():
+        with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16'):
+            return model(x)
+
+    def call():
+        wall, cpu = time.perf_counter(), time.process_time()
+        if mode == 'inference':
+            with torch.no_grad():
+                forward()
+        else:
+            sum(out.float().mean() for out in forward()).backward()
+            model.zero_grad()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    cold, _ = call()
+    saved = saved_bytes(forward, x, model) if mode == 'training' else 0
+    call()
+    print(json.dumps({'cold': cold, 'saved': saved}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(call()), flush=True)
+
+
+def saved_bytes(forward, x, model):
+    """Memory that operators gave out in a forward pass and that is held after it, but for parameters and outputs."""
+    import torch
+    from torch.multiprocessing.reductions import StorageWeakRef
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    known = {}
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for t in tree_leaves(out):
+                if isinstance(t, torch.Tensor) and t.untyped_storage().nbytes():
+                    known[t.untyped_storage().data_ptr()] = StorageWeakRef(t.untyped_storage()), t.untyped_storage().nbytes()
+            return out
+
+    try:
+        with Watch():
+            outs = forward()
+    except Exception:  # compiled code takes no dispatch mode
+        return None
+    gc.collect()
+    others = {t.untyped_storage().data_ptr() for t in (x, *tree_leaves(outs), *model.parameters())}
+    return sum(n for at, (storage, n) in known.items() if not storage.expired() and at not in others)
+
+
+class Worker:
+    """A form in a process of its own."""
+
+    def __init__(self, form, case, threads, before):
+        root = before if form == 'before' else ROOT
+        env = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': str(threads)}
+        command = [sys.executable, str(Path(__file__).resolve()), '--serve', json.dumps([form, *case, threads])]
+        self.process = subprocess.Popen(command, env=env, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self.read()
+        self.times = []
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f'{self.process.args[-1]} ended with {self.process.wait()}')
+        return json.loads(line)
+
+    def turn(self):
+        self.process.stdin.write('go\n')
+        self.process.stdin.flush()
+        self.times.append(self.read())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(case, args):
+    """{form: facts} of one arch, size, mode and precision."""
+    arch, _, mode, _ = case
+    forms = [form for form in FORMS[mode] if form in args.forms and (form != 'before' or args.before)]
+    if arch in PEERS:
+        forms = [form for form in forms if form in ('plain', 'compile')]
+    workers = {form: Worker(form, case, args.threads, args.before) for form in forms}
+    for _ in range(args.rounds):
+        for worker in workers.values():
+            worker.turn()
+    for worker in workers.values():
+        worker.close()
+    base = workers.get('published') or next(iter(workers.values()))
+    return {
+        form: {
+            **worker.facts,
+            'wall': statistics.median(wall for wall, _ in worker.times),
+            'cpu': statistics.median(cpu for _, cpu in worker.times),
+            'wall_speed': statistics.median(b / w for (b, _), (w, _) in zip(base.times, worker.times)),
+            'cpu_speed': statistics.median(b / w for (_, b), (_, w) in zip(base.times, worker.times)),
+        }
+        for form, worker in workers.items()
+    }
+
+
+def row(case, form, facts, base):
+    saved = facts['saved'] and base['saved'] and f'{facts["saved"] / 2**20:.0f} MiB ({facts["saved"] / base["saved"]:.2f}x)'
+    arch, size, mode, precision = case
+    cells = (
+        arch,
+        size,
+        mode,
+        precision,
+        form,
+        f'{facts["wall"]:.3f} s',
+        f'{facts["wall_speed"]:.2f}x',
+        f'{facts["cpu_speed"]:.2f}x',
+    )
+    return '| ' + ' | '.join(map(str, (*cells, f'{facts["cold"]:.1f} s', saved or ''))) + ' |'
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--archs', nargs='+', default=(*ARCHS, *PEERS))
+    parser.add_argument('--sizes', nargs='+', type=int, default=(224, 512))
+    parser.add_argument('--modes', nargs='+', choices=FORMS, default=tuple(FORMS))
+    parser.add_argument('--precisions', nargs='+', choices=('fp32', 'bf16'), default=('fp32',))
+    parser.add_argument('--forms', nargs='+', default=sorted({form for forms in FORMS.values() for form in forms}))
+    parser.add_argument('--before', type=Path, help='checkout whose mmfreq is the form `before`')
+    parser.add_argument('--threads', type=int, default=os.cpu_count())
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--out', type=Path, help='page of Markdown; by default the table is printed')
+    parser.add_argument('--serve', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return serve(*json.loads(args.serve))
+    import torch
+
+    lines = [
+        '# What the levers buy',
+        '',
+        f'`python benchmarks/levers.py {shlex.join(sys.argv[1:])}`',
+        '',
+        f'{date.today()}; {args.threads} threads of a CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()}); '
+        f'torch {torch.__version__}; batch of one; medians of {args.rounds} rounds; speeds are ratios to the first form of a group.',
+        '',
+        '| model | side | mode | dtype | form | wall clock | speed | speed in CPU seconds | first call | saved for backward |',
+        '|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    print('\n'.join(lines), flush=True)
+    for case in product(args.archs, args.sizes, args.modes, args.precisions):
+        found = measure(case, args)
+        base = next(iter(found.values()))
+        for form, facts in found.items():
+            lines.append(row(case, form, facts, base))
+            print(lines[-1], flush=True)
+    if args.out:
+        args.out.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

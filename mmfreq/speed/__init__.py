@@ -1,0 +1,1 @@
+"""Speed and memory that are asked for by name."""

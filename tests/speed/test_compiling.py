@@ -1,0 +1,67 @@
+"""`mmfreq.compile_blocks`: the same outputs and gradients, with one compilation for equal blocks."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+import mmfreq
+from mmfreq.models.dfformer import DFFormer
+from mmfreq.models.hornet import HorNet
+from mmfreq.testing.backbone_contract import awaken
+
+ARCHS = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
+
+
+@pytest.fixture(autouse=True)
+def no_compiled_code():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('arch', ARCHS)
+def test_outputs_and_gradients_are_those_of_the_model(arch, train):
+    model = awaken(mmfreq.build_backbone(arch)).train(train)
+    compiled = mmfreq.compile_blocks(copy.deepcopy(model), backend='aot_eager', fullgraph=True)
+    x, found = torch.randn(2, 3, 64, 96), []
+    for each in (model, compiled):
+        outs = each(x)
+        sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs).backward()
+        found.append([*outs, *(p.grad for p in each.parameters())])
+    assert list(compiled.state_dict()) == list(model.state_dict())
+    for got, want in zip(*found):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * max(want.abs().max().item(), 1))  # some are 0 but for rounding
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('make', 'kinds'),
+    [
+        (lambda: HorNet(dict(base_dim=16, depths=(2, 3, 6, 2))), 4),
+        (lambda: DFFormer(dict(depths=(3, 3, 4, 2), dims=(16, 32, 48, 64))), 4),
+    ],
+)
+def test_equal_blocks_are_compiled_once(make, kinds):
+    model, counter = make().eval(), CompileCounter()
+    mmfreq.compile_blocks(model, backend=counter, fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 96))
+    assert counter.frame_count == kinds
+
+
+def test_it_can_be_copied_and_pickled():
+    model = mmfreq.compile_blocks(mmfreq.build_backbone('hornet-micro'), backend='eager')
+    assert model is mmfreq.compile_blocks(model, backend='eager')
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert list(twin.state_dict()) == list(model.state_dict())
+
+
+def test_a_model_of_others_is_refused():
+    with pytest.raises(ValueError, match='expected a model with blocks of mmfreq.*got Linear.*torch.compile'):
+        mmfreq.compile_blocks(nn.Linear(2, 2))

@@ -1,0 +1,179 @@
+"""`memory_efficient=True`: the same numbers to the last bit, with less saved for backward."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import mmfreq
+from benchmarks import published
+from mmfreq.layers import DynamicFilter
+from mmfreq.models._base import Stage
+from mmfreq.models.affnet import AFFBlock, InvertedResidual
+from mmfreq.models.dfformer import MetaFormerBlock, SepConv
+from mmfreq.models.gfnet import GFNetBlock, GFNetCNNBlock
+from mmfreq.models.hornet import HorNetBlock
+from mmfreq.speed.memory_efficient import saving_less
+from mmfreq.testing.backbone_contract import awaken
+
+ARCHS = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
+C, GRID = 64, (16, 32)
+# block -> (what makes it, maps of C channels that it may save beside its input)
+BLOCKS = {
+    'hornet 7x7': (lambda: HorNetBlock(C, 3), 12.5),
+    'hornet gf': (lambda: HorNetBlock(C, 3, grid=GRID), 13.5),
+    'gfnet-h': (lambda: GFNetBlock(C, GRID, layer_scale=1e-3), 7.5),
+    'gfnet-cnn': (lambda: GFNetCNNBlock(C, GRID), 7.0),
+    'dfformer': (lambda: MetaFormerBlock(C, DynamicFilter(C, GRID, channels_last=True)), 11.5),
+    'cdfformer': (lambda: MetaFormerBlock(C, SepConv(C)), 9.5),
+    'inverted residual': (lambda: InvertedResidual(C, C, 2), 5.5),
+    'affnet': (lambda: AFFBlock(C), 11.5),
+}
+
+
+class Allocated(TorchDispatchMode):
+    """Bytes of the memory that operators gave out and that is still held."""
+
+    def __init__(self):
+        super().__init__()
+        self.known = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, torch.Tensor) and t.untyped_storage().nbytes():
+                storage = t.untyped_storage()
+                self.known[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
+        return out
+
+    def bytes_beside(self, *tensors):
+        gc.collect()
+        others = {t.untyped_storage().data_ptr() for t in tensors}
+        return sum(n for at, (storage, n) in self.known.items() if not storage.expired() and at not in others)
+
+
+def saved_bytes(model, x):
+    """What a forward pass leaves behind for backward, beside parameters, input and outputs."""
+    x = x.detach().requires_grad_()
+    with Allocated() as allocated:
+        out = model(x)
+    return allocated.bytes_beside(x, *tree_leaves(out), *model.parameters())
+
+
+def outcome(model, x, autocast=False):
+    """Outputs, gradients and buffers of one step."""
+    x = x.clone().requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        outs = model(x)
+    sum((out.float() * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs).backward()
+    found = {str(i): out for i, out in enumerate(outs)} | {'x': x.grad}
+    return found | {n: p.grad for n, p in model.named_parameters()} | dict(model.named_buffers())
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('arch', ARCHS)
+def test_a_step_is_the_same_to_the_last_bit(arch, train, autocast):
+    found = []
+    for efficient in (False, True):
+        torch.manual_seed(0)
+        model = awaken(mmfreq.build_backbone(arch, memory_efficient=efficient, drop_path_rate=0.2)).train(train)
+        torch.manual_seed(1)
+        found.append(outcome(model, torch.randn(2, 3, 64, 80), autocast))
+    plain, efficient = found
+    assert set(plain) == set(efficient) and len(plain) > 20
+    assert not [name for name in plain if not torch.equal(plain[name], efficient[name])]
+
+
+@pytest.mark.parametrize('name', BLOCKS)
+def test_a_block_saves_no_more_than_its_bound(name):
+    make, bound = BLOCKS[name]
+    x = torch.randn(2, *GRID, C).permute(0, 3, 1, 2)
+    block = make().train()
+    plain, saved = (
+        saved_bytes(Stage(block, memory_efficient=efficient), x) / (x.numel() * x.element_size()) for efficient in (False, True)
+    )
+    assert 0.8 * bound < saved <= bound, (
+        f'{name} saves {saved:.2f} maps, {plain:.2f} without memory_efficient; the bound is {bound}'
+    )
+    assert saved < 0.75 * plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', ['hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet', 'gfnet-h-ti'])
+def test_a_backbone_saves_at_most_three_fifths_of_the_published(arch):
+    model = mmfreq.build_backbone(arch, memory_efficient=True).train()
+    images = torch.randn(1, 3, 160, 160)
+    saved, theirs = saved_bytes(model, images), saved_bytes(published.twin(model).train(), images)
+    assert images.numel() * 4 < saved <= 0.62 * theirs, saved / theirs
+
+
+def test_the_memory_is_free_after_backward():
+    model, x = mmfreq.build_backbone('hornet-micro', memory_efficient=True).train(), torch.randn(1, 3, 64, 64)
+    with Allocated() as allocated:
+        sum(out.sum() for out in model(x)).backward()
+        model.zero_grad()
+    assert allocated.bytes_beside(x, *model.parameters()) == 0
+
+
+def chain(x, weight):
+    """Cheap functions of a result, of a view of it, and of the result of another."""
+    y = nn.functional.layer_norm(x, x.shape[-1:])
+    z = nn.functional.gelu(y[..., 1:].transpose(0, 1) * weight)
+    return (z * z * y[..., :-1].transpose(0, 1)) @ torch.ones(z.shape[-1], 2, dtype=x.dtype)
+
+
+def test_views_and_chains_have_their_gradients_of_every_order():
+    x, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 4, 6), (5,)))
+
+    def efficient(x, weight):
+        with saving_less():
+            return chain(x, weight)
+
+    assert torch.autograd.gradcheck(efficient, (x, weight)) and torch.autograd.gradgradcheck(efficient, (x, weight))
+    y = efficient(x, weight).sum()
+    first = torch.autograd.grad(y, (x, weight), retain_graph=True)
+    assert all(map(torch.equal, first, torch.autograd.grad(y, (x, weight))))
+
+
+@pytest.mark.parametrize('changed', ['result', 'argument', 'other'])
+def test_writing_into_what_was_saved_is_refused(changed):
+    x = torch.randn(3, 4, requires_grad=True)
+    a = x + 1
+    with saving_less():
+        y = nn.functional.silu(a)
+        z = y.exp()
+        loss = (y * z).sum()
+    with torch.no_grad():
+        {'result': y, 'argument': a, 'other': z}[changed].mul_(2)
+    if changed == 'result':  # it is made again from what nobody wrote into
+        loss.backward()
+        b = x.detach() + 1
+        (want,) = torch.autograd.grad((nn.functional.silu(c := b.requires_grad_()) * nn.functional.silu(c).exp()).sum(), c)
+        torch.testing.assert_close(x.grad, want)
+    else:
+        with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+            loss.backward()
+
+
+def test_writing_into_a_result_before_it_is_saved_is_seen():
+    found = []
+    for context in (saving_less, torch.enable_grad):
+        x = torch.linspace(-1, 1, 6, requires_grad=True)
+        with context():
+            y = nn.functional.gelu(x)
+            y.mul_(3)
+            (y * y).sum().backward()
+        found.append(x.grad)
+    assert torch.equal(*found)
+
+
+def test_with_checkpointing_it_is_refused():
+    with pytest.raises(ValueError, match='with_cp.*memory_efficient'):
+        mmfreq.build_backbone('hornet-micro', with_cp=True, memory_efficient=True)
+    assert 'memory_efficient=True' in repr(mmfreq.build_backbone('hornet-micro', memory_efficient=True))
+    assert 'memory_efficient' not in repr(mmfreq.build_backbone('hornet-micro'))
