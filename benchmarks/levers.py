@@ -209,7 +209,7 @@ def main():
         f'`python benchmarks/levers.py {shlex.join(sys.argv[1:])}`',
         '',
         f'{date.today()}; {args.threads} threads of a CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()}); '
-        f'torch {torch.__version__}; batch of one; medians of {args.rounds} rounds; speeds are ratios to the first form of a group.',
+        f'torch {torch.__version__}; batch of one; medians of {args.rounds} rounds; speeds are ratios to the first form of each.',
         '',
         '| model | side | mode | dtype | form | wall clock | speed | speed in CPU seconds | first call | saved for backward |',
         '|---|---|---|---|---|---|---|---|---|---|',

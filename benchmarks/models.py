@@ -11,6 +11,7 @@ from torch import nn
 
 import mmfreq
 from mmfreq.analysis.benchmark.subjects import Makers
+from mmfreq.models._base import Stage
 from mmfreq.testing.golden import golden_state
 
 # MetaFormer (arXiv 2210.13452): separable convolutions; the same with attention in the last two stages. ConvNeXt (arXiv 2201.03545)
@@ -21,12 +22,28 @@ def makers() -> Makers:
     """All of them."""
     from benchmarks import published
 
-    forms = {'ours': eager, 'published': published.twin, 'mmpretrain': mmpretrain, 'compiled': torch.compile}
+    forms = {
+        'ours': eager,
+        'published': published.twin,
+        'optimized': mmfreq.optimize,
+        'memory_efficient': memory_efficient,
+        'compiled': torch.compile,
+        'compiled_blocks': mmfreq.compile_blocks,
+        'mmpretrain': mmpretrain,
+    }
     return Makers(ours, counted, forms, {name: partial(peer, name) for name in PEERS})
 
 
 def eager(model: nn.Module) -> nn.Module:
     """The model as it is."""
+    return model
+
+
+def memory_efficient(model: nn.Module) -> nn.Module:
+    """The model as if built with `memory_efficient=True`."""
+    for module in model.modules():
+        if isinstance(module, Stage):
+            module.memory_efficient = True
     return model
 
 

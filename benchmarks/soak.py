@@ -12,7 +12,7 @@ takes more processor time, so a piece of work that is always the same is timed a
 ratio.
 
 A leak shows in the memory that malloc has handed out. Resident memory also holds what it keeps of freed blocks, in holes that a
-block of another size does not fit in, the more so as `mmfreq/ops/allocator.py` has it keep large ones. Linux with glibc >= 2.33.
+block of another size does not fit in. Linux with glibc >= 2.33.
 """
 
 import argparse

@@ -46,7 +46,14 @@ def parse_args(argv=None):
     add('--size', dest='sizes', nargs='+', type=image_size, metavar='S', help='sides of squares, or HxW (default: of the suite)')
     add('--precisions', nargs='+', choices=DTYPES, help='default: of the suite')
     add('--modes', nargs='+', choices=MODES, help='default: of the suite')
-    add('--forms', '--variants', nargs='+', metavar='FORM', help='ours, compiled, mmpretrain (default: ours)')
+    add(
+        '--forms',
+        '--variants',
+        nargs='+',
+        metavar='FORM',
+        help='ours, optimized, memory_efficient, compiled, compiled_blocks, mmpretrain',
+    )
+    add('--plain', dest='forms', action='store_const', const=('ours',), help='only the model as it is: --forms ours')
     add('--batch', type=positive, default=1, help='images at a time (default: %(default)s)')
     add('--repeats', type=positive, default=10, help='rounds (default: %(default)s)')
     add('--device', default='cpu', help='cpu (default), cuda or cuda:N')

@@ -33,6 +33,7 @@ def parse_args(argv=None):
     default = 'cuda' if torch.cuda.is_available() else 'cpu'
     parser.add_argument('--device', default=default, help='cpu, cuda or cuda:N (here: %(default)s)')
     parser.add_argument('--max-side', type=int, default=1024, help='larger pictures are scaled down to it (default: %(default)s)')
+    parser.add_argument('--plain', action='store_true', help='run models as they are, without mmfreq.optimize')
     args = parser.parse_args(argv)
     if (args.config is None) != (args.checkpoint is None):
         parser.error('a config needs its checkpoint: give both, or neither')
@@ -55,6 +56,7 @@ def main(argv=None):
             host=args.host,
             port=args.port,
             max_side=args.max_side,
+            plain=args.plain,
         )
 
 

@@ -49,6 +49,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/reproduce'), metavar='DIR', help='default: %(default)s')
     parser.add_argument('--single-scale', action='store_true', help='leave out tests with several scales and flips')
+    parser.add_argument('--plain', action='store_true', help='evaluate models as they are, without mmfreq.optimize')
     parser.add_argument('--update-zoo', action='store_true', help='write the measured numbers into the metafiles and model_zoo.md')
     parser.add_argument(
         '--root', type=Path, metavar='DIR', help='folder that holds configs/ with the metafiles (default: of mmfreq)'
@@ -120,7 +121,7 @@ def main(argv=None):
             return audit(wanted, console)
         if args.update_zoo:
             check_writable(root)
-        settings = Settings(args.out, parse_folders(args.data, rows), args.single_scale)
+        settings = Settings(args.out, parse_folders(args.data, rows), args.single_scale, args.plain)
         places = args.checkpoints or [Path(place) for place in PLACES if Path(place).is_dir()]
         if not places and not args.list:
             raise UserError(f'there is no folder {" or ".join(PLACES)} in {Path.cwd()}: give --checkpoints DIR')

@@ -15,7 +15,7 @@ BACKBONES=(
     tests/models/test_{affnet,backbone_contract,dfformer,gfnet,gfnet_cnn,hornet}.py
 )
 CORE=(
-    "${BACKBONES[@]}" tests/ops/test_{complex,dft,fft,fused_functions,resize}.py tests/layers tests/checkpoint/test_{convert,zoo}.py
+    "${BACKBONES[@]}" tests/ops/test_{complex,spectral,resize}.py tests/layers tests/speed tests/checkpoint/test_{convert,zoo}.py
     tests/models/test_{affnet_aspp_head,conv_layer,gn_fpn,gn_fpn_head,gn_uper_head,image_classifier,in_stock_configs,precision}.py
     tests/models/test_ssdlite.py tests/integrations/test_timm.py tests/test_doctor.py tests/datasets tests/engine
     tests/compat/test_{facts,mmcv_attention,mmcv_deform,mmcv_focal,mmcv_missing,mmcv_nms,mmcv_roi,safe_load,stack,stock_models}.py

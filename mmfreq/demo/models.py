@@ -86,30 +86,30 @@ def one_source(config: Path, checkpoint: Path) -> Source:
 class Loaded:
     """A model in memory. `seconds` is what loading took."""
 
-    def __init__(self, source: Source, device: str):
+    def __init__(self, source: Source, device: str, plain: bool = False):
         started = time.perf_counter()
         self.source, self.stamp = source, source.stamp
         if source.config is None:
-            self.predictor = Predictor(Config(toy_segmentation_config('none')), None, device)
+            self.predictor = Predictor(Config(toy_segmentation_config('none')), None, device, plain)
         else:
-            self.predictor = load_predictor(source.config, source.checkpoint, device)
+            self.predictor = load_predictor(source.config, source.checkpoint, device, plain=plain)
         self.seconds = time.perf_counter() - started
 
     @cached_property
     def filters(self) -> FilterPictures:
         """Drawn at the first call."""
-        return draw_filters(self.predictor.model)
+        return draw_filters(self.predictor.loaded)
 
 
 class Models:
-    """The sources by their ids, '0' and on, and the `kept` ones used last in memory.
+    """The sources by their ids, '0' and on, and the `kept` ones used last in memory; `plain` ones without `mmfreq.optimize`.
 
     One thread at a time has a model: predictions share the processor or the GPU, and OpenMMLab's scopes are global.
     """
 
-    def __init__(self, sources: list[Source], device: str = 'cpu', kept: int = 2):
+    def __init__(self, sources: list[Source], device: str = 'cpu', kept: int = 2, plain: bool = False):
         self.sources = {str(number): source for number, source in enumerate(sources)}
-        self.device, self.kept = device, kept
+        self.device, self.kept, self.plain = device, kept, plain
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
@@ -132,7 +132,7 @@ class Models:
                 held = None  # its memory is free before the next one is loaded
                 while len(self._loaded) >= self.kept:
                     self._loaded.popitem(last=False)
-                held = Loaded(source, self.device)
+                held = Loaded(source, self.device, self.plain)
             self._loaded[key] = held
             yield held, fresh
 

@@ -20,9 +20,12 @@ def make_server(
     checkpoint: Path | None = None,
     folders: list[Path] | None = None,
     device: str = 'cpu',
+    plain: bool = False,
     **options,
 ) -> DemoServer:
     """A server of one pair and of those found in `folders` (None without a pair: in `work_dirs`); options as of `DemoServer`.
+
+    Models are optimised with `mmfreq.optimize` unless `plain`.
 
     Raises:
         UserError: a file or folder that was named does not exist, or the address cannot be had.
@@ -35,7 +38,7 @@ def make_server(
     if alone:
         some = ', '.join(map(str, alone[:3])) + (', ...' if len(alone) > 3 else '')
         notes.append(f'Left out, because no config beside it is clearly its own: {some}.')
-    return DemoServer(Models(sources or [UNTRAINED], device), note=' '.join(notes), **options)
+    return DemoServer(Models(sources or [UNTRAINED], device, plain=plain), note=' '.join(notes), **options)
 
 
 def serve(**arguments) -> None:

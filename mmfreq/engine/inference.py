@@ -21,7 +21,7 @@ class Predictor:
     def __init__(self, cfg, checkpoint, device='cpu', plain=True):
         """Builds the model of `cfg` (a Config), loads `checkpoint` (a file) and moves it to `device`.
 
-        Unless it is to stay `plain`, for hooks or a look at its parts, the model is `mmfreq.optimize`d.
+        Unless `plain`, predictions come from `mmfreq.optimize(model)`; `loaded` is the model as the file has it, on the CPU then.
 
         Raises UserError for configs of other tasks, CheckpointError for a file that cannot be read and CheckpointMismatchError
         for one that does not fill the model. What the file holds beyond that is ignored.
@@ -30,9 +30,8 @@ class Predictor:
         if TASKS.get(scope) not in DRAWN:
             raise ValueError(f'default_scope of the config is {scope!r}; inference is written for {" and ".join(DRAWN)} configs')
         self.scope, self.task, self.cfg = scope, TASKS[scope], cfg
-        self.model, meta = model_of(cfg, checkpoint)
-        if not plain and holds_backbone(self.model):
-            self.model = optimize(self.model)
+        self.loaded, meta = model_of(cfg, checkpoint)
+        self.model = self.loaded if plain or not holds_backbone(self.loaded) else optimize(self.loaded)
         self.model.to(device)
         self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})

@@ -26,6 +26,7 @@ from mmfreq.engine.resume import check_file, check_pretrained, set_start, warn_o
 from mmfreq.engine.sharding import refuse_sharding
 from mmfreq.engine.stop_signal import stop_requests
 from mmfreq.engine.work_dir import check_work_dir, warn_of_overwriting
+from mmfreq.speed.compiling import compile_blocks
 
 GUARDS = ('mmfreq.InputGuardHook', 'mmfreq.CheckpointGuardHook', 'mmfreq.LossGuardHook')
 
@@ -99,7 +100,7 @@ def prepare_test(
     check_data(cfg, ('test_dataloader',))
     if tta:
         use_tta(cfg)
-    if not plain:
+    if not (plain or cfg.get('compile_blocks') or cfg.get('compile')):  # what is compiled is tested as it is
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmfreq.OptimizeHook')]
     if out:
         write_predictions(cfg, out)
@@ -109,13 +110,20 @@ def prepare_test(
 
 
 def build_runner(cfg):
-    """A Runner for a prepared Config; makes the work directory, and the process group of a distributed run."""
+    """A Runner for a prepared Config; makes the work directory, and the process group of a distributed run.
+
+    A field `compile_blocks` of the config, True or options of `torch.compile`, has the model go through `mmfreq.compile_blocks`.
+    """
     if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
         init_cpu_group(cfg.launcher, cfg.env_cfg.dist_cfg)
     # mmengine finds a visualizer again by its name, so that a second run of this process would draw into the first one's folder
     for kind in (Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    options = cfg.get('compile_blocks', False)
+    if options:
+        compile_blocks(runner.model, **({} if options is True else options))
+    return runner
 
 
 def load_config(path, cfg_options=None):

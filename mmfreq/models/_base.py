@@ -269,7 +269,7 @@ class FrequencyBackbone(BaseModule):
 
 
 class StagedBackbone(FrequencyBackbone):
-    """Base of the backbones of four stages in ConvNeXt's names: `downsample_layers.i`, `stages.i.j`, and an output norm `norm{i}`."""
+    """Base of the backbones of four stages in ConvNeXt's names: `downsample_layers.i`, `stages.i.j` and output norms `norm{i}`."""
 
     downsample_layers: nn.ModuleList
     stages: nn.ModuleList

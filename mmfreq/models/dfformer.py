@@ -264,7 +264,8 @@ class DFFormer(StagedBackbone):
     """DFFormer, CDFFormer or GFFormer backbone for dense prediction; the arch says which.
 
     Args:
-        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`.
+        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
+            `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0. The published dense trainings have none.
         img_size: square image size, in pixels, at whose grids the filters are stored; default 224, that of the released weights.
             The published Semantic FPN stores them at 512, RetinaNet at 800. Files of another size are resized when they are loaded,

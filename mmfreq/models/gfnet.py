@@ -236,8 +236,8 @@ class GFNet(GFNetBase):
     """GFNet backbone for dense prediction: the maps after its four quarters, for a neck that makes a pyramid of them.
 
     Args:
-        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`; a
-            stage is a quarter of the blocks (the last has what division leaves over).
+        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
+            `FrequencyBackbone`; a stage is a quarter of the blocks (the last also has the remainder of the division).
         drop_path_rate: of the last block; rates rise linearly from 0. Published: 0, 0, 0.15, 0.25 for ti, xs, s, b.
         img_size: square image size, in pixels, at whose grid filters and position embeddings are stored; default 224. Others are
             resized as the module docstring says.
@@ -303,7 +303,8 @@ class GFNetPyramid(GFNetBase):
     """GFNet-H backbone for dense prediction.
 
     Args:
-        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`.
+        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
+            `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0. Published: 0.1, 0.2, 0.4 for h-ti, h-s, h-b.
         img_size: square image size, in pixels, at whose grids filters and position embeddings are stored; default 224 (the paper's
             ADE20K models: 512, inferred from their sizes). Others are resized as the module docstring says.
@@ -371,7 +372,8 @@ class GFNetCNN(StagedBackbone):
     """Our reconstruction of the CNN-style GFNet (see the module docstring); no weights and no results of it exist.
 
     Args:
-        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`.
+        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
+            `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0.
         img_size: square image size, in pixels, at whose grids the filters are stored; default 224. Maps of other sizes resize the
             filter in forward: bilinear, as the authors' answer has it.

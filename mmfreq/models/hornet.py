@@ -120,7 +120,8 @@ class HorNet(StagedBackbone):
     """HorNet backbone for dense prediction.
 
     Args:
-        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in `FrequencyBackbone`.
+        arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
+            `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0.
         img_size: square image size, in pixels, at whose grids the filters are stored; default the arch's (224, or 384). The
             published ADE20K configs store them at 384. Maps of other sizes resize the filter in forward.

@@ -5,7 +5,7 @@ autocast off, uses `norm='ortho'` both ways, always gives the size of the invers
 
 The inverse has one meaning on every device, also for spectra that are not Hermitian, as a product with a learned filter is in its
 zero column and, for even W, in its Nyquist column: complex inverse over H, the imaginary part of those two columns dropped, real
-inverse over W. This is what `torch.fft.irfft2` computes on a CPU. Other devices may read those columns in another way; there the two
+inverse over W. `torch.fft.irfft2` computes this on a CPU. Other devices may read those columns in another way; there the two
 columns are replaced by their Hermitian part first.
 
 The backend 'matmul' computes the same by real matrix products: no complex numbers, no FFT. For a map X (H x W): a real transform
@@ -63,7 +63,7 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
 
 
 def apply_mixture(x: Tensor, routing: Tensor, filters: Tensor, backend: str = 'auto') -> Tensor:
-    """`apply_filter` with a filter of its own for each sample and channel, mixed from a few; the mixtures are not saved for backward.
+    """`apply_filter` with a filter of its own for each sample and channel, mixed from a few.
 
     Args:
         x: real map.
@@ -84,10 +84,9 @@ def apply_mixture(x: Tensor, routing: Tensor, filters: Tensor, backend: str = 'a
         if backend == 'matmul':
             return apply_filter(x.to(dtype), mixture(routing, bases), (2, 3), backend).to(x.dtype)
         spec = rfft2(x.to(dtype))
-        if is_traced():
-            spec = spec * as_complex(mixture(routing, bases))
-        else:
-            spec = _MixtureProduct.apply(spec, routing, bases)
+        # the mixtures, larger than the map, are not saved for backward
+        product = mixture_product if is_traced() else _MixtureProduct.apply
+        spec = product(spec, routing, bases)
         return irfft2(spec, (x.shape[2], x.shape[3])).to(x.dtype)
 
 
@@ -153,8 +152,8 @@ def hermitian_columns(spec: Tensor, width: int, dims: tuple[int, int] = (-2, -1)
 class _RealTransform(Function):
     """`torch.fft.rfft2`, whose own backward pass transforms the full complex grid.
 
-    With orthonormal transforms the adjoint is the inverse of the gradient over the multiplicity of its columns: in the full spectrum
-    a column stands twice, the zero and Nyquist columns once.
+    With orthonormal transforms the adjoint is the inverse of the gradient over the multiplicity of its columns: the full spectrum
+    has each column twice, the zero and Nyquist columns once.
     """
 
     generate_vmap_rule = True
@@ -179,14 +178,19 @@ class _RealTransform(Function):
         return rfft2(tangent, ctx.dims)
 
 
+def mixture_product(spec: Tensor, routing: Tensor, bases: Tensor) -> Tensor:
+    """A spectrum times the mixtures of filters."""
+    return spec * as_complex(mixture(routing, bases))
+
+
 class _MixtureProduct(Function):
-    """`spec * as_complex(mixture(routing, bases))`; the mixture, as large as the spectrum, is computed again in the backward pass."""
+    """`mixture_product`, whose own backward pass computes the mixture, as large as the spectrum, again."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(spec, routing, bases):
-        return spec * as_complex(mixture(routing, bases))
+        return mixture_product(spec, routing, bases)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -15,7 +15,7 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
     """Compile the blocks of the backbones in `model`, in place; the rest runs as it is.
 
     Blocks of equal sizes share their compiled code, so the first call takes a fraction of that of `torch.compile(model)`. Parameter
-    names and state dicts stay as they are. A stage with `memory_efficient=True` loses it: a compiler chooses by itself what is saved
+    names and state dicts stay as they are. `memory_efficient` of a stage becomes False: a compiler chooses by itself what is saved
     for backward.
 
     Args:

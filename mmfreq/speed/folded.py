@@ -1,13 +1,14 @@
-"""Blocks folded for inference: norms, layer scales and affine maps become part of the next weights, and maps are computed in pieces.
+"""Blocks folded for inference: norms, layer scales and affine maps are part of the next weights, maps are computed in pieces.
 
 A folded block is made from a block in eval mode and gives the same up to rounding. On a CPU it works on pieces of a map whose
-intermediate results stay in the processor's cache; compilers and exporters get whole maps. Each class takes the block it stands for;
+intermediate results stay in the processor's cache; compilers and exporters get whole maps. Each class takes the block it replaces;
 `fits` says whether that block still is what its class builds, so that a replaced or watched part is never bypassed.
 
 Legend: B batch, C channels, K hidden channels, H W grid, M mixed channels, N filters; `x_bhwc` is channels-last, tokens `(T, C)`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -253,8 +254,8 @@ class FoldedGnConv(Folded):
         parts = to_bhwc(self.spatial(to_bchw(rest))).split(self.dims, -1)
         y = gate
         for i, part in enumerate(parts):
-            weight, bias = getattr(self, f'w{i}'), getattr(self, f'b{i}')
-            y = by_tokens(lambda a, b: linear(a * b, weight, bias), part.shape[-1], y, part)
+            gated = partial(linear_of_product, getattr(self, f'w{i}'), getattr(self, f'b{i}'))
+            y = by_tokens(gated, part.shape[-1], y, part)
         return y
 
     def project(self, x_bhwc: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,6 +271,11 @@ class FoldedGnConv(Folded):
 
     def extra_repr(self) -> str:
         return f'dims={self.dims}, folded: norm, scale, layer scale'
+
+
+def linear_of_product(weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """A linear map of `a * b`."""
+    return linear(a * b, weight, bias)
 
 
 class FoldedHorNetBlock(Folded):

@@ -29,13 +29,14 @@ NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|Me
 
 @dataclass(frozen=True)
 class Job:
-    """What to evaluate; `options` are changes to the config, `multi` asks for test-time augmentation."""
+    """What to evaluate; `options` are changes to the config, `multi` asks for test-time augmentation, `plain` for no `optimize`."""
 
     config: str
     checkpoint: str
     folder: str
     multi: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _evaluated(job: Job) -> Outcome:
         from mmfreq.version import __version__
 
         refuse_broken_weights(job.checkpoint)
-        found = evaluate(job.config, job.checkpoint, work_dir=job.folder, tta=job.multi, cfg_options=job.options)
+        found = evaluate(job.config, job.checkpoint, work_dir=job.folder, tta=job.multi, cfg_options=job.options, plain=job.plain)
         metrics = {key: float(value) for key, value in found.items() if isinstance(value, Real)}
         device = get_device()
         hardware = torch.cuda.get_device_name() if device == 'cuda' else device.upper()

@@ -31,11 +31,12 @@ JSON, PAGE = 'results.json', 'results.md'
 
 @dataclass(frozen=True)
 class Settings:
-    """Folder for results, folders of data sets by their names, and whether multi-scale tests are left out."""
+    """Folder for results, folders of data sets by their names, no multi-scale tests, models without `mmfreq.optimize`."""
 
     out: Path
     data: Mapping[str, Path] = field(default_factory=dict)
     single_scale: bool = False
+    plain: bool = False
 
 
 def select(rows: Iterable[Row], pattern: str | None) -> list[Row]:
@@ -97,7 +98,7 @@ def reproduce(
         if data:
             say(f'  running, log in {begun.log}')
             file.record(begun)
-            result = finish(begun, match.row, data, evaluate)
+            result = finish(begun, match.row, data, evaluate, settings.plain)
         file.record(result)
         write_page(file, rows)
         done[result.key] = result
@@ -138,11 +139,11 @@ def fingerprint(cfg: Config, root: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def finish(begun: Result, row: Row, data: Located, evaluate: Callable[[Job], Outcome]) -> Result:
+def finish(begun: Result, row: Row, data: Located, evaluate: Callable[[Job], Outcome], plain: bool = False) -> Result:
     """The result of an evaluation."""
     start = time.monotonic()
     folder = str(Path(begun.log).parent)
-    outcome = evaluate(Job(str(row.config), begun.checkpoint, folder, begun.test == MULTI, dict(data.options)))
+    outcome = evaluate(Job(str(row.config), begun.checkpoint, folder, begun.test == MULTI, dict(data.options), plain))
     told = dict(
         date=now(),
         seconds=round(time.monotonic() - start),

@@ -72,6 +72,14 @@ def test_few_models_stay_in_memory_and_a_changed_file_is_loaded_again(folders):
         checkpoint.with_suffix('.away').rename(checkpoint)
 
 
+@pytest.mark.parametrize('plain', [False, True])
+def test_predictions_come_from_an_optimised_copy_and_filters_from_the_model(plain):
+    models = Models([UNTRAINED], plain=plain)
+    with models.use('0') as (loaded, _):
+        assert type(loaded.predictor.model).__name__ == ('EncoderDecoder' if plain else 'OptimizedEncoderDecoder')
+        assert loaded.filters.layers[0]['name'].startswith('backbone.stages.2.0.gnconv.dwconv')
+
+
 def test_nobody_gets_a_model_after_the_end():
     models = Models([UNTRAINED])
     models.close()

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
+from torch import nn
 
 from mmfreq.engine.baseline import Comparison, evaluate_with_baseline
 from mmfreq.engine.errors import UserError
@@ -117,6 +119,41 @@ def test_tta_and_its_metrics_run_from_the_config(toy_config, trained, tmp_path):
     tta = evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'b', tta=True)
     assert set(plain) == set(tta) == {'aAcc', 'mIoU', 'mAcc'}
     assert plain['aAcc'] != tta['aAcc']
+
+
+class Watch(Hook):
+    """Notes the class of the model that is tested."""
+
+    def after_test_iter(self, runner, *_, **__):
+        self.tested = type(runner.model).__name__
+
+
+@pytest.mark.parametrize(
+    ('options', 'tested'),
+    [
+        ({}, 'OptimizedEncoderDecoder'),
+        ({'tta': True}, 'OptimizedSegTTAModel'),
+        ({'plain': True}, 'EncoderDecoder'),
+        ({'cfg_options': {'compile_blocks.backend': 'eager'}}, 'EncoderDecoder'),
+        ({'cfg_options': {'custom_hooks': [{'type': 'EMAHook'}]}}, 'OptimizedEncoderDecoder'),
+    ],
+)
+def test_an_optimised_copy_is_tested_unless_it_is_to_be_plain(toy_config, trained, tmp_path, options, tested):
+    runner, watch = build_runner(prepare_test(toy_config, trained / 'iter_2.pth', work_dir=tmp_path, **options)), Watch()
+    runner.register_hook(watch)
+    model, metrics = runner.model, runner.test()
+    assert (watch.tested, runner.model) == (tested, model)
+    if 'tta' not in options:
+        assert metrics == pytest.approx(evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path, plain=True), abs=0.02)
+
+
+@pytest.mark.parametrize('options', [True, {'backend': 'eager'}])
+def test_blocks_are_compiled_where_the_config_asks_for_it(toy_config, trained, tmp_path, options, monkeypatch):
+    found = []
+    monkeypatch.setattr(nn.Module, 'compile', lambda self, **options: found.append((type(self).__name__, options)))
+    cfg = prepare_train(toy_config, work_dir=tmp_path / 'w', cfg_options={'compile_blocks': options})
+    build_runner(cfg)
+    assert found == 5 * [('HorNetBlock', {} if options is True else options)]
 
 
 @pytest.mark.parametrize('name', ['tta_model', 'tta_pipeline'])

@@ -38,7 +38,7 @@ def test_the_filter_is_that_of_the_weights_as_they_are_now(layer):
 def test_another_size_can_be_refused():
     layer = GlobalFilter(4, 14, filter_resize='none')
     assert layer(torch.randn(1, 4, 14, 14)).shape == (1, 4, 14, 14)
-    with pytest.raises(ValueError, match='stored for maps of 14x14.*got one of 9x12'):
+    with pytest.raises(ValueError, match=r'stored for maps of 14x14.*got one of 9x12'):
         layer(torch.randn(1, 4, 9, 12))
 
 

@@ -1,4 +1,4 @@
-"""What people do to a `torch.nn.Module`, done to a model of every family, in both ways of training: it is seen, and nothing else is."""
+"""What people do to a `torch.nn.Module`, done to a model of every family, with and without `memory_efficient`: it takes effect."""
 
 import copy
 import pickle
@@ -279,5 +279,5 @@ def test_timm_builds_on_a_device_and_in_a_dtype(name):
 
 @every_arch
 def test_torchscript_is_what_cannot_be(arch):
-    with pytest.raises(Exception, match='.'):
+    with pytest.raises(Exception, match=r'.'):
         torch.jit.script(classifier(arch))

@@ -9,7 +9,8 @@ import mmfreq
 PACKAGE = Path(mmfreq.__file__).parent
 SOURCES = sorted(path for folder in ('models', 'layers', 'ops') for path in (PACKAGE / folder).rglob('*.py'))
 PRIVATE = re.compile(
-    r'torch(\.\w+)*\._\w|from torch[\w.]*\._\w|from torch[\w.]* import .*\b_[A-Za-z]|\._conv_forward|_hooks\b|torch\.ops\b|\._version\b'
+    r'torch(\.\w+)*\._\w|from torch[\w.]*\._\w|from torch[\w.]* import .*\b_[A-Za-z]'
+    r'|\._conv_forward|_hooks\b|torch\.ops\b|\._version\b'
 )
 LONGEST_FORWARD = 12  # lines
 

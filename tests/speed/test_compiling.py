@@ -63,5 +63,5 @@ def test_it_can_be_copied_and_pickled():
 
 
 def test_a_model_of_others_is_refused():
-    with pytest.raises(ValueError, match='expected a model with blocks of mmfreq.*got Linear.*torch.compile'):
+    with pytest.raises(ValueError, match=r'expected a model with blocks of mmfreq.*got Linear.*torch.compile'):
         mmfreq.compile_blocks(nn.Linear(2, 2))

@@ -90,7 +90,7 @@ def test_it_refuses_to_train_and_to_load(arch):
         lambda: optimized.load_state_dict({}),
         lambda: around.load_state_dict(around.state_dict()),
     ):
-        with pytest.raises(RuntimeError, match='made by mmfreq.optimize.*do it with the model it was made from'):
+        with pytest.raises(RuntimeError, match=r'made by mmfreq.optimize.*do it with the model it was made from'):
             refused()
     assert optimized.eval() is optimized
     with pytest.raises(ValueError, match='optimised already'):
@@ -98,7 +98,7 @@ def test_it_refuses_to_train_and_to_load(arch):
 
 
 def test_a_model_of_others_is_refused():
-    with pytest.raises(ValueError, match='expected a backbone of mmfreq.*got Linear'):
+    with pytest.raises(ValueError, match=r'expected a backbone of mmfreq.*got Linear'):
         mmfreq.optimize(nn.Linear(2, 2))
 
 

@@ -173,7 +173,7 @@ def test_writing_into_a_result_before_it_is_saved_is_seen():
 
 
 def test_with_checkpointing_it_is_refused():
-    with pytest.raises(ValueError, match='with_cp.*memory_efficient'):
+    with pytest.raises(ValueError, match=r'with_cp.*memory_efficient'):
         mmfreq.build_backbone('hornet-micro', with_cp=True, memory_efficient=True)
     assert 'memory_efficient=True' in repr(mmfreq.build_backbone('hornet-micro', memory_efficient=True))
     assert 'memory_efficient' not in repr(mmfreq.build_backbone('hornet-micro'))

@@ -1,7 +1,7 @@
 """Each entry in a process of its own, as a user runs a model; the processes take turns.
 
-What one model leaves in the memory allocator decides how fast the next one gets its memory (`mmfreq/ops/allocator.py`): the same
-model can take half as long again beside others in one process.
+What one model leaves in the memory allocator decides how fast the next one gets its memory: the same model can take half as long
+again beside others in one process.
 """
 
 import ctypes

@@ -5,7 +5,7 @@ Three numbers, in bytes; weights and input never count, gradients of the weights
 - peak: the most that torch's allocator gave out at one time, above what was taken before the call. On CUDA from its statistics, on
   a CPU from the profiler's record of every allocation. Libraries' own scratch space (oneDNN, cuDNN without workspace) is not in it.
 - saved: distinct storages that autograd saves. A view counts as the storage that it keeps alive. Not seen: what a custom Function
-  holds as an attribute, and what checkpointing holds.
+  holds as an attribute, and what checkpointing holds. None for `memory_efficient`, which has hooks of its own.
 - kept: what the allocator has given out after the forward pass, while its outputs live. Everything is in it, outputs too: a check
   on `saved`, since what hides from autograd's hooks shows here.
 """
@@ -37,7 +37,7 @@ def memory_of(call: Call) -> Memory:
     if not call.training:
         return Memory(allocations(call.forward, call.device)[0])
     call.clear()
-    saved = saved_bytes(call)
+    saved = None if call.entry.subject.form == 'memory_efficient' else saved_bytes(call)
     _, kept = allocations(call.forward, call.device)
     peak, _ = allocations(call, call.device)
     call.clear()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet')
 MODES = ('inference', 'training')
+LEVERS = ('ours', 'optimized', 'memory_efficient')
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Settings:
 
     Attributes:
         training_precisions: by default those of inference if these are given, else float32.
-        forms: of our archs, beside the baseline; by default ours as it runs in eager mode.
+        forms: of our archs, beside the baseline; by default the model as it is, in the suite 'published' also `LEVERS`.
         repeats: rounds.
         at_least: seconds that one measurement takes.
         alone: on a CPU each entry is timed in a process of its own, so that none inherits what others have done to the allocator.
@@ -87,7 +88,7 @@ def settled(settings: Settings, quick: bool = False) -> Settings:
     suite = SUITES[settings.suite]
     settings = replace(
         settings,
-        forms=settings.forms or ('ours',),
+        forms=settings.forms or (LEVERS if settings.suite == 'published' else LEVERS[:1]),
         training_precisions=settings.training_precisions or settings.precisions or ('fp32',),
     )
     defaults = {**suite.defaults, **(suite.quick if quick else {})}

@@ -10,9 +10,12 @@ BASELINE, OURS, PEER = 'published', 'ours', 'timm'
 THEIRS = (BASELINE, 'mmpretrain', PEER)  # forms that are not of this package
 
 
-def exists(name: str, form: str) -> bool:
-    """Whether an arch has a form: mmpretrain has HorNet alone."""
-    return form != 'mmpretrain' or name.startswith('hornet')
+ONE_MODE = {'optimized': 'inference', 'memory_efficient': 'training'}  # forms that exist for one mode only
+
+
+def exists(name: str, form: str, mode: str) -> bool:
+    """Whether an arch has a form in a mode: mmpretrain has HorNet only."""
+    return ONE_MODE.get(form, mode) == mode and (form != 'mmpretrain' or name.startswith('hornet'))
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Subject:
 
     Attributes:
         name: of the arch; forms of one name have the same weights and must give the same outputs.
-        form: 'published', 'ours', 'compiled', 'mmpretrain', or 'timm' for a model that has one form alone.
+        form: 'published', 'ours', 'optimized', 'memory_efficient', 'compiled', 'compiled_blocks', 'mmpretrain', or 'timm' for a
+            model of somebody else.
         make: the model, in float32 on the CPU; to be measured in a process of its own it must be something that pickle can name.
         counted: the model whose multiply-adds are the floor's, the same for all forms; may be on the meta device.
     """

@@ -16,7 +16,7 @@ def published(settings: Settings, makers: Makers) -> Iterator[Group]:
         where = {'size': size, 'mode': mode, 'batch': settings.batch}
         entries = [Entry(makers.subject(name, BASELINE), precision='fp32', **where)]
         for form, precision in product(settings.forms, settings.precisions_of(mode)):
-            if exists(name, form):
+            if exists(name, form, mode):
                 subject = makers.subject(name, form)
                 entries += [Entry(subject, precision=precision, way=way, **where) for way in ways(precision, mode)]
         yield Group(f'{name}, {size[0]}x{size[1]}, {mode}', tuple(entries))
@@ -27,7 +27,7 @@ def peers(settings: Settings, makers: Makers, forms: tuple[str, ...] = ()) -> It
     for size, (mode, precision) in product(settings.sizes, settings.modes_and_precisions()):
         subjects = [makers.peer(name) for name in PEERS]
         for name, form in product(settings.archs, (*settings.forms, *forms)):
-            if exists(name, form) and (form != BASELINE or precision == 'fp32'):
+            if exists(name, form, mode) and (form != BASELINE or precision == 'fp32'):
                 subjects.append(makers.subject(name, form))
         way = ways(precision, mode)[-1]
         entries = (Entry(subject, size, mode, precision, way, settings.batch) for subject in subjects)
@@ -43,7 +43,7 @@ def growth(settings: Settings, makers: Makers) -> Iterator[Group]:
     """One model at several sizes in the same rounds; the smallest is the baseline."""
     sizes = sorted(settings.sizes, key=lambda size: size[0] * size[1])
     for name, (mode, precision), form in product(settings.archs, settings.modes_and_precisions(), settings.forms):
-        if exists(name, form):
+        if exists(name, form, mode):
             subject, way = makers.subject(name, form), ways(precision, mode)[-1]
             entries = (Entry(subject, size, mode, precision, way, settings.batch) for size in sizes)
             yield Group(f'{name}, {form}, {mode}, {precision}', tuple(entries))

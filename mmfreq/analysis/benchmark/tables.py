@@ -46,6 +46,7 @@ def _against_published(results: Results, mode: str) -> Table:
     for kind in ('saved', 'peak'):
         columns.append(Column(f'{kind}: published, ours, MiB', partial(_two_sizes, kind=kind)))
         columns.append(_memory_column(f'{kind}: ratio', kind))
+    columns += [_memory_column(f'{kind}: ratio of memory_efficient', kind, 'memory_efficient') for kind in ('kept', 'peak')]
     columns.append(Column('floor', lambda group: floor(results, group.fastest('fp32'))))
     for precision in ('fp32', *LOW_PRECISIONS):
         columns.append(Column(f'error {precision}', partial(_worst_error, precision=precision, name='error')))
@@ -71,9 +72,9 @@ def _speed_column(header: str, pick: Callable[[GroupResult], Run | None], named:
     return Column(header, cell, lambda group: found.median if (found := ratio(group)) else None)
 
 
-def _memory_column(header: str, kind: str) -> Column:
+def _memory_column(header: str, kind: str, form: str = 'ours') -> Column:
     def ratio(group: GroupResult) -> float | None:
-        return memory_ratio(group.fastest('fp32', 'ours'), group.baseline, kind)
+        return memory_ratio(group.fastest('fp32', form), group.baseline, kind)
 
     return Column(header, lambda group: times(ratio(group)), ratio)
 

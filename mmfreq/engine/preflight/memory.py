@@ -43,7 +43,7 @@ def check_memory(cfg, report, model):
     needed *= processes
     remedy = (
         'Take fewer images at a time (train_dataloader.batch_size; tools/few_gpus.py keeps the batch by accumulation), a smaller '
-        'crop, --amp on a GPU, or model.backbone.with_cp=True, which keeps less and computes more.'
+        'crop, --amp on a GPU, or model.backbone.memory_efficient=True or with_cp=True, which save less and compute more.'
     )
     if needed > total:
         raise DeviceMemoryError(

@@ -131,7 +131,7 @@ def test_more_than_the_device_has(cfg, report, monkeypatch):
         check_memory(cfg, report, model)
     message = str(error.value)
     assert 'batch of 2 at 64x64' in message and 'at least' in message
-    assert 'train_dataloader.batch_size' in message and 'with_cp=True' in message
+    assert 'train_dataloader.batch_size' in message and 'memory_efficient=True' in message and 'with_cp=True' in message
 
 
 def test_processes_on_one_machine_share_its_memory(cfg, report, monkeypatch):
