@@ -134,7 +134,10 @@ class Watch(TorchFunctionMode):
         if not out.requires_grad or address(out) is None or any(address(a) in (None, address(out)) for a in inputs):
             return
         if function is F.batch_norm and kwargs.get('training', False):
-            args = (args[0], None, None)  # once more with the statistics of the batch; the running ones are not updated again
+            if not hasattr(out.grad_fn, '_saved_result2'):
+                return
+            statistics = out.grad_fn._saved_result1, out.grad_fn._saved_result2  # mean, inverse standard deviation
+            function, args, kwargs = normalized, (args[0], *statistics, kwargs['weight'], kwargs['bias']), {}
         kept = tuple(map(self.source, args)), {name: self.source(a) for name, a in kwargs.items()}
         recipe = Recipe(function, *kept, autocast_of(out.device.type))
         self.known[address(out)] = StorageWeakRef(out.untyped_storage()), out._version, out.dtype, recipe
@@ -162,6 +165,14 @@ class Watch(TorchFunctionMode):
         recipe.uses += 1
         recipe.left += 1
         return Part(recipe, x)
+
+
+def normalized(x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Batch norm with known statistics: one pass over `x`."""
+    scale = rstd if weight is None else weight * rstd
+    shift = -mean * scale if bias is None else bias - mean * scale
+    scale, shift = (t.view(-1, *[1] * (x.ndim - 2)) for t in (scale, shift))
+    return torch.addcmul(shift, x, scale).to(x.dtype)
 
 
 def value(argument: Any) -> Any:

@@ -177,3 +177,17 @@ def test_with_checkpointing_it_is_refused():
         mmfreq.build_backbone('hornet-micro', with_cp=True, memory_efficient=True)
     assert 'memory_efficient=True' in repr(mmfreq.build_backbone('hornet-micro', memory_efficient=True))
     assert 'memory_efficient' not in repr(mmfreq.build_backbone('hornet-micro'))
+
+
+@pytest.mark.parametrize('affine', [False, True])
+@pytest.mark.parametrize('shape', [(6, 4), (3, 4, 5), (2, 4, 3, 5), (2, 4, 2, 3, 2)])
+def test_a_batch_norm_is_made_again_with_the_statistics_of_its_batch(shape, affine):
+    norm, found = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)](4, affine=affine), []
+    for context in (saving_less, torch.enable_grad):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with context():
+            y = norm(x)
+            (y * y * y).sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(*found)
+    assert norm.num_batches_tracked == 2  # not updated again in backward
