@@ -38,6 +38,7 @@ def parse_args(argv=None):
     parser.add_argument('--dynamic-batch', action='store_true', help='any number of images; else one')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: %(default)s')
     parser.add_argument('--backend', choices=BACKENDS, default=BACKENDS[0], help="fft: with ONNX's DFT (default: %(default)s)")
+    parser.add_argument('--plain', action='store_true', help='write the model as it is, without mmfreq.optimize')
     parser.add_argument('--verify', action=argparse.BooleanOptionalAction, default=True, help='compare in onnxruntime')
     parser.add_argument('--picture', type=Path, help='the picture to compare with (default: a drawn one)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to the config')
@@ -68,6 +69,7 @@ def main(argv=None):
             backend=args.backend,
             precision=args.precision,
             dynamic_batch=args.dynamic_batch,
+            optimized=not args.plain,
             metadata=metadata_of(subject, args.output),
         )
         differences = verify(out, exported.model, inputs, args.precision) if args.verify else []

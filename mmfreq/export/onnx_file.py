@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmfreq.export.extra import extra
 from mmfreq.export.graphs import InHalf
 from mmfreq.speed.fixed_size import at_fixed_size
+from mmfreq.speed.inference import holds_backbone, optimize
 from mmfreq.version import __version__
 
 OPSET = 18
@@ -30,7 +31,7 @@ BACKENDS = ('matmul', 'fft')
 
 @dataclass(frozen=True)
 class Exported:
-    """A file, the operators in it, and the model for images of its size, in float32."""
+    """A file, the operators in it, and the model for images of its size, in float32 and not optimised."""
 
     path: Path
     operators: Counter[str]
@@ -52,6 +53,7 @@ def export_onnx(
     precision: str = 'fp32',
     dynamic_batch: bool = False,
     channels: int = 3,
+    optimized: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write `model` as an ONNX file for images of one size.
@@ -62,6 +64,7 @@ def export_onnx(
         backend: 'matmul' for a graph without Fourier operators; 'fft' for one with ONNX's DFT, which few runtimes have.
         precision: of weights and computation, 'fp32' or 'fp16'; inputs and outputs stay float32, transforms too.
         dynamic_batch: the number of images is open; else it is 1.
+        optimized: write `mmfreq.optimize(model)`, if there is a backbone of mmfreq in it.
         metadata: more of what the file should say about itself; what is no string is written as JSON.
 
     Raises:
@@ -76,7 +79,8 @@ def export_onnx(
     path = Path(path)
     images = torch.zeros(2 if dynamic_batch else 1, channels, *size)
     model = at_fixed_size(model, images, backend)
-    graph = model if precision == 'fp32' else InHalf(copy.deepcopy(model))
+    graph = optimize(model) if optimized and holds_backbone(model) else model
+    graph = graph if precision == 'fp32' else InHalf(copy.deepcopy(graph))
     proto = _traced(graph, images, dynamic_batch)
     told = {'mmfreq_version': __version__, 'size': list(size), 'spectral': backend, 'precision': precision, **(metadata or {})}
     told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}

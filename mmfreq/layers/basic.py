@@ -78,7 +78,7 @@ class StarReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, self.scale, squared_relu(x))
+        return self.scale * squared_relu(x) + self.bias
 
 
 class SquaredReLU(nn.Module):

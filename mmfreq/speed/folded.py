@@ -194,7 +194,8 @@ class FoldedMlp(Folded):
 
 
 class FoldedPatches(Folded):
-    """A convolution whose stride is its kernel, as a matrix product on patches; sides are rounded down.
+    """A convolution whose stride is its kernel, as a matrix product on patches; sides are rounded down. Compilers and exporters get
+    the convolution.
 
     Shape:
         `(B, C, H, W)` to `(B, O, H // k, W // k)`, channels-last in memory.
@@ -212,6 +213,9 @@ class FoldedPatches(Folded):
 
     def forward(self, x: Tensor) -> Tensor:
         k = self.side
+        if torch.compiler.is_compiling():
+            weight = to_bchw(self.weight.unflatten(1, (k, k, -1)))
+            return conv2d(x, weight, self.bias, k)
         rows, columns = x.shape[2] // k, x.shape[3] // k
         patches = to_bhwc(x)[:, : rows * k, : columns * k].unflatten(1, (rows, k)).unflatten(3, (columns, k))
         return to_bchw(linear(patches.transpose(2, 3).flatten(3), self.weight, self.bias))
@@ -344,7 +348,8 @@ class FoldedDynamicFilter(Folded, StoredFilter):
         y = rows_times(self.w1, self.b1, y)
         filters, act, bias = self.filter_for((y.shape[2], y.shape[3])), self.act, self.b2
         if isinstance(act, StarReLU):
-            zero = routing.transpose(1, 2) @ filters[0, 0, :, 0].to(routing.dtype)  # (B, M)
+            # the mixture at the zero frequency, (B, M); not as a product with a vector, which onnxruntime 1.32 computes wrongly
+            zero = (routing * filters[0, 0, :, :1].to(routing.dtype)).sum(1)
             bias = linear(act.bias * zero, self.w2, bias)
             routing, act = routing * act.scale, squared_relu_
         return times_columns(self.filtered(y, act, routing, filters), self.w2, bias)
