@@ -34,7 +34,7 @@ def count(model: nn.Module, inputs: int | tuple[int, int] | Tensor | tuple[Tenso
 
     Raises:
         ValueError: sizes that are not positive.
-        torch._subclasses.fake_tensor.DynamicOutputShapeException: a shape in the model depends on values.
+        RuntimeError: a shape in the model depends on values.
     """
     tensors = as_tensors(inputs, channels)
     counter = CallCounter()

@@ -36,7 +36,7 @@ from mmfreq.models.gfnet import GFNetBlock, PatchEmbed
 from mmfreq.models.hornet import HorNetBlock
 from mmfreq.ops import apply_mixture, irfft2, rfft2
 from mmfreq.ops.resize import without_autocast
-from mmfreq.ops.spectral import as_complex, mixture, plan
+from mmfreq.ops.spectral import as_complex, is_traced, mixture, plan
 
 PIECE_BYTES = 8 * 2**20  # of the widest intermediate result of a piece on a CPU
 REFUSED = (
@@ -106,8 +106,8 @@ def untouched(block: nn.Module) -> bool:
 
 
 def pieces(count: int, bytes_each: int, x: Tensor) -> list[slice]:
-    """Slices that cover `count` items: evenly as many at a time as fit into `PIECE_BYTES` on a CPU, else all at once."""
-    if x.device.type != 'cpu' or torch.compiler.is_compiling() or count * bytes_each <= PIECE_BYTES:
+    """Slices that cover `count` items: on a CPU as many at a time as fit into `PIECE_BYTES`; elsewhere and for compilers one slice."""
+    if x.device.type != 'cpu' or is_traced() or count * bytes_each <= PIECE_BYTES:
         return [slice(0, count)]
     rounds = -(-count // max(PIECE_BYTES // bytes_each, 1))
     step = -(-count // rounds)
@@ -121,10 +121,10 @@ def by_tokens(function: Callable[..., Tensor], width: int, *maps: Tensor) -> Ten
         Several `(..., C_i)` to `(..., O)`.
     """
     tokens = [x.reshape(-1, x.shape[-1]) for x in maps]
-    slices = pieces(len(tokens[0]), width * tokens[0].element_size(), tokens[0])
+    slices = pieces(tokens[0].shape[0], width * tokens[0].element_size(), tokens[0])
     first = function(*(t[slices[0]] for t in tokens))
     if len(slices) > 1:
-        out = first.new_empty(len(tokens[0]), first.shape[1])
+        out = first.new_empty(tokens[0].shape[0], first.shape[1])
         out[slices[0]] = first
         for at in slices[1:]:
             out[at] = function(*(t[at] for t in tokens))
@@ -183,7 +183,7 @@ class FoldedMlp(Folded):
         self.keep(w1=w1, b1=b1, w2=w2, b2=b2)
 
     def forward(self, x_bhwc: Tensor, residual_bhwc: Tensor) -> Tensor:
-        return by_tokens(self.tokens, len(self.w1), x_bhwc, residual_bhwc)
+        return by_tokens(self.tokens, self.w1.shape[0], x_bhwc, residual_bhwc)
 
     def tokens(self, x: Tensor, residual: Tensor) -> Tensor:
         hidden = linear(layer_norm(x, x.shape[-1:], eps=self.eps), self.w1, self.b1)
@@ -213,7 +213,7 @@ class FoldedPatches(Folded):
 
     def forward(self, x: Tensor) -> Tensor:
         k = self.side
-        if torch.compiler.is_compiling():
+        if is_traced():
             weight = to_bchw(self.weight.unflatten(1, (k, k, -1)))
             return conv2d(x, weight, self.bias, k)
         rows, columns = x.shape[2] // k, x.shape[3] // k
@@ -265,7 +265,7 @@ class FoldedGnConv(Folded):
     def project(self, x_bhwc: Tensor) -> tuple[Tensor, Tensor]:
         """Gate and rest, channels-last."""
         tokens = x_bhwc.reshape(-1, x_bhwc.shape[-1])
-        slices = pieces(len(tokens), len(self.w_rest) * tokens.element_size(), tokens)
+        slices = pieces(tokens.shape[0], self.w_rest.shape[0] * tokens.element_size(), tokens)
         outs = []
         for at in slices:
             y = layer_norm(tokens[at], tokens.shape[-1:], eps=self.eps)
@@ -356,10 +356,10 @@ class FoldedDynamicFilter(Folded, StoredFilter):
 
     def filtered(self, x: Tensor, act: Callable[[Tensor], Tensor], routing: Tensor, filters: Tensor) -> Tensor:
         """Each channel of `act(x)` through its mixture of filters, some channels at a time; may write into `x`."""
-        if torch.compiler.is_compiling() or plan(x, self.spectral)[0] == 'matmul':
+        if is_traced() or plan(x, self.spectral)[0] == 'matmul':
             return apply_mixture(act(x), routing, filters, self.spectral)
         bases = filters.float().permute(2, 0, 1, 3)
-        slices = pieces(x.shape[1], len(x) * bases[0].numel() * 4, x)
+        slices = pieces(x.shape[1], x.shape[0] * bases[0].numel() * 4, x)
         outs = []
         with without_autocast(x):
             for at in slices:
@@ -382,7 +382,7 @@ class FoldedSepConv(Folded):
         self.keep(w1=w1, b1=b1)
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
-        y = by_tokens(self.tokens, len(self.w1), x_bhwc)
+        y = by_tokens(self.tokens, self.w1.shape[0], x_bhwc)
         return self.pwconv2(to_bhwc(self.dwconv(to_bchw(y))))
 
     def tokens(self, x: Tensor) -> Tensor:
@@ -429,14 +429,14 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 def rows_times(weight: Tensor, bias: Tensor | None, x_bhwc: Tensor) -> Tensor:
     """A linear map of the channels whose result is NCHW, straight from the matrix product."""
     columns = x_bhwc.flatten(1, 2).transpose(1, 2)  # (B, C, H W), a view
-    out = weight.expand(len(columns), -1, -1) @ columns
+    out = weight.expand(columns.shape[0], -1, -1) @ columns
     return (out if bias is None else out + bias.view(1, -1, 1)).unflatten(2, x_bhwc.shape[1:3])
 
 
 def times_columns(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A linear map of an NCHW map whose result is channels-last; one bias for all, `(O)`, or one for each sample, `(B, O)`."""
     out = x.flatten(2).transpose(1, 2) @ weight.t()
-    return (out if bias is None else out + bias.view(-1, 1, len(weight))).unflatten(1, x.shape[2:])
+    return (out if bias is None else out + bias.view(-1, 1, weight.shape[0])).unflatten(1, x.shape[2:])
 
 
 # --- AFFNet
@@ -494,13 +494,14 @@ class FoldedInvertedResidual(Folded):
         return len(part.block) == 3 and all(type(conv) is ConvNormAct and FoldedConv.fits(conv) for conv in part.block)
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_traced() or x.device.type != 'cpu':
+            y = self.reduce(self.depthwise(self.expand(x)))
+            return plus(y, x) if self.adds else y
         rows = -(-x.shape[2] // self.stride)
-        strips = pieces(rows, self.stride * x.shape[3] * len(self.depthwise.weight) * x.element_size(), x)
-        if len(strips) == 1 and len(x) == 1:
+        strips = pieces(rows, self.stride * x.shape[3] * self.depthwise.weight.shape[0] * x.element_size(), x)
+        if len(strips) == len(x) == 1:
             return self.strip(x, strips[0])
-        return torch.cat(
-            [torch.cat([self.strip(one, at) for at in strips], 2) for one in (x.split(1) if x.device.type == 'cpu' else [x])]
-        )
+        return torch.cat([torch.cat([self.strip(image, at) for at in strips], 2) for image in x.split(1)])
 
     def strip(self, x: Tensor, at: slice) -> Tensor:
         """Rows `at` of the result."""

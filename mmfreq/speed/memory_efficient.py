@@ -111,6 +111,8 @@ class Watch(TorchFunctionMode):
         if self.casts and function in CASTING:
             args = tuple(self.cast(a) for a in args)
         out = function(*args, **kwargs)
+        if not isinstance(out, Tensor):  # torch.fx has values of its own
+            return out
         if function in CHEAP or (function in ADDING and all(self.is_light(a, out) for a in args)):
             self.write(function, args, kwargs, out)
         return out

@@ -1,4 +1,4 @@
-"""What the sources of models, layers and ops may look like: no private parts of torch, and blocks that are read in a minute."""
+"""What the sources may look like: no private parts of torch, and blocks that are read in a minute."""
 
 import ast
 import re
@@ -7,23 +7,36 @@ from pathlib import Path
 import mmfreq
 
 PACKAGE = Path(mmfreq.__file__).parent
-SOURCES = sorted(path for folder in ('models', 'layers', 'ops') for path in (PACKAGE / folder).rglob('*.py'))
+MODELS = sorted(path for folder in ('models', 'layers', 'ops') for path in (PACKAGE / folder).rglob('*.py'))
+WHERE_ALLOWED = ('speed', 'compat')
 PRIVATE = re.compile(
-    r'torch(\.\w+)*\._\w|from torch[\w.]*\._\w|from torch[\w.]* import .*\b_[A-Za-z]'
-    r'|\._conv_forward|_hooks\b|torch\.ops\b|\._version\b'
+    r'torch(\.\w+)*\._(?!_version__)\w|from torch[\w.]*\._\w|from torch[\w.]* import .*\b_[A-Za-z]'
+    r'|\._conv_forward|\._\w+_hooks\b|torch\.ops\b|\._version\b'
 )
+# what counts operators and bytes without values; torch has no public names for it
+ALLOWED = {
+    'from torch._subclasses.fake_tensor import FakeTensorMode': ('analysis/complexity.py', 'engine/preflight/activations.py'),
+    'from torch.utils._python_dispatch import TorchDispatchMode': ('analysis/call_counter.py', 'engine/preflight/activations.py'),
+    'aten = torch.ops.aten': ('analysis/op_rules.py',),
+    'if func is torch.ops.aten._local_scalar_dense.default:': ('engine/preflight/activations.py',),
+    'from torch.nn.modules.batchnorm import _BatchNorm': ('derive/batch_norms.py',),
+}
 LONGEST_FORWARD = 12  # lines
 
 
 def test_no_private_part_of_torch_is_used():
-    assert len(SOURCES) > 15
-    found = [
-        f'{path.relative_to(PACKAGE)}:{number}: {line.strip()}'
-        for path in SOURCES
-        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1)
-        if PRIVATE.search(line)
-    ]
+    sources = [path for path in sorted(PACKAGE.rglob('*.py')) if path.relative_to(PACKAGE).parts[0] not in WHERE_ALLOWED]
+    assert len(sources) > 150 and set(MODELS) < set(sources)
+    found, allowed = [], set()
+    for path in sources:
+        name = path.relative_to(PACKAGE).as_posix()
+        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+            if name in ALLOWED.get(line.strip(), ()):
+                allowed.add((line.strip(), name))
+            elif PRIVATE.search(line):
+                found.append(f'{name}:{number}: {line.strip()}')
     assert not found, '\n'.join(found)
+    assert allowed == {(line, name) for line, names in ALLOWED.items() for name in names}
 
 
 def test_the_search_finds_private_parts():
@@ -37,12 +50,13 @@ def test_the_search_finds_private_parts():
         'if module._forward_hooks:',
     ):
         assert PRIVATE.search(line), line
-    assert not PRIVATE.search('from torch.autograd.function import Function')
+    for line in ('from torch.autograd.function import Function', 'torch.__version__', 'cfg.custom_hooks', 'saved_tensors_hooks'):
+        assert not PRIVATE.search(line), line
 
 
 def test_a_forward_is_at_most_twelve_lines():
     lengths = {}
-    for path in SOURCES:
+    for path in MODELS:
         for kind in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             for node in getattr(kind, 'body', []) if isinstance(kind, ast.ClassDef) else []:
                 if isinstance(node, ast.FunctionDef) and node.name == 'forward':
