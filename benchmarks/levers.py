@@ -186,6 +186,30 @@ def row(case, form, facts, base):
     return '| ' + ' | '.join(map(str, (*cells, f'{facts["cold"]:.1f} s', saved or ''))) + ' |'
 
 
+def summary(results, size, precision):
+    """Speeds over the reference implementation, wall clock / CPU seconds, a row for each model; lines of Markdown."""
+    archs = [arch for arch in dict.fromkeys(case[0] for case in results) if arch not in PEERS]
+    columns = {}
+    for mode in FORMS:
+        found = {arch: results.get((arch, size, mode, precision), {}) for arch in archs}
+        for form in FORMS[mode]:
+            if form != 'published' and all(form in each for each in found.values()):
+                pairs = [(each[form]['wall_speed'], each[form]['cpu_speed']) for each in found.values()]
+                columns[f'{mode}: `{form}`'] = with_mean(pairs, lambda pair: f'{pair[0]:.2f}x / {pair[1]:.2f}x')
+            if mode == 'training' and all(each.get(form, {}).get('saved') for each in found.values()) and form != 'published':
+                shares = [(each[form]['saved'] / each['published']['saved'],) for each in found.values()]
+                columns[f'saved by `{form}`'] = with_mean(shares, lambda share: f'{share[0]:.2f}x')
+    lines = [f'| {size}x{size}, {precision} | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
+    for i, name in enumerate([*archs, 'geometric mean']):
+        lines.append(f'| {name} | ' + ' | '.join(cells[i] for cells in columns.values()) + ' |')
+    return lines
+
+
+def with_mean(rows, text):
+    """Cells of tuples, and of their geometric means."""
+    return [text(row) for row in (*rows, tuple(map(statistics.geometric_mean, zip(*rows))))]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--archs', nargs='+', default=(*ARCHS, *PEERS))
@@ -215,12 +239,18 @@ def main():
         '|---|---|---|---|---|---|---|---|---|---|',
     ]
     print('\n'.join(lines), flush=True)
+    results = {}
     for case in product(args.archs, args.sizes, args.modes, args.precisions):
-        found = measure(case, args)
+        found = results[case] = measure(case, args)
         base = next(iter(found.values()))
         for form, facts in found.items():
             lines.append(row(case, form, facts, base))
             print(lines[-1], flush=True)
+    if 'published' in args.forms:
+        told = 'Speeds over `published`, wall clock / CPU seconds, and memory saved for backward over that of `published`:'
+        lines += ['', told]
+        for size, precision in product(args.sizes, args.precisions):
+            lines += ['', *summary(results, size, precision)]
     if args.out:
         args.out.write_text('\n'.join(lines) + '\n', encoding='utf-8')
 

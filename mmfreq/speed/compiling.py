@@ -1,6 +1,8 @@
 """`mmfreq.compile_blocks`: `torch.compile` for each block, so that equal blocks are compiled once."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from mmfreq.models._base import Stage
 from mmfreq.models.affnet import AFFBlock, InvertedResidual
@@ -16,7 +18,7 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
 
     Blocks of equal sizes share their compiled code, so the first call takes a fraction of that of `torch.compile(model)`. Parameter
     names and state dicts stay as they are. `memory_efficient` of a stage becomes False: a compiler chooses by itself what is saved
-    for backward.
+    for backward. Stochastic depth becomes `SharedStochasticDepth`, which draws other random numbers.
 
     Args:
         model: a backbone or a classifier of mmfreq, or a module around one.
@@ -28,15 +30,47 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
     Raises:
         ValueError: no block of mmfreq in it.
     """
-    found = 0
-    for module in model.modules():
-        if isinstance(module, Stage):
-            module.memory_efficient = False
-        if isinstance(module, BLOCKS):
-            module.compile(**options)
-            found += 1
-    if not found:
+    blocks = [module for module in model.modules() if isinstance(module, BLOCKS)]
+    if not blocks:
         raise ValueError(
             f'expected a model with blocks of mmfreq, got {type(model).__name__} without one; use torch.compile(model)'
         )
+    for module in model.modules():
+        if isinstance(module, Stage):
+            module.memory_efficient = False
+    for block in blocks:
+        for name, part in block.named_children():
+            if type(part) is StochasticDepth and part.p > 0:
+                setattr(block, name, SharedStochasticDepth(part.p).to(next(block.parameters()).device).train(part.training))
+        block.compile(**options)
     return model
+
+
+class SharedStochasticDepth(StochasticDepth):
+    """Stochastic depth whose rate is a tensor: a compiler takes a float for a constant, and would compile each block again.
+
+    Args:
+        p: probability of dropping a sample; may be changed later.
+
+    Shape:
+        Any with the samples first, to the same.
+    """
+
+    def __init__(self, p: float):
+        nn.Module.__init__(self)
+        self.mode = 'row'
+        self.register_buffer('keep', torch.tensor(1 - p), persistent=False)
+
+    @property
+    def p(self) -> float:
+        return 1 - self.keep.item()
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.keep.fill_(1 - value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) < self.keep
+        return x * (kept / self.keep).to(x.dtype)

@@ -106,7 +106,7 @@ def untouched(block: nn.Module) -> bool:
 
 
 def pieces(count: int, bytes_each: int, x: Tensor) -> list[slice]:
-    """Slices that cover `count` items: on a CPU as many at a time as fit into `PIECE_BYTES`; elsewhere and for compilers one slice."""
+    """Slices that cover `count` items: on a CPU as many at a time as fit into `PIECE_BYTES`; elsewhere and for compilers one."""
     if x.device.type != 'cpu' or is_traced() or count * bytes_each <= PIECE_BYTES:
         return [slice(0, count)]
     rounds = -(-count // max(PIECE_BYTES // bytes_each, 1))

@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounter
 import mmfreq
 from mmfreq.models.dfformer import DFFormer
 from mmfreq.models.hornet import HorNet
+from mmfreq.speed.compiling import SharedStochasticDepth
 from mmfreq.testing.backbone_contract import awaken
 
 ARCHS = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
@@ -53,6 +54,28 @@ def test_equal_blocks_are_compiled_once(make, kinds):
     with torch.no_grad():
         model(torch.randn(1, 3, 64, 96))
     assert counter.frame_count == kinds
+
+
+@pytest.mark.slow
+def test_rates_of_stochastic_depth_need_no_code_of_their_own():
+    """More blocks of one kind than the compiler would make code for; the first, which is never dropped, is a kind of its own."""
+    model, counter = HorNet(dict(base_dim=16, depths=(2, 1, 10, 1)), drop_path_rate=0.4).train(), CompileCounter()
+    names = list(model.state_dict())
+    mmfreq.compile_blocks(model, backend=counter, fullgraph=True, dynamic=False)
+    sum(out.sum() for out in model(torch.randn(2, 3, 64, 96))).backward()
+    assert counter.frame_count == 5
+    assert all(p.grad is not None for p in model.parameters()) and list(model.state_dict()) == names
+
+
+def test_shared_stochastic_depth_is_stochastic_depth():
+    torch.manual_seed(0)
+    part, x = SharedStochasticDepth(0.25), torch.ones(20000, 2, 3)
+    for rate in (0.25, 0.5):
+        part.p = rate
+        y = part(x)
+        assert torch.equal(y, y[:, :1, :1].expand_as(y)) and y.unique().tolist() == [0, pytest.approx(1 / (1 - rate))]
+        assert abs(y.mean() - 1) < 0.03 and f'p={rate}' in repr(part)
+    assert part.eval()(x) is x and part(x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_it_can_be_copied_and_pickled():
