@@ -4,11 +4,12 @@
     python benchmarks/levers.py --archs affnet --sizes 512 --modes inference --before ../old   # beside another checkout's mmfreq
 
 Forms: `published` (the authors' formulation, `benchmarks/published`), `plain` (the model as it is built), `optimize`,
-`memory_efficient`, `compile` (`torch.compile`), `compile_blocks`, and `before`, the model of another checkout. timm's models beside
-them have the forms `plain` and `compile` only. Every form runs once in each round, so that a slow moment of the machine hits all of
-them. Times are medians over the rounds, as wall clock and as CPU seconds of the process; a form's speed is the median of the ratios
-to `published` (`plain` for timm's models), round by round. `cold` is the time of the first call, `saved` the memory that a forward
-pass leaves behind for backward. The system's memory allocator is as it is.
+`memory_efficient`, `compile` (`torch.compile`), `compile_blocks`, `compile_optimized` (`torch.compile` of `optimize`),
+`compile_frozen` (inductor's freezing: weights are constants), and `before`, the model of another checkout. timm's models beside
+them have the forms `plain` and `compile` only. Every form runs once in each round, so that a slow moment of the machine hits all
+of them. Times are medians over the rounds, as wall clock and as CPU seconds of the process; a form's speed is the median of the
+ratios to `published` (`plain` for timm's models), round by round. `cold` is the time of the first call, with nothing compiled
+before; `saved` is the memory that a forward pass leaves behind for backward. The system's memory allocator is as it is.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import date
 from itertools import product
@@ -29,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet', 'gfnet-h-ti')
 PEERS = ('convformer_s18', 'caformer_s18', 'convnext_tiny')  # of timm
 FORMS = {
-    'inference': ('published', 'before', 'plain', 'optimize', 'compile', 'compile_blocks'),
+    'inference': ('published', 'before', 'plain', 'optimize', 'compile', 'compile_blocks', 'compile_optimized', 'compile_frozen'),
     'training': ('published', 'before', 'plain', 'memory_efficient', 'compile', 'compile_blocks'),
 }
 
@@ -52,10 +54,12 @@ def build(form, arch, size, mode):
         from benchmarks import published
 
         model = published.twin(model).train(mode == 'training')
-    if form == 'optimize':
+    if form in ('optimize', 'compile_optimized'):
         model = mmfreq.optimize(model, size)
-    if form == 'compile':
+    if form in ('compile', 'compile_optimized'):
         model = torch.compile(model)
+    if form == 'compile_frozen':
+        model = torch.compile(model, options={'freezing': True})
     if form == 'compile_blocks':
         model = mmfreq.compile_blocks(model)
     return model
@@ -123,7 +127,8 @@ class Worker:
 
     def __init__(self, form, case, threads, before):
         root = before if form == 'before' else ROOT
-        env = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': str(threads)}
+        self.cache = tempfile.TemporaryDirectory()
+        env = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': str(threads), 'TORCHINDUCTOR_CACHE_DIR': self.cache.name}
         command = [sys.executable, str(Path(__file__).resolve()), '--serve', json.dumps([form, *case, threads])]
         self.process = subprocess.Popen(command, env=env, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.facts = self.read()
@@ -143,6 +148,7 @@ class Worker:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+        self.cache.cleanup()
 
 
 def measure(case, args):
