@@ -30,7 +30,7 @@ def benchmark(monkeypatch, capsys):
 def test_against_the_published_formulation(benchmark, tmp_path):
     files = ('--json', tmp_path / 'deep' / 'x.json', '--out', tmp_path / 'x.md')
     text = benchmark('--archs', 'hornet_micro', 'affnet-micro', '--precisions', 'fp32', *SMALL, *files)
-    for words in ('ours: speed', 'saved: ratio', 'geometric mean', 'target at least 1.5x', 'two '):
+    for words in ('ours: speed', 'saved: ratio', 'geometric mean', 'target at least 1.1x', 'two '):
         assert words in text
     told = json.loads((tmp_path / 'deep' / 'x.json').read_text())
     assert [group['title'] for group in told['groups']] == [
