@@ -115,16 +115,30 @@ def test_it_is_short():
     assert len(README.splitlines()) < 200
 
 
+def means(page, heading):
+    """Cells of the row 'geometric mean' of a summary table of a page of measurements, by column."""
+    text = (ROOT / 'docs' / 'measurements' / page).read_text(encoding='utf-8')
+    header, _, *lines = text[text.index(f'| {heading} |') :].split('\n\n')[0].splitlines()
+    names, cells = ([cell.strip() for cell in line.strip('|').split('|')] for line in (header, lines[-1]))
+    assert cells[0] == 'geometric mean'
+    return dict(zip(names, cells))
+
+
 def test_the_figures_of_speed_are_those_of_the_measurements():
-    """Geometric means of inference, bfloat16 and training, as the committed pages have them, in the paragraph that cites them."""
-    paragraph = next(part for part in README.split('\n\n') if part.startswith('Against the published formulation'))
-    found = re.findall(r'[\d.]+x\b', paragraph)
-    for page, told in (('published_cpu.md', found[:3]), ('published_cpu_kept_memory.md', found[4:7])):
-        text = (ROOT / 'docs' / 'measurements' / page).read_text(encoding='utf-8')
-        means = dict(re.findall(r'^- (.+) at 512x512: geometric mean of 5: ([\d.]+x),', text, re.MULTILINE))
-        assert len(means) == 4, means
-        wanted = [means[what] for what in ('inference, float32, ours', 'inference, bfloat16', 'forward and backward, ours')]
-        assert told == wanted, page
-        assert means['saved activations'] == found[3]
-    growth = (ROOT / 'docs' / 'measurements' / 'growth_cpu.md').read_text(encoding='utf-8')
-    assert re.findall(r'time per pixel from .*: (\w+)$', growth, re.MULTILINE) == ['reached'] * 5
+    """Geometric means of wall clock and of memory, as the committed page has them, in the paragraph that cites them."""
+    paragraph = next(part for part in README.split('\n\n') if part.startswith('Against the reference implementations'))
+    found = means('levers_cpu.md', '512x512, fp32')
+    wanted = [
+        *(found[column].split(' / ')[0] for column in ('inference: `plain`', 'inference: `optimize`', 'training: `plain`')),
+        found['saved by `memory_efficient`'],
+        found['training: `memory_efficient`'].split(' / ')[0],
+    ]
+    assert re.findall(r'[\d.]+x\b', paragraph)[: len(wanted)] == wanted
+
+
+def test_the_tables_of_the_performance_page_are_those_of_the_measurements():
+    page = (ROOT / 'docs' / 'performance.md').read_text(encoding='utf-8')
+    tables = [part for part in page.split('\n\n') if re.match(r'\| \d+x\d+, ', part)]
+    measured = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'docs' / 'measurements').glob('levers_*.md'))
+    assert len(tables) >= 4
+    assert not [table for table in tables if table.strip() not in measured]

@@ -22,7 +22,9 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
 
     Args:
         model: a backbone or a classifier of mmfreq, or a module around one.
-        **options: of `torch.compile`.
+        **options: of `torch.compile`. `dynamic` is False by default: the stages differ in size, which `torch.compile` would take for
+            a reason to compile for any size. Each size of images is then compiled for; torch gives up, with a warning, after eight
+            combinations of stage and size.
 
     Returns:
         `model`.
@@ -38,6 +40,7 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
     for module in model.modules():
         if isinstance(module, Stage):
             module.memory_efficient = False
+    options.setdefault('dynamic', False)
     for block in blocks:
         for name, part in block.named_children():
             if type(part) is StochasticDepth and part.p > 0:
