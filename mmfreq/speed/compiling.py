@@ -22,9 +22,9 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
 
     Args:
         model: a backbone or a classifier of mmfreq, or a module around one.
-        **options: of `torch.compile`. `dynamic` is False by default: the stages differ in size, which `torch.compile` would take for
-            a reason to compile for any size. Each size of images is then compiled for; torch gives up, with a warning, after eight
-            combinations of stage and size.
+        **options: of `torch.compile`. `dynamic` is False by default, because stages differ in size, which `torch.compile` would
+            take for a reason to compile for any size. So blocks are compiled for each size of images; after eight combinations of
+            stage and size torch runs further ones uncompiled, with a warning.
 
     Returns:
         `model`.

@@ -41,6 +41,19 @@ def test_outputs_and_gradients_are_those_of_the_model(arch, train):
 
 
 @pytest.mark.slow
+def test_inductor_trains():
+    """Two stages of other sizes, for which inductor fails if shapes are dynamic (torch 2.14)."""
+    model = awaken(mmfreq.build_backbone('hornet-micro', out_indices=(1,))).train()
+    compiled, x, found = mmfreq.compile_blocks(copy.deepcopy(model)), torch.randn(2, 3, 64, 64), []
+    for each in (model, compiled):
+        (out,) = each(x)
+        out.square().mean().backward()
+        found.append([out, *(p.grad for p in each.parameters())])
+    for got, want in zip(*found):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * max(want.abs().max().item(), 1))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('make', 'kinds'),
     [
