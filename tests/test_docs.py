@@ -140,5 +140,5 @@ def test_the_tables_of_the_performance_page_are_those_of_the_measurements():
     page = (ROOT / 'docs' / 'performance.md').read_text(encoding='utf-8')
     tables = [part for part in page.split('\n\n') if re.match(r'\| \d+x\d+, ', part)]
     measured = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'docs' / 'measurements').glob('levers_*.md'))
-    assert len(tables) >= 4
+    assert len(tables) == 2
     assert not [table for table in tables if table.strip() not in measured]
