@@ -97,7 +97,7 @@ class FrequencyBackbone(BaseModule):
             one. Maps of other sizes resize them in forward.
         filter_resize: policy of `mmfreq.ops.resize` from the stored grid to the map's; None is the published one.
         spectral: backend of `mmfreq.ops.spectral`.
-        memory_efficient: recompute norms, activations and products in the backward pass instead of saving them; changes no number.
+        memory_efficient: recompute norms, activations and products in the backward pass instead of saving them.
         frozen_stages: -1 freezes nothing; k freezes the stem, stages 0..k and their output norms (no gradient, eval mode).
         with_cp: recompute whole blocks in the backward pass; saves less and takes longer than `memory_efficient`, and excludes it.
         init_cfg: `dict(type='Pretrained', checkpoint=FILE)` takes a published file as it is, strictly; a field `fresh` does what it

@@ -43,8 +43,9 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
     options.setdefault('dynamic', False)
     for block in blocks:
         for name, part in block.named_children():
-            if type(part) is StochasticDepth and part.p > 0:
-                setattr(block, name, SharedStochasticDepth(part.p).to(next(block.parameters()).device).train(part.training))
+            watched = part._forward_hooks or part._forward_pre_hooks
+            if type(part) is StochasticDepth and part.mode == 'row' and part.p > 0 and not watched:
+                setattr(block, name, SharedStochasticDepth(part.p).train(part.training))
         block.compile(**options)
     return model
 
@@ -62,7 +63,7 @@ class SharedStochasticDepth(StochasticDepth):
     def __init__(self, p: float):
         nn.Module.__init__(self)
         self.mode = 'row'
-        self.register_buffer('keep', torch.tensor(1 - p), persistent=False)
+        self.keep = torch.tensor(1 - p, device='cpu')  # no buffer: neither a dtype nor an empty state dict changes it
 
     @property
     def p(self) -> float:
@@ -76,4 +77,4 @@ class SharedStochasticDepth(StochasticDepth):
         if not self.training:
             return x
         kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) < self.keep
-        return x * (kept / self.keep).to(x.dtype)
+        return x * (kept / self.keep.clamp_min(1e-6)).to(x.dtype)

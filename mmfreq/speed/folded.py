@@ -7,6 +7,7 @@ intermediate results stay in the processor's cache; compilers and exporters get 
 Legend: B batch, C channels, K hidden channels, H W grid, M mixed channels, N filters; `x_bhwc` is channels-last, tokens `(T, C)`.
 """
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -18,11 +19,9 @@ from torchvision.ops import StochasticDepth
 from mmfreq.layers import (
     AdaptiveFrequencyFilter,
     DynamicFilter,
-    GlobalFilter,
     GlobalLocalFilter,
     GnConv,
     LayerNorm2d,
-    MapNorm,
     Mlp,
     SquaredReLU,
     StarReLU,
@@ -32,43 +31,55 @@ from mmfreq.layers.basic import squared_relu, to_bchw, to_bhwc
 from mmfreq.layers.filters import adaptive_filter
 from mmfreq.models.affnet import AFFStage, ConvNormAct, InvertedResidual
 from mmfreq.models.dfformer import MetaFormerBlock, Scale, SepConv
-from mmfreq.models.gfnet import GFNetBlock, PatchEmbed
+from mmfreq.models.gfnet import GFNetBlock
 from mmfreq.models.hornet import HorNetBlock
 from mmfreq.ops import apply_mixture, irfft2, rfft2
 from mmfreq.ops.resize import without_autocast
 from mmfreq.ops.spectral import as_complex, is_traced, mixture, plan
+from mmfreq.speed.compiling import SharedStochasticDepth
 
 PIECE_BYTES = 8 * 2**20  # of the widest intermediate result of a piece on a CPU
 REFUSED = (
     'a model made by mmfreq.optimize {}: its weights are folded into one another; do it with the model it was made from, '
     'then call mmfreq.optimize again'
 )
-PLAIN = {  # modules whose forward the folded blocks know
-    *(
-        AdaptiveFrequencyFilter,
-        AFFStage,
-        ConvNormAct,
-        DynamicFilter,
-        GFNetBlock,
-        GlobalFilter,
-        GlobalLocalFilter,
-        GnConv,
-        HorNetBlock,
+ACTS = (nn.GELU, nn.Identity, nn.ReLU, nn.SiLU, SquaredReLU, StarReLU)
+DROPS = (nn.Identity, SharedStochasticDepth, StochasticDepth)  # nothing in eval mode
+SKIPS = (nn.Identity, Scale)
+CALLED = None  # a part of any kind, which the folded module calls
+LINEAR, NORM, CONV = (nn.Linear,), (nn.LayerNorm,), (nn.Conv2d,)
+# module -> its parts with the kinds that the folded form knows; modules that are not here may have no parts
+ROLES = {
+    AdaptiveFrequencyFilter: {},
+    AFFStage: dict(global_rep=CALLED, conv_proj=(ConvNormAct,), fusion=(ConvNormAct,)),
+    ConvNormAct: dict(block=(nn.Sequential,)),
+    DynamicFilter: dict(pwconv1=LINEAR, act1=ACTS, reweight=(Mlp,), pwconv2=LINEAR),
+    GFNetBlock: dict(norm1=CALLED, filter=CALLED, norm2=NORM, mlp=(Mlp,), drop_path=DROPS),
+    GlobalLocalFilter: dict(dw=CALLED, pre_norm=CALLED, post_norm=(LayerNorm2d,)),
+    GnConv: dict(proj_in=CONV, dwconv=(nn.Conv2d, GlobalLocalFilter), proj_out=CONV, pws=(nn.ModuleList,)),
+    HorNetBlock: dict(
+        norm1=(LayerNorm2d,),
+        gnconv=(GnConv,),
+        norm2=NORM,
+        pwconv1=LINEAR,
+        act=ACTS,
+        pwconv2=LINEAR,
+        drop_path1=DROPS,
+        drop_path2=DROPS,
     ),
-    *(
-        InvertedResidual,
-        LayerNorm2d,
-        MapNorm,
-        MetaFormerBlock,
-        Mlp,
-        PatchEmbed,
-        Scale,
-        SepConv,
-        SquaredReLU,
-        StarReLU,
-        StochasticDepth,
+    InvertedResidual: dict(block=(nn.Sequential,)),
+    MetaFormerBlock: dict(
+        norm1=NORM,
+        token_mixer=(DynamicFilter, SepConv),
+        drop_path1=DROPS,
+        res_scale1=SKIPS,
+        norm2=NORM,
+        mlp=(Mlp,),
+        drop_path2=DROPS,
+        res_scale2=SKIPS,
     ),
-    *(nn.BatchNorm2d, nn.Conv2d, nn.GELU, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList, nn.ReLU, nn.Sequential, nn.SiLU),
+    Mlp: dict(fc1=LINEAR, act=ACTS, fc2=LINEAR),
+    SepConv: dict(pwconv1=LINEAR, act1=ACTS, dwconv=CALLED, pwconv2=CALLED),
 }
 
 
@@ -89,17 +100,28 @@ class Folded(nn.Module):
             self.register_buffer(name, None if tensor is None else tensor.detach().contiguous())
 
 
-def untouched(block: nn.Module) -> bool:
-    """Whether every part is a plain module that nobody watches or has replaced the forward of, with plain parameters."""
-    for module in block.modules():
-        watched = module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module)
-        if (
-            watched
-            or type(module) not in PLAIN
-            or any(type(p) is not nn.Parameter for p in module._parameters.values() if p is not None)
-        ):
-            return False
-    return True
+def untouched(module: nn.Module) -> bool:
+    """Whether each part is of a kind that its role allows, has plain parameters and its own forward, and is watched by nobody."""
+    watched = module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module)
+    if watched or any(type(p) is not nn.Parameter for p in module._parameters.values() if p is not None):
+        return False
+    parts, roles = module._modules, ROLES.get(type(module))
+    if roles is None:
+        return all(part is None or untouched(part) for part in parts.values())
+    known = parts.keys() == roles.keys() and all(kinds is CALLED or type(parts[name]) in kinds for name, kinds in roles.items())
+    return known and all(untouched(parts[name]) for name, kinds in roles.items() if kinds is not CALLED)
+
+
+def pointwise(conv: nn.Module) -> bool:
+    """Whether it is a linear map of the channels of each pixel."""
+    if type(conv) is not nn.Conv2d or conv.groups != 1:
+        return False
+    return conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)
+
+
+def affine(module: nn.Module) -> bool:
+    """Whether it has a weight and a bias."""
+    return module.weight is not None and module.bias is not None
 
 
 # --- the parts that several blocks share
@@ -152,7 +174,7 @@ def after_act(act: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Call
     """What remains of an activation whose affine map is in the next linear map, and weight and bias of that."""
     if not isinstance(act, StarReLU):
         return act, weight, bias
-    shift = act.bias * weight.sum(1)
+    shift = (weight * act.bias).sum(1)
     return squared_relu_, weight * act.scale, shift if bias is None else bias + shift
 
 
@@ -240,7 +262,7 @@ class FoldedGnConv(Folded):
         weight, bias = after_norm(norm, gnconv.proj_in.weight.flatten(1), gnconv.proj_in.bias)
         (w_gate, w_rest), (b_gate, b_rest) = (t.split((self.dims[0], sum(self.dims))) for t in (weight, bias))
         self.keep(w_gate=w_gate, b_gate=b_gate, w_rest=w_rest, b_rest=b_rest)
-        self.spatial = gnconv.dwconv
+        self.spatial = copy.deepcopy(gnconv.dwconv)  # which another block may have, too
         last = self.spatial.post_norm if isinstance(self.spatial, GlobalLocalFilter) else self.spatial
         last.weight, last.bias = (nn.Parameter(t * gnconv.scale, requires_grad=False) for t in (last.weight, last.bias))
         for i, pw in enumerate(gnconv.pws):
@@ -250,7 +272,9 @@ class FoldedGnConv(Folded):
 
     @staticmethod
     def fits(gnconv: GnConv) -> bool:
-        plain = type(gnconv.proj_out) is nn.Conv2d and type(gnconv.dwconv) in (nn.Conv2d, GlobalLocalFilter)
+        linear_maps = (gnconv.proj_in, *gnconv.pws, gnconv.proj_out)
+        spatial = gnconv.dwconv.post_norm if isinstance(gnconv.dwconv, GlobalLocalFilter) else gnconv.dwconv
+        plain = all(map(pointwise, linear_maps)) and all(map(affine, (*linear_maps, spatial)))
         return plain and gnconv.stride == (1, 1) and not any(gnconv.border) and not gnconv.channels_last
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
@@ -292,7 +316,7 @@ class FoldedHorNetBlock(Folded):
 
     @staticmethod
     def fits(block: HorNetBlock) -> bool:
-        return type(block.norm1) is LayerNorm2d and type(block.norm2) is nn.LayerNorm and FoldedGnConv.fits(block.gnconv)
+        return FoldedGnConv.fits(block.gnconv)
 
     def forward(self, x: Tensor) -> Tensor:
         x_bhwc = to_bhwc(x)
@@ -313,7 +337,7 @@ class FoldedGFNetBlock(Folded):
 
     @staticmethod
     def fits(block: GFNetBlock) -> bool:
-        return type(block.norm2) is nn.LayerNorm and type(block.mlp) is Mlp
+        return True
 
     def forward(self, x: Tensor) -> Tensor:
         x_bhwc = to_bhwc(x)
@@ -335,7 +359,7 @@ class FoldedDynamicFilter(Folded, StoredFilter):
     def __init__(self, mixer: DynamicFilter, norm: nn.LayerNorm):
         nn.Module.__init__(self)
         self.grid, self.filter_resize, self.spectral, self.weight_dims = mixer.grid, mixer.filter_resize, mixer.spectral, (0, 1)
-        self.eps, self.num_filters, self.reweight = norm.eps, mixer.num_filters, mixer.reweight
+        self.eps, self.num_filters, self.reweight = norm.eps, mixer.num_filters, copy.deepcopy(mixer.reweight)
         weight, bias = after_norm(norm, self.reweight.fc1.weight, self.reweight.fc1.bias)
         self.reweight.fc1 = linear_of(weight, bias)
         self.act = mixer.act1
@@ -409,8 +433,7 @@ class FoldedMetaFormerBlock(Folded):
 
     @classmethod
     def fits(cls, block: MetaFormerBlock) -> bool:
-        known = type(block.token_mixer) in cls.MIXERS and getattr(block.token_mixer, 'channels_last', True)
-        return known and type(block.norm1) is type(block.norm2) is nn.LayerNorm and type(block.mlp) is Mlp
+        return getattr(block.token_mixer, 'channels_last', True)
 
     def forward(self, x: Tensor) -> Tensor:
         x = to_bhwc(x)
@@ -456,18 +479,11 @@ class FoldedConv(Folded):
 
     @staticmethod
     def fits(part: ConvNormAct) -> bool:
+        if list(part.block._modules) not in (['conv', 'norm'], ['conv', 'norm', 'act']):
+            return False
         conv, norm = part.block.conv, part.block.norm
-        folds = type(conv) is nn.Conv2d and conv.padding_mode == 'zeros' and type(norm) is nn.BatchNorm2d
-        return (
-            folds
-            and norm.affine
-            and norm.track_running_stats
-            and list(dict(part.block.named_children()))
-            in (
-                ['conv', 'norm'],
-                ['conv', 'norm', 'act'],
-            )
-        )
+        plain = type(conv) is nn.Conv2d and conv.padding_mode == 'zeros' and type(norm) is nn.BatchNorm2d
+        return plain and norm.affine and norm.running_mean is not None and type(getattr(part.block, 'act', nn.SiLU())) in ACTS
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv2d(x, self.weight, self.bias, *self.arguments)
@@ -491,7 +507,11 @@ class FoldedInvertedResidual(Folded):
 
     @staticmethod
     def fits(part: InvertedResidual) -> bool:
-        return len(part.block) == 3 and all(type(conv) is ConvNormAct and FoldedConv.fits(conv) for conv in part.block)
+        if len(part.block) != 3 or not all(type(each) is ConvNormAct and FoldedConv.fits(each) for each in part.block):
+            return False
+        expand, depthwise, reduce = (each.block.conv for each in part.block)
+        square = depthwise.kernel_size == (3, 3) and depthwise.padding == depthwise.dilation == (depthwise.dilation[0],) * 2
+        return pointwise(expand) and pointwise(reduce) and square and depthwise.stride == (depthwise.stride[0],) * 2
 
     def forward(self, x: Tensor) -> Tensor:
         if is_traced() or x.device.type != 'cpu':
@@ -531,7 +551,7 @@ class FoldedAFFStage(Folded):
     @staticmethod
     def fits(stage: AFFStage) -> bool:
         parts = (stage.conv_proj, stage.fusion)
-        plain = all(type(part) is ConvNormAct and FoldedConv.fits(part) and part.block.conv.kernel_size == (1, 1) for part in parts)
+        plain = all(FoldedConv.fits(part) and pointwise(part.block.conv) for part in parts)
         return plain and not hasattr(stage.conv_proj.block, 'act') and type(getattr(stage.fusion.block, 'act', None)) is nn.SiLU
 
     def forward(self, x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def optimize(model: nn.Module, image_size: int | tuple[int, int] | None = None) 
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         channels = next(module.in_channels for module in model.modules() if isinstance(module, FrequencyBackbone))
         model = at_fixed_size(model, next(model.parameters()).new_zeros(1, channels, *size), backend=None, only=True)
-    model = fold(model.eval().requires_grad_(False)).eval()
+    model = fold(model.eval().requires_grad_(False), {}).eval()
     model.__class__ = optimized_class(type(model))
     return model
 
@@ -78,27 +78,32 @@ def holds_backbone(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def fold(module: nn.Module) -> nn.Module:
-    """The module, or what stands for it, with its parts folded."""
-    folded = FOLDED.get(type(module))
-    if folded is not None and folded.fits(module) and untouched(module):
+def fold(module: nn.Module, done: dict[int, tuple[nn.Module, nn.Module]]) -> nn.Module:
+    """The module, or what replaces it, with its parts folded; `done` has those that occurred before."""
+    if id(module) in done:
+        return done[id(module)][1]
+    given, folded = module, FOLDED.get(type(module))
+    if folded is not None and untouched(module) and folded.fits(module):
         module = folded(module)
+    done[id(given)] = given, module
     if isinstance(module, PATCHES):
         for name, conv in module.named_children():
             if type(conv) is nn.Conv2d and FoldedPatches.fits(conv) and untouched(conv) and conv.weight.device.type == 'cpu':
                 setattr(module, name, FoldedPatches(conv))
-    if type(module).__name__ == 'ConvModule':  # of mmcv
+    if type(module).__name__ == 'ConvModule' and type(module).__module__.startswith('mmcv.'):
         fold_conv_module(module)
-    for name, child in module.named_children():
-        setattr(module, name, fold(child))
+    for name, child in module._modules.items():
+        if child is not None:
+            setattr(module, name, fold(child, done))
     return module
 
 
 def fold_conv_module(module: nn.Module) -> None:
     """Put the batch norm of mmcv's `ConvModule` into its convolution."""
     norm = getattr(module, module.norm_name) if module.with_norm else None
-    folds = isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) and norm.affine and norm.track_running_stats
-    if folds and type(module.conv) is nn.Conv2d and module.order == ('conv', 'norm', 'act') and not module.conv._forward_hooks:
+    folds = type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm) and norm.affine and norm.running_mean is not None
+    plain = folds and type(module.conv) is nn.Conv2d and untouched(module.conv) and untouched(norm)
+    if plain and module.order == ('conv', 'norm', 'act'):
         module.conv = fuse_conv_bn_eval(module.conv, norm)
         setattr(module, module.norm_name, nn.Identity())
 

@@ -3,7 +3,9 @@
 Of a norm, an activation, or a product, autograd saves the result wherever the next function needs it. Within `saving_less` it saves
 how the result was made: the function and its arguments, which are mostly saved in any case. The modules run as they always do, so
 hooks, replaced parts, parametrisations and tensor subclasses have their usual effect: only calls of the torch functions in
-`CHEAP` on plain tensors are watched, whoever makes them. Numbers are the same to the last bit; backward of backward works.
+`CHEAP` on plain tensors are watched, whoever makes them. Numbers are the same to the last bit, batch norms in training within
+rounding; backward of backward works. As with any saved tensor, writes through `.data` between forward and
+backward are not noticed; here they change gradients by more.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,16 +47,24 @@ CASTING = {F.linear, F.conv2d, torch.matmul, Tensor.matmul, Tensor.__matmul__}
 def saving_less() -> Iterator[None]:
     """Within it, autograd saves how results of `CHEAP` functions were made instead of the results.
 
-    Without effect where no gradient is wanted, for a compiler (which makes the same choice by itself), and within `torch.func`'s
-    transforms, which allow no hooks on saved tensors.
+    Without effect where no gradient is wanted, for a compiler (which makes the same choice by itself), within `torch.func`'s
+    transforms, which allow no hooks on saved tensors, and where others have such hooks (checkpointing, `save_on_cpu`): torch only
+    calls the innermost.
     """
     watch = Watch()
     with ExitStack() as stack:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not others_hooks():
             with suppress(RuntimeError):  # within a transform
                 stack.enter_context(saved_tensors_hooks(watch.pack, unpack))
                 stack.enter_context(watch)
         yield
+    watch.known.clear()
+
+
+def others_hooks() -> bool:
+    """Whether somebody has hooks on saved tensors."""
+    top = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
+    return top is not None and top(True) is not None
 
 
 class Recipe:
@@ -163,7 +173,7 @@ class Watch(TorchFunctionMode):
         """What autograd keeps of a tensor to save."""
         recipe = self.recipe_of(x)
         if recipe is None:
-            return x, x._version
+            return x.detach(), x._version  # autograd attaches the graph again; a result would hold itself
         recipe.uses += 1
         recipe.left += 1
         return Part(recipe, x)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torchvision.ops import StochasticDepth
 
 import mmfreq
 from mmfreq.models.dfformer import DFFormer
@@ -89,6 +90,25 @@ def test_shared_stochastic_depth_is_stochastic_depth():
         assert torch.equal(y, y[:, :1, :1].expand_as(y)) and y.unique().tolist() == [0, pytest.approx(1 / (1 - rate))]
         assert abs(y.mean() - 1) < 0.03 and f'p={rate}' in repr(part)
     assert part.eval()(x) is x and part(x.bfloat16()).dtype == torch.bfloat16
+    always = SharedStochasticDepth(1.0)
+    assert always(x).abs().max() == 0 and not list(always.buffers())
+    assert copy.deepcopy(part).to(torch.bfloat16).p == pickle.loads(pickle.dumps(part)).to_empty(device='meta').p == 0.5
+
+
+def test_stochastic_depth_of_others_stays():
+    model = mmfreq.build_backbone('hornet-micro', drop_path_rate=0.3)
+    mine, watched = StochasticDepth(0.5, 'batch'), model.stages[2][1].drop_path1
+    model.stages[2][0].drop_path1 = mine
+    watched.register_forward_hook(lambda *_: None)
+    mmfreq.compile_blocks(model, backend='eager')
+    assert model.stages[2][0].drop_path1 is mine and model.stages[2][1].drop_path1 is watched
+    assert type(model.stages[2][1].drop_path2) is SharedStochasticDepth
+    assert (
+        repr(mmfreq.optimize(mmfreq.compile_blocks(mmfreq.build_backbone('hornet-micro', drop_path_rate=0.3)))).count(
+            'FoldedHorNetBlock'
+        )
+        == 5
+    )
 
 
 def test_it_can_be_copied_and_pickled():

@@ -2,16 +2,18 @@
 
 import copy
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
+from torch.nn.utils import prune
 
 import mmfreq
 from mmfreq.engine.subjects import model_of as model_of_config
-from mmfreq.models.dfformer import DFFormer
+from mmfreq.models.dfformer import DFFormer, Scale
 from mmfreq.speed import folded
 from mmfreq.testing.backbone_contract import awaken
 
@@ -191,3 +193,95 @@ def test_a_whole_segmentor_and_a_detector():
     optimized = mmfreq.optimize(segmentor)
     assert difference([optimized(x)], [segmentor(x)]) < 1e-5
     assert not [m for m in optimized.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+
+
+def silu_of_conv(channels):
+    conv = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(channels), act=nn.SiLU()))
+
+
+def low_rank(linear):
+    return nn.Sequential(nn.Linear(linear.in_features, 4), nn.Linear(4, linear.out_features))
+
+
+def per_channel(act, channels):
+    act.scale, act.bias = (nn.Parameter(torch.rand(channels)) for _ in range(2))
+
+
+def wide(conv):
+    return nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
+
+
+# arch -> changes of a model, each of which makes the folded form of a block wrong or impossible
+CHANGES = {
+    'hornet-micro': [
+        lambda m: setattr(m.stages[2][0], 'drop_path1', nn.ReLU()),
+        lambda m: setattr(m.stages[2][0], 'pwconv1', low_rank(m.stages[2][0].pwconv1)),
+        lambda m: setattr(m.stages[2][0], 'act', nn.Sequential(nn.GELU(), nn.Tanh())),
+        lambda m: setattr(m.stages[2][0].gnconv.dwconv, 'post_norm', nn.Identity()),
+        lambda m: setattr(m.stages[1][0].gnconv.dwconv, 'bias', None),
+        lambda m: m.stages[2][0].gnconv.pws.__setitem__(0, wide(m.stages[2][0].gnconv.pws[0])),
+        lambda m: m.stages[2].__setitem__(1, m.stages[2][0]),  # one block twice
+        lambda m: setattr(m.stages[2][1].gnconv, 'dwconv', m.stages[2][0].gnconv.dwconv),
+    ],
+    'dfformer-micro': [
+        lambda m: setattr(m.stages[2][0], 'drop_path1', Scale(m.channels[2]).requires_grad_(False)),
+        lambda m: m.stages[2].__setitem__(1, m.stages[2][0]),
+        lambda m: setattr(m.stages[2][0].mlp, 'fc1', low_rank(m.stages[2][0].mlp.fc1)),
+        lambda m: per_channel(m.stages[2][0].mlp.act, m.stages[2][0].mlp.fc1.out_features),
+    ],
+    'gfnet-h-micro': [
+        lambda m: setattr(m.stages[2][0] if hasattr(m, 'stages') else m.blocks[2][0], 'drop_path', nn.ReLU()),
+    ],
+    'affnet-micro': [
+        lambda m: setattr(m.layer_2[1].block.conv_3x3, 'block', silu_of_conv(m.layer_2[1].block.conv_3x3.block.conv.in_channels)),
+        lambda m: setattr(m.conv_1, 'block', nn.Sequential(*m.conv_1.block)),  # without names
+        lambda m: setattr(m.conv_1.block, 'act', nn.Softplus()),
+    ],
+}
+
+
+@pytest.mark.parametrize(('arch', 'change'), [(arch, change) for arch, changes in CHANGES.items() for change in changes])
+@torch.no_grad()
+def test_a_changed_structure_is_kept(arch, change, monkeypatch):
+    monkeypatch.setattr(folded, 'PIECE_BYTES', 20000)
+    model, x = model_of(arch), torch.randn(1, 3, 64, 64)
+    before, names = model(x), list(model.state_dict())
+    change(model)
+    for part in model.eval().modules():
+        if isinstance(part, Scale):
+            part.scale.normal_(1, 0.5)
+    want = model(x)
+    assert difference(want, before) > 1e-5 or list(model.state_dict()) != names
+    assert difference(mmfreq.optimize(model)(x), want) < 1e-5
+
+
+@torch.no_grad()
+def test_conv_modules_of_mmcv_are_folded_unless_they_are_watched():
+    from mmcv.cnn import ConvModule
+
+    class ConvModuleOfOthers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    ConvModuleOfOthers.__name__ = 'ConvModule'
+    x = torch.randn(2, 3, 8, 8)
+    for options, change, folds in (
+        ({}, lambda m: None, True),
+        ({}, lambda m: m.bn.register_forward_hook(lambda m, args, out: 2 * out), False),
+        ({}, lambda m: setattr(m.bn, 'forward', torch.tanh), False),
+        ({'with_spectral_norm': True}, lambda m: None, False),
+        ({}, lambda m: prune.l1_unstructured(m.conv, 'weight', 0.5), False),
+    ):
+        module = ConvModule(3, 4, 1, norm_cfg=dict(type='BN'), **options).eval()
+        module.bn.running_mean.normal_(), module.bn.running_var.uniform_(0.5, 2)
+        change(module)
+        module(x)
+        around = nn.ModuleDict(dict(backbone=mmfreq.build_backbone('hornet-micro'), head=module, other=ConvModuleOfOthers()))
+        optimized = mmfreq.optimize(around)['head']
+        assert isinstance(optimized.bn, nn.Identity) == folds
+        torch.testing.assert_close(optimized(x), module(x), rtol=1e-4, atol=1e-5)

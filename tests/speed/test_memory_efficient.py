@@ -82,11 +82,18 @@ def test_a_step_is_the_same_to_the_last_bit(arch, train, autocast):
     for efficient in (False, True):
         torch.manual_seed(0)
         model = awaken(mmfreq.build_backbone(arch, memory_efficient=efficient, drop_path_rate=0.2)).train(train)
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.normal_(norm.weight, 1, 0.2), nn.init.normal_(norm.bias)
         torch.manual_seed(1)
         found.append(outcome(model, torch.randn(2, 3, 64, 80), autocast))
     plain, efficient = found
     assert set(plain) == set(efficient) and len(plain) > 20
-    assert not [name for name in plain if not torch.equal(plain[name], efficient[name])]
+    if train and 'affnet' in arch:  # batch norms are made again within rounding
+        one, other = (torch.cat([value.float().flatten() for value in each.values()]) for each in (plain, efficient))
+        assert (one - other).norm() < (0.02 if autocast else 1e-5) * one.norm()
+    else:
+        assert not [name for name in plain if not torch.equal(plain[name], efficient[name])]
 
 
 @pytest.mark.parametrize('name', BLOCKS)
@@ -118,6 +125,24 @@ def test_the_memory_is_free_after_backward():
         sum(out.sum() for out in model(x)).backward()
         model.zero_grad()
     assert allocated.bytes_beside(x, *model.parameters()) == 0
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_the_memory_is_free_without_backward(arch):
+    model, x = mmfreq.build_backbone(arch, memory_efficient=True).train(), torch.randn(1, 3, 64, 64)
+    with Allocated() as allocated:
+        model(x)
+    assert allocated.bytes_beside(x, *model.parameters(), *model.buffers()) < 10_000
+
+
+def test_hooks_of_others_on_saved_tensors_see_what_a_model_saves():
+    counts = []
+    for efficient in (False, True):
+        model, seen = mmfreq.build_backbone('hornet-micro', memory_efficient=efficient), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, seen=seen: seen.append(t.shape) or t.detach(), lambda t: t):
+            model(torch.randn(1, 3, 64, 64))
+        counts.append(len(seen))
+    assert counts[0] == counts[1] > 50
 
 
 def chain(x, weight):
