@@ -55,21 +55,31 @@ def optimize(model: nn.Module, image_size: int | tuple[int, int] | None = None) 
             of other sizes are refused. None resizes them in every forward, as the model does.
 
     Raises:
-        ValueError: a model that is optimised already, or has no backbone of mmfreq.
+        ValueError: a model that is optimised already, has no backbone of mmfreq, or cannot be copied.
     """
     if any(isinstance(module, (Folded, Optimized)) for module in model.modules()):
         raise ValueError('expected a model as it was built, got one that is optimised already; optimise the one it was made from')
     if not holds_backbone(model):
         raise ValueError(f'expected a backbone of mmfreq or a model around one, got {type(model).__name__} without one')
-    if image_size is None:
-        model = copy.deepcopy(model)
-    else:
+    model = copied(model)
+    if image_size is not None:
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         channels = next(module.in_channels for module in model.modules() if isinstance(module, FrequencyBackbone))
         model = at_fixed_size(model, next(model.parameters()).new_zeros(1, channels, *size), backend=None, only=True)
     model = fold(model.eval().requires_grad_(False), {}).eval()
     model.__class__ = optimized_class(type(model))
     return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy."""
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            f'expected a model that can be copied, got one that torch cannot copy ({str(error).splitlines()[0]}); after '
+            'torch.nn.utils.prune call prune.remove, or the model once under torch.no_grad()'
+        ) from error
 
 
 def holds_backbone(model: nn.Module) -> bool:

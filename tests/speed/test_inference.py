@@ -256,6 +256,16 @@ def test_a_changed_structure_is_kept(arch, change, monkeypatch):
     assert difference(mmfreq.optimize(model)(x), want) < 1e-5
 
 
+def test_a_model_that_torch_cannot_copy_is_refused():
+    model = mmfreq.build_backbone('hornet-micro')
+    prune.l1_unstructured(model.stages[2][0].pwconv1, 'weight', 0.5)
+    with pytest.raises(ValueError, match=r'torch cannot copy.*prune\.remove'):
+        mmfreq.optimize(model)
+    with torch.no_grad():
+        model.eval()(torch.randn(1, 3, 64, 64))
+    assert 'Folded' in repr(mmfreq.optimize(model))
+
+
 @torch.no_grad()
 def test_conv_modules_of_mmcv_are_folded_unless_they_are_watched():
     from mmcv.cnn import ConvModule
