@@ -50,6 +50,7 @@ def test_every_hook_is_called_once(arch, efficient):
     assert not {name: seen for name, seen in calls.items() if seen != ['before', 'after', 'backward']}
 
 
+@pytest.mark.slow
 @either_way
 @every_arch
 def test_a_hook_may_change_what_a_part_returns(arch, efficient):
@@ -75,6 +76,7 @@ class Doubled(nn.Module):
         return 2 * self.inner(x)
 
 
+@pytest.mark.slow
 @either_way
 @every_arch
 def test_a_replaced_leaf_is_used_and_its_gradient_is_right(arch, efficient):
@@ -84,7 +86,7 @@ def test_a_replaced_leaf_is_used_and_its_gradient_is_right(arch, efficient):
         model, reference = classifier(arch, efficient), classifier(arch)
         model.set_submodule(name, Doubled(model.get_submodule(name)))
         reference.get_submodule(name).register_forward_hook(lambda m, args, out: 2 * out)
-        x, y = images(requires_grad=True), images(requires_grad=True)
+        x, y = images(1, requires_grad=True), images(1, requires_grad=True)
         (got := model(x)).square().sum().backward()
         (want := reference(y)).square().sum().backward()
         close(got, want), close(x.grad, y.grad, 1e-3, 1e-4)
