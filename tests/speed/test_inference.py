@@ -81,6 +81,12 @@ def test_print_shows_what_was_folded(arch):
     assert 'BatchNorm2d' not in text
 
 
+def test_every_folded_form_is_used():
+    used = {type(part) for arch in ARCHS for part in mmfreq.optimize(model_of(arch)).modules()}
+    forms = {form for form in vars(folded).values() if isinstance(form, type) and issubclass(form, folded.Folded)}
+    assert len(forms) > 10 and forms - used == {folded.Folded}
+
+
 @pytest.mark.parametrize('arch', ARCHS)
 def test_it_refuses_to_train_and_to_load(arch):
     optimized = mmfreq.optimize(model_of(arch))
