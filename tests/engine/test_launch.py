@@ -153,7 +153,7 @@ def test_blocks_are_compiled_where_the_config_asks_for_it(toy_config, trained, t
     monkeypatch.setattr(nn.Module, 'compile', lambda self, **options: found.append((type(self).__name__, options)))
     cfg = prepare_train(toy_config, work_dir=tmp_path / 'w', cfg_options={'compile_blocks': options})
     build_runner(cfg)
-    assert found == 5 * [('HorNetBlock', {} if options is True else options)]
+    assert found == 5 * [('HorNetBlock', {'dynamic': False} | ({} if options is True else options))]
 
 
 @pytest.mark.parametrize('name', ['tta_model', 'tta_pipeline'])
