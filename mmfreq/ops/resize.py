@@ -9,7 +9,7 @@
 | `none` | nothing: maps of another size are refused | ours |
 
 The published two treat the spectrum as if it were an image, without centring the vertical frequencies; the published weights were
-trained with them. `kernel` and `modes` act on the operator that the filter *is* (see `ops/fft.py`): the part of the zero and
+trained with them. `kernel` and `modes` act on the operator that the filter *is* (see `ops/spectral.py`): the part of the zero and
 Nyquist columns that the inverse ignores is not carried over.
 
 A filter is a real tensor with (real, imaginary) in its last axis. The width W of a stored grid cannot be read off its half width

@@ -83,8 +83,8 @@ ROLES = {
 }
 
 
-class Folded(nn.Module):
-    """Base of the folded blocks: for inference only, with the weights they were made of."""
+class ForInference:
+    """Mixed into modules whose weights are folded: they refuse to train and to load a state dict."""
 
     def train(self, mode: bool = True) -> nn.Module:
         if mode:
@@ -93,6 +93,15 @@ class Folded(nn.Module):
 
     def _load_from_state_dict(self, *args):
         raise RuntimeError(REFUSED.format('loads no state dict'))
+
+
+class Folded(ForInference, nn.Module):
+    """Base of the folded blocks, which hold the weights they were made of."""
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether a module whose parts have their roles can be folded."""
+        return True
 
     def keep(self, **tensors: Tensor | None) -> None:
         """Buffers of these names."""
@@ -335,10 +344,6 @@ class FoldedGFNetBlock(Folded):
         self.norm, self.filter = block.norm1, block.filter
         self.mlp = FoldedMlp(block.norm2, block.mlp.fc1, block.mlp.act, block.mlp.fc2, block.gamma)
 
-    @staticmethod
-    def fits(block: GFNetBlock) -> bool:
-        return True
-
     def forward(self, x: Tensor) -> Tensor:
         x_bhwc = to_bhwc(x)
         return to_bchw(self.mlp(self.filter(self.norm(x_bhwc)), x_bhwc))
@@ -431,8 +436,8 @@ class FoldedMetaFormerBlock(Folded):
         self.res_scale1, self.res_scale2 = block.res_scale1, block.res_scale2
         self.mlp = FoldedMlp(block.norm2, block.mlp.fc1, block.mlp.act, block.mlp.fc2)
 
-    @classmethod
-    def fits(cls, block: MetaFormerBlock) -> bool:
+    @staticmethod
+    def fits(block: MetaFormerBlock) -> bool:
         return getattr(block.token_mixer, 'channels_last', True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -483,7 +488,8 @@ class FoldedConv(Folded):
             return False
         conv, norm = part.block.conv, part.block.norm
         plain = type(conv) is nn.Conv2d and conv.padding_mode == 'zeros' and type(norm) is nn.BatchNorm2d
-        return plain and norm.affine and norm.running_mean is not None and type(getattr(part.block, 'act', nn.SiLU())) in ACTS
+        act = getattr(part.block, 'act', None)
+        return plain and norm.affine and norm.running_mean is not None and (act is None or type(act) in ACTS)
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv2d(x, self.weight, self.bias, *self.arguments)

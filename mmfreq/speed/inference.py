@@ -26,6 +26,7 @@ from mmfreq.speed.folded import (
     FoldedInvertedResidual,
     FoldedMetaFormerBlock,
     FoldedPatches,
+    ForInference,
     untouched,
 )
 
@@ -118,20 +119,12 @@ def fold_conv_module(module: nn.Module) -> None:
         setattr(module, module.norm_name, nn.Identity())
 
 
-class Optimized:
+class Optimized(ForInference):
     """Mixed into the class of the model that `optimize` returns."""
 
     plain: ClassVar[type]  # the class without this one
 
-    def train(self, mode: bool = True) -> nn.Module:
-        if mode:
-            raise RuntimeError(REFUSED.format('cannot be trained'))
-        return super().train(False)
-
     def load_state_dict(self, *args, **kwargs):
-        raise RuntimeError(REFUSED.format('loads no state dict'))
-
-    def _load_from_state_dict(self, *args):
         raise RuntimeError(REFUSED.format('loads no state dict'))
 
     def __reduce_ex__(self, protocol):

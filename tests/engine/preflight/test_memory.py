@@ -115,6 +115,8 @@ def test_all_that_is_counted(cfg):
     assert least_bytes(cfg, model) == weights + gradients + kept // 2
     cfg.custom_hooks = [{'type': 'EMAHook'}]
     assert least_bytes(cfg, model) == 2 * weights + gradients + kept // 2
+    model.backbone.memory_efficient = True
+    assert least_bytes(cfg, model) == 2 * weights + gradients + int(kept // 2 * memory.MEMORY_EFFICIENT)
 
 
 def test_more_than_the_device_has(cfg, report, monkeypatch):
