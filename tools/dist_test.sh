@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
-# Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set. Without a GPU: GPUS CPU processes.
+# On several nodes: run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set. Without a GPU: CPU processes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -10,7 +10,7 @@ if [ "$#" -lt 3 ]; then
 fi
 mmfreq_check_count GPUS "$3"
 config="$(mmfreq_config "$1")"
-[ -f "$2" ] || mmfreq_die "there is no checkpoint $2" "Looked in: $PWD"
+[ -f "$2" ] || mmfreq_die "checkpoint not found: $2" "Searched: $PWD"
 checkpoint="$2" gpus="$3"
 shift 3
 mmfreq_existing_environment

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
-# Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set. Without a GPU: GPUS CPU processes.
+# On several nodes: run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set. Without a GPU: CPU processes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 

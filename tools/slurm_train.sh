@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
 # Environment: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS (more options for srun, separated by spaces), REQUEUES (100).
-# A run that was preempted saves, ends with status 75, and is started again, at most REQUEUES times, with --resume auto: within a
-# batch job by `scontrol requeue`, elsewhere by another srun. For a time limit: SRUN_ARGS='--signal=USR1@120'.
+# A preempted run saves its state, ends with status 75, and is started again with --resume auto, at most REQUEUES times: by
+# `scontrol requeue` in a batch job, otherwise by another srun. For a time limit, set SRUN_ARGS='--signal=USR1@120'.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -21,15 +21,15 @@ mmfreq_check_count CPUS_PER_TASK "$cpus_per_task"
 [ "$gpus" -ge "$gpus_per_node" ] || gpus_per_node="$gpus"
 partition="$1" job="$2" config="$(mmfreq_config "$3")" work_dir="$4"
 shift 4
-[ -n "$(mmfreq_path_of srun)" ] || mmfreq_die 'there is no srun here.' \
+[ -n "$(mmfreq_path_of srun)" ] || mmfreq_die 'srun not found.' \
     'Run this on a login node of a Slurm cluster, or use tools/dist_train.sh on one machine.'
 mmfreq_existing_environment
 read -ra srun_args <<<"${SRUN_ARGS:-}"
 
-STOPPED=75 # of mmfreq/torchrun.py: the state is saved
+STOPPED=75 # the exit status in mmfreq/torchrun.py for a run that saved its state
 step=''
-# the run is the child of this script, which must outlive the signal to see how it ends
-set -m # so that Ctrl-C is not ignored by it
+# the run is a child of this script, which must survive the signal to read the exit status
+set -m # so that the run does not ignore Ctrl-C
 for signal in INT TERM USR1; do trap '[ -z "$step" ] || kill -'$signal' "$step" 2>/dev/null || true' "$signal"; done
 
 train() {
@@ -50,9 +50,9 @@ while :; do
     [ "$status" -eq "$STOPPED" ] || exit "$status"
     starts=$((starts + 1))
     if [ "$starts" -gt "$requeues" ]; then
-        mmfreq_say "the run was stopped and started again $requeues times: it is left stopped. Go on with --resume."
+        mmfreq_log "the run was stopped after $requeues restarts and is not started again. Continue it with --resume."
         exit "$status"
     fi
-    mmfreq_say "the run was stopped, and saved its state: starting it again (number $starts)."
+    mmfreq_log "the run was stopped and saved its state. Starting it again (restart $starts)."
     if [ -n "${SLURM_JOB_ID:-}" ] && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then exit "$status"; fi
 done

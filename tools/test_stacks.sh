@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # tools/test_stacks.sh [--keep] [--out FILE] [NAME ...]
-# Tests mmfreq on other stacks: for each row of tools/stacks.txt, or for those named, an environment of its own, what the row
-# lists installed there, and the tests that it asks for. Prints a line a stack; fails if one of them failed.
-#   --out FILE   puts each line into the Markdown table in FILE (made if absent); rows of other stacks and the text around it stay
-#   --keep       leaves the environments (some 6 GB each) in the cache folder of tools/env.sh; the logs always stay there
-# Needs the Pythons that the rows name, on PATH or known to pyenv. A stack takes 5 to 15 minutes.
+# Tests mmfreq on other stacks. For each row of tools/stacks.txt, or each NAME: creates an environment, installs the packages of
+# the row and runs its tests. Prints one line per stack; fails if any stack fails.
+#   --out FILE   writes each line to the Markdown table in FILE, created if it does not exist; keeps other rows and the other text
+#   --keep       keeps the environments (about 6 GB each) in the cache folder of tools/env.sh; the logs are always kept there
+# Requires the Python versions of the rows, on PATH or in pyenv. A stack takes 5 to 15 minutes.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-# The suite's core, without its slow tests but those of published numbers. `backbones`: imports, and the backbones with their published numbers and files.
+# The core of the test suite: without slow tests, except golden ones. `backbones`: imports, backbones, golden numbers, published files.
 # `core`: also ops, layers, decoders, mmcv's ops, the doctor, data, the engine, and training runs of the toy config.
 BACKBONES=(
     tests/test_imports.py tests/compat/test_finder.py tests/checkpoint/test_load.py
@@ -22,12 +22,12 @@ CORE=(
     tests/tools/test_train_test.py
 )
 
-# python_of VERSION: prints a Python of this version that can make virtual environments
+# python_of VERSION: prints a Python of this version that can create virtual environments
 python_of() {
     local path each candidates=()
     candidates+=("$(mmfreq_path_of "python$1")" "$(mmfreq_path_of python3)")
     if command -v pyenv >/dev/null 2>&1; then
-        # a shim of pyenv is on PATH and does not start, unless its version is the chosen one
+        # on PATH is a shim of pyenv, which starts only if its version is selected
         for each in $(pyenv whence "python$1" 2>/dev/null); do candidates+=("$(pyenv prefix "$each")/bin/python$1"); done
     fi
     for path in "${candidates[@]}"; do
@@ -40,7 +40,7 @@ python_of() {
     return 1
 }
 
-# stack_of NAME: prints its row of tools/stacks.txt without the name, nothing if there is none
+# stack_of NAME: prints its row of tools/stacks.txt without the name, nothing if there is no such row
 stack_of() {
     local name rest
     while read -r name rest; do
@@ -50,16 +50,16 @@ stack_of() {
 
 table() { mmfreq_with_checkout "$1" -m mmfreq.testing.stack_table "${@:2}"; }
 
-# pips_answer LOG: the last error that pip told
-pips_answer() {
-    local line answer=''
+# pip_error LOG: prints the last error message of pip
+pip_error() {
+    local line error=''
     while IFS= read -r line; do
-        case "$line" in ERROR:*) answer="$line" ;; esac
+        case "$line" in ERROR:*) error="$line" ;; esac
     done <"$1"
-    printf '%s\n' "${answer:-see the log}"
+    printf '%s\n' "${error:-see the log}"
 }
 
-# test_stack NAME PYTHON TESTS REQUIREMENTS...: prints the row; everything else goes to $log
+# test_stack NAME PYTHON TESTS REQUIREMENTS...: prints the row of the table; all other output goes to $log
 test_stack() {
     local name="$1" version="$2" tests="$3" python files=()
     shift 3
@@ -73,34 +73,34 @@ test_stack() {
     fi
     rm -rf "$venv" "$venv.xml"
     if ! "$python" -m venv "$venv" >>"$log" 2>&1 || ! mmfreq_pip "$venv/bin/python" "$log" --no-compile "$@" pytest; then
-        table "$host" not-tested "$name" "$version" "$tests" "not installed: $(pips_answer "$log")"
+        table "$host" not-tested "$name" "$version" "$tests" "not installed: $(pip_error "$log")"
         return
     fi
     (
         mmfreq_use_own "$venv"
         if ! python -m mmfreq.doctor >>"$log" 2>&1; then
-            mmfreq_say "$name: python -m mmfreq.doctor does not call this stack usable"
-            table python not-tested "$name" "$version" "$tests" 'installed, but not usable by the word of mmfreq.doctor'
+            mmfreq_log "$name: python -m mmfreq.doctor reports that this stack is not usable"
+            table python not-tested "$name" "$version" "$tests" 'installed, but mmfreq.doctor reports that it is not usable'
             exit
         fi
-        # mmengine.hub runs `pip install` for what it does not find: a stack that changes under the tests is another stack
+        # mmengine.hub runs `pip install` for missing packages, which would change the stack during the tests
         PIP_NO_INDEX=1 python -m pytest -q -m 'not slow or golden' -p no:cacheprovider --junitxml "$venv.xml" "${files[@]}" >>"$log" 2>&1 || true
         table python row "$name" "$tests" "$venv.xml"
     )
 }
 
 usage='Usage: tools/test_stacks.sh [--keep] [--out FILE] [NAME ...]'
-keep='' out='' asked=()
+keep='' out='' selected=()
 while [ "$#" -gt 0 ]; do
     case "$1" in
         --keep) keep=1 ;;
         --out)
-            [ "$#" -gt 1 ] || mmfreq_die '--out needs a file' "$usage"
+            [ "$#" -gt 1 ] || mmfreq_die '--out requires a file' "$usage"
             out="$2"
             shift
             ;;
-        -*) mmfreq_die "there is no option $1" "$usage" ;;
-        *) asked+=("$1") ;;
+        -*) mmfreq_die "unknown option $1" "$usage" ;;
+        *) selected+=("$1") ;;
     esac
     shift
 done
@@ -110,12 +110,12 @@ known=()
 while read -r name _; do
     case "$name" in '' | '#'*) ;; *) known+=("$name") ;; esac
 done <"$MMFREQ_ROOT/tools/stacks.txt"
-[ "${#asked[@]}" -gt 0 ] || asked=("${known[@]}")
-for name in "${asked[@]}"; do
-    [ -n "$(stack_of "$name")" ] || mmfreq_die "there is no stack '$name' in tools/stacks.txt" "It has: ${known[*]}"
+[ "${#selected[@]}" -gt 0 ] || selected=("${known[@]}")
+for name in "${selected[@]}"; do
+    [ -n "$(stack_of "$name")" ] || mmfreq_die "no stack '$name' in tools/stacks.txt" "Known stacks: ${known[*]}"
 done
 
-# nothing of the active environment may be seen in the stacks
+# the stacks must not see packages of the active environment
 unset PYTHONPATH PYTHONHOME
 cd "$MMFREQ_ROOT"
 host="$(mmfreq_find_python)" || exit 1
@@ -125,20 +125,20 @@ venv=''
 trap '[ -z "$venv" ] || [ -n "$keep" ] || rm -rf "$venv"' EXIT
 
 failed=()
-for name in "${asked[@]}"; do
+for name in "${selected[@]}"; do
     started="$SECONDS" venv="$cache/stack-$name"
     log="$venv.log"
     : >"$log"
     read -ra row <<<"$(stack_of "$name")"
-    mmfreq_say "--- $name: Python ${row[0]}, ${row[*]:2}"
+    mmfreq_log "--- $name: Python ${row[0]}, ${row[*]:2}"
     line="$(test_stack "$name" "${row[@]}")"
     printf '%s\n' "$line"
     [ -z "$out" ] || table "$host" into "$out" "$line"
     case "$line" in
-        "| $name | passed |"*) mmfreq_say "$name passed ($((SECONDS - started)) s)" ;;
+        "| $name | passed |"*) mmfreq_log "$name passed ($((SECONDS - started)) s)" ;;
         *)
             failed+=("$name")
-            mmfreq_say "$name FAILED ($((SECONDS - started)) s). The log: $log"
+            mmfreq_log "$name FAILED ($((SECONDS - started)) s). The log: $log"
             ;;
     esac
     [ -n "$keep" ] || rm -rf "$venv"

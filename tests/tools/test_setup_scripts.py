@@ -1,11 +1,12 @@
 """The shell scripts of tools/: syntax, arguments, and which Python tools/env.sh chooses. Nothing is downloaded.
 
-A temporary PATH holds the few commands that the scripts need and stub interpreters. A stub is this Python without its
-site-packages and with a folder of fake modules in front; it answers `-m venv` and `-m pip` by itself.
+A temporary PATH has the few commands that the scripts need, and stub interpreters. A stub is this Python without its
+site-packages, with a folder of fake modules first on its path. It emulates `-m venv` and `-m pip`.
 """
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
@@ -20,9 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / 'tools').glob('*.sh'))
 COMMANDS = ('basename', 'bash', 'cat', 'chmod', 'cp', 'date', 'dirname', 'env', 'ln', 'mkdir', 'rm', 'sleep', 'tail')
 STACK = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain')
-NEEDED_FILES = ('mmfreq/compat/lite.txt', 'tools/requirements-test.txt', 'tools/env.sh')
+REQUIREMENTS = ('mmfreq/compat/lite.txt', 'tools/requirements-test.txt', 'tools/requirements-export.txt')
+NEEDED_FILES = (*REQUIREMENTS, 'mmfreq/version.py')
 
-# `$state/fail-pip` makes the installation fail; `$state/calls` records what was asked of the interpreter
+# `$state/fail-pip` makes every installation fail, `$state/fail-editable` that of mmfreq; `$state/calls` records the calls.
+# An editable installation is a link among the fake modules, and the version of the checkout as metadata.
 STUB = """\
 #!{bash}
 printf '%s\\n' "$*" >>"{state}/calls"
@@ -36,6 +39,12 @@ case "$1 $2" in
         sleep {pip_seconds}
         while [ "$#" -gt 0 ]; do
             [ "$1" != --target ] || {{ mkdir -p "$2" && echo >"$2/pytest.py" && echo >"$2/xdist.py"; }}
+            if [ "$1" = -e ]; then
+                [ ! -e "{state}/fail-editable" ] || exit 1
+                version="$(tail -n 1 "$2/mmfreq/version.py")" && version="${{version#*\\'}}" info="{modules}/mmfreq.dist-info"
+                ln -sfn "$2/mmfreq" "{modules}/mmfreq" && mkdir -p "$info"
+                printf 'Metadata-Version: 2.1\\nName: mmfreq\\nVersion: %s\\n' "${{version%\\'}}" >"$info/METADATA"
+            fi
             shift
         done
         exit ;;
@@ -44,7 +53,7 @@ exec env PYTHONPATH="{modules}${{PYTHONPATH:+:$PYTHONPATH}}" "{python}" -S "$@"
 """
 
 
-class Machine:
+class FakeHost:
     """A checkout, a home folder and a PATH, all with a space in their names."""
 
     def __init__(self, folder):
@@ -63,7 +72,7 @@ class Machine:
         for command in COMMANDS:
             (self.bin / command).symlink_to(shutil.which(command))
         self.working = self.modules('working')
-        # what an installed environment gets: a Python in which the stack works
+        # the Python of a new environment: the stack works in it
         self.venv_python = self.stub(self.state / 'venv-python', self.working)
 
     def modules(self, name, broken=(), absent=()):
@@ -127,6 +136,16 @@ class Machine:
         return path.read_text() if path.exists() else ''
 
     @property
+    def environments_made(self):
+        return self.calls.count('-m pip install --disable-pip-version-check --no-input -r ')
+
+    @property
+    def installed(self):
+        """The checkout that is installed in the environment; None if there is none, or it no longer exists."""
+        link = self.working / 'mmfreq'
+        return link.resolve().parent if link.exists() else None
+
+    @property
     def cache(self):
         return self.home / '.cache' / 'mmfreq'
 
@@ -137,8 +156,8 @@ def finish(process):
 
 
 @pytest.fixture
-def machine(tmp_path):
-    return Machine(tmp_path)
+def host(tmp_path):
+    return FakeHost(tmp_path)
 
 
 CHOOSE = 'mmfreq_ensure_environment; echo "$MMFREQ_PYTHON"; echo "$PYTHONPATH"'
@@ -171,226 +190,260 @@ def test_what_is_called_is_executable_and_strict(script):
 # Which Python runs.
 
 
-def test_a_working_active_python_is_used_untouched(machine):
-    python = machine.add_python(modules=machine.working)
-    result = machine.source(CHOOSE)
+def test_a_working_active_python_is_used_untouched(host):
+    python = host.add_python(modules=host.working)
+    result = host.source(CHOOSE)
     assert result.returncode == 0, result.stderr
     chosen, path = result.stdout.splitlines()
     assert chosen == str(python)
-    assert path.split(':')[0] == str(machine.root)
-    assert '-m pip' not in machine.calls
-    assert '-m venv' not in machine.calls
-    assert not machine.cache.exists()
+    assert path.split(':')[0] == str(host.root)
+    assert '-m pip' not in host.calls
+    assert '-m venv' not in host.calls
+    assert not host.cache.exists()
 
 
-def test_python3_is_tried_where_python_has_no_stack(machine):
-    machine.add_python('python')
-    python = machine.add_python('python3', modules=machine.working)
-    assert machine.source(CHOOSE).stdout.splitlines()[0] == str(python)
+def test_python3_is_tried_where_python_has_no_stack(host):
+    host.add_python('python')
+    python = host.add_python('python3', modules=host.working)
+    assert host.source(CHOOSE).stdout.splitlines()[0] == str(python)
 
 
-def test_packages_of_the_folder_one_stands_in_are_not_an_installed_stack(machine):
-    machine.add_python()
-    shutil.copytree(machine.working, machine.home, dirs_exist_ok=True)
-    result = machine.source(CHOOSE)
-    assert result.stdout.startswith(str(machine.cache / 'venv-')), result.stderr
+def test_packages_in_the_current_folder_are_not_an_installed_stack(host):
+    host.add_python()
+    shutil.copytree(host.working, host.home, dirs_exist_ok=True)
+    result = host.source(CHOOSE)
+    assert result.stdout.startswith(str(host.cache / 'venv-')), result.stderr
 
 
-def test_users_pythonpath_stays_behind_the_checkout(machine):
-    machine.add_python(modules=machine.working)
-    result = machine.source(CHOOSE, PYTHONPATH='/theirs')
-    assert result.stdout.splitlines()[1] == f'{machine.root}:/theirs'
+def test_users_pythonpath_stays_behind_the_checkout(host):
+    host.add_python(modules=host.working)
+    result = host.source(CHOOSE, PYTHONPATH='/theirs')
+    assert result.stdout.splitlines()[1] == f'{host.root}:/theirs'
 
 
 @pytest.mark.parametrize(
-    ('modules', 'said'),
+    ('modules', 'message'),
     [
-        ({'broken': ['torchvision']}, 'do not import: ImportError: libfft.so'),
-        ({'absent': ['mmdet', 'mmpretrain']}, 'lacks: mmdet mmpretrain'),
+        ({'broken': ['torchvision']}, 'importing them fails: ImportError: libfft.so'),
+        ({'absent': ['mmdet', 'mmpretrain']}, 'does not have: mmdet mmpretrain'),
     ],
 )
-def test_a_broken_active_stack_is_named_and_replaced_by_the_own_environment(machine, modules, said):
-    machine.add_python(modules=machine.modules('theirs', **modules))
-    result = machine.source(CHOOSE)
+def test_a_broken_active_stack_is_named_and_replaced_by_the_own_environment(host, modules, message):
+    host.add_python(modules=host.modules('theirs', **modules))
+    result = host.source(CHOOSE)
     assert result.returncode == 0, result.stderr
-    assert said in result.stderr
-    assert result.stdout.startswith(str(machine.cache / 'venv-'))
+    assert message in result.stderr
+    assert result.stdout.startswith(str(host.cache / 'venv-'))
 
 
-def test_a_bare_python_gets_an_environment_once(machine):
-    machine.add_python('python3')
-    first = machine.source(CHOOSE)
+def test_a_bare_python_gets_an_environment_once(host):
+    host.add_python('python3')
+    first = host.source(CHOOSE)
     assert first.returncode == 0, first.stderr
-    assert 'lacks' not in first.stderr  # a Python that never heard of OpenMMLab is no news
+    assert 'does not have' not in first.stderr  # no message about a Python without OpenMMLab
     assert '900.1 MB' in first.stderr
     chosen = Path(first.stdout.splitlines()[0])
     assert re.fullmatch(r'venv-3\.\d+-[0-9a-f]{10}', chosen.parents[1].name)
     assert (chosen.parents[1] / 'mmfreq-complete').exists()
-    assert f'-r {machine.root}/mmfreq/compat/lite.txt -r {machine.root}/tools/requirements-test.txt' in machine.calls
+    assert ' '.join(f'-r {host.root}/{name}' for name in REQUIREMENTS) in host.calls
+    assert host.installed == host.root
 
-    second = machine.source(CHOOSE)
+    second = host.source(CHOOSE)
     assert second.stdout == first.stdout
-    assert machine.calls.count('-m pip') == 1
+    assert host.calls.count('-m pip') == 2  # the requirements, and mmfreq
 
 
-def test_other_requirements_mean_another_environment(machine):
-    machine.add_python('python3')
-    first = machine.source(CHOOSE).stdout
-    with (machine.root / 'mmfreq' / 'compat' / 'lite.txt').open('a') as file:
+def test_other_requirements_mean_another_environment(host):
+    host.add_python('python3')
+    first = host.source(CHOOSE).stdout
+    with (host.root / 'mmfreq' / 'compat' / 'lite.txt').open('a') as file:
         file.write('another\n')
-    assert machine.source(CHOOSE).stdout != first
-    assert machine.calls.count('-m pip') == 2
+    assert host.source(CHOOSE).stdout != first
+    assert host.environments_made == 2
 
 
-def test_an_interrupted_installation_is_made_anew(machine):
-    machine.add_python('python3')
-    venv = Path(machine.source(CHOOSE).stdout.splitlines()[0]).parents[1]
+def test_an_interrupted_installation_is_repeated(host):
+    host.add_python('python3')
+    venv = Path(host.source(CHOOSE).stdout.splitlines()[0]).parents[1]
     (venv / 'mmfreq-complete').unlink()
     (venv / 'half-written').touch()
-    result = machine.source(CHOOSE)
+    result = host.source(CHOOSE)
     assert result.returncode == 0, result.stderr
-    assert 'making it anew' in result.stderr
+    assert 'creating it again' in result.stderr
     assert not (venv / 'half-written').exists()
     assert (venv / 'mmfreq-complete').exists()
-    assert machine.calls.count('-m pip') == 2
+    assert host.environments_made == 2
 
 
-def test_a_failed_installation_shows_the_log_and_leaves_no_stamp(machine):
-    machine.add_python('python3')
-    (machine.state / 'fail-pip').touch()
-    result = machine.source(CHOOSE)
+def test_a_failed_installation_shows_the_log_and_leaves_no_stamp(host):
+    host.add_python('python3')
+    (host.state / 'fail-pip').touch()
+    result = host.source(CHOOSE)
     assert result.returncode == 1
     assert 'No matching distribution found for torch' in result.stderr
-    log = Path(re.search(r'The whole log: (.+)', result.stderr).group(1))
+    log = Path(re.search(r'The full log: (.+)', result.stderr).group(1))
     assert 'No matching distribution' in log.read_text()
-    assert not list(machine.cache.glob('venv-*/mmfreq-complete'))
-    (machine.state / 'fail-pip').unlink()
-    assert machine.source(CHOOSE).returncode == 0
+    assert not list(host.cache.glob('venv-*/mmfreq-complete'))
+    (host.state / 'fail-pip').unlink()
+    assert host.source(CHOOSE).returncode == 0
 
 
-def test_an_environment_that_does_not_import_is_not_stamped(machine):
-    machine.add_python('python3')
-    machine.stub(machine.state / 'venv-python', machine.modules('wrong-build', broken=['torchvision']))
-    result = machine.source(CHOOSE)
+def test_an_environment_that_does_not_import_is_not_stamped(host):
+    host.add_python('python3')
+    host.stub(host.state / 'venv-python', host.modules('wrong-build', broken=['torchvision']))
+    result = host.source(CHOOSE)
     assert result.returncode == 1
     assert 'libfft.so' in result.stderr
-    assert not list(machine.cache.glob('venv-*/mmfreq-complete'))
+    assert not list(host.cache.glob('venv-*/mmfreq-complete'))
 
 
 @pytest.mark.slow
-def test_two_at_once_install_once(machine):
-    machine.add_python('python3')
-    machine.stub(machine.state / 'venv-python', machine.working, pip_seconds=1.5)
-    results = [finish(process) for process in [machine.start(CHOOSE), machine.start(CHOOSE)]]
+def test_two_at_once_install_once(host):
+    host.add_python('python3')
+    host.stub(host.state / 'venv-python', host.working, pip_seconds=0.7)
+    results = [finish(process) for process in [host.start(CHOOSE), host.start(CHOOSE)]]
     assert [result.returncode for result in results] == [0, 0]
     assert results[0].stdout == results[1].stdout
-    assert machine.calls.count('-m pip') == 1
+    assert host.environments_made == 1
     assert sum('waiting for it' in result.stderr for result in results) == 1
 
 
 @pytest.mark.parametrize('home', ['/dev/null', ''])
-def test_without_a_writable_home_the_environment_is_in_the_checkout(machine, home):
-    machine.add_python('python3')
-    result = machine.source(CHOOSE, HOME=home)
+def test_without_a_writable_home_the_environment_is_in_the_checkout(host, home):
+    host.add_python('python3')
+    result = host.source(CHOOSE, HOME=home)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(str(machine.root / '.venv-mmfreq' / 'venv-'))
-    assert (machine.root / '.venv-mmfreq' / '.gitignore').read_text() == '*\n'
+    assert result.stdout.startswith(str(host.root / '.venv-mmfreq' / 'venv-'))
+    assert (host.root / '.venv-mmfreq' / '.gitignore').read_text() == '*\n'
 
 
-def test_xdg_cache_home_is_respected(machine, tmp_path):
-    machine.add_python('python3')
-    result = machine.source(CHOOSE, XDG_CACHE_HOME=str(tmp_path / 'big disk'))
+def test_xdg_cache_home_is_respected(host, tmp_path):
+    host.add_python('python3')
+    result = host.source(CHOOSE, XDG_CACHE_HOME=str(tmp_path / 'big disk'))
     assert result.stdout.startswith(str(tmp_path / 'big disk' / 'mmfreq' / 'venv-'))
 
 
-def test_no_python_at_all(machine):
-    result = machine.source(CHOOSE)
+def test_no_python_at_all(host):
+    result = host.source(CHOOSE)
     assert result.returncode == 1
-    assert 'a Python from 3.10 to 3.13 is needed' in result.stderr
+    assert 'Python 3.10 to 3.13 is required' in result.stderr
     assert 'no python, python3 or python3.x on PATH' in result.stderr
 
 
-def test_pythons_that_do_not_fit_are_named(machine):
-    machine.add_script('python3', 'echo 3.9; exit 1')
-    machine.add_script('python3.12', 'echo not configured >&2; exit 127')
-    result = machine.source(CHOOSE)
+def test_pythons_that_do_not_fit_are_named(host):
+    host.add_script('python3', 'echo 3.9; exit 1')
+    host.add_script('python3.12', 'echo not configured >&2; exit 127')
+    result = host.source(CHOOSE)
     assert result.returncode == 1
-    assert f'python3 ({machine.bin}/python3): 3.9' in result.stderr
-    assert f'python3.12 ({machine.bin}/python3.12): does not start' in result.stderr
+    assert f'python3 ({host.bin}/python3): 3.9' in result.stderr
+    assert f'python3.12 ({host.bin}/python3.12): does not start' in result.stderr
 
 
-def test_a_python_without_ensurepip_names_the_package(machine):
-    machine.add_script('python3', 'case "$*" in *ensurepip*|*find_spec*) exit 1 ;; esac; echo 3.11')
-    result = machine.source(CHOOSE)
+def test_a_python_without_ensurepip_names_the_package(host):
+    host.add_script('python3', 'case "$*" in *ensurepip*|*find_spec*) exit 1 ;; esac; echo 3.11')
+    result = host.source(CHOOSE)
     assert result.returncode == 1
     assert 'sudo apt install python3.11-venv' in result.stderr
 
 
-def test_a_missing_pytest_does_not_change_the_active_environment(machine):
-    machine.add_python(modules=machine.working)
+def test_a_missing_pytest_does_not_change_the_active_environment(host):
+    host.add_python(modules=host.working)
     for _ in range(2):
-        result = machine.source('mmfreq_ensure_pytest; echo "$PYTHONPATH"; "$MMFREQ_PYTHON" -c "import pytest"')
+        result = host.source('mmfreq_ensure_pytest; echo "$PYTHONPATH"; "$MMFREQ_PYTHON" -c "import pytest"')
         assert result.returncode == 0, result.stderr
-    installs = re.findall(r'^-m pip install .*', machine.calls, re.MULTILINE)
+    installs = re.findall(r'^-m pip install .*', host.calls, re.MULTILINE)
     assert len(installs) == 1
     folder = re.search(r'--target (.+) pytest pytest-xdist$', installs[0]).group(1)
-    assert Path(folder).parent == machine.cache
-    assert result.stdout.strip().split(':') == [str(machine.root), folder]
+    assert Path(folder).parent == host.cache
+    assert result.stdout.strip().split(':') == [str(host.root), folder]
 
 
-def test_configs_are_linked_for_inheritance_by_name(machine):
-    machine.add_python(modules=machine.working)
-    machine.source(CHOOSE)
-    assert (machine.root / 'mmfreq' / '.mim' / 'configs').resolve() == machine.root / 'configs'
+def test_configs_are_linked_for_inheritance_by_name(host):
+    host.add_python(modules=host.working)
+    host.source(CHOOSE)
+    assert (host.root / 'mmfreq' / '.mim' / 'configs').resolve() == host.root / 'configs'
     linked = re.search(r'for entry in (.+); do', (ROOT / 'tools' / 'env.sh').read_text()).group(1).split()
     shipped = re.search(r'^MIM_ENTRIES = \((.+)\)', (ROOT / 'setup.py').read_text(), re.MULTILINE).group(1)
     assert linked == re.findall(r"'(.+?)'", shipped)
+
+
+# mmfreq in the project's own environment.
+
+QUICKSTART = 'mmfreq_ensure_environment; mmfreq_ensure_installed "$(mmfreq_chosen_own)" this'
+
+
+def test_quickstart_installs_its_checkout_in_a_shared_environment(host, tmp_path):
+    """Other scripts keep the installation of another checkout, unless that checkout no longer exists."""
+    host.add_python('python3')
+    assert host.source(QUICKSTART).returncode == 0
+    assert host.installed == host.root
+    other = FakeHost(tmp_path / 'other')
+    other.bin, other.home = host.bin, host.home
+    for code, expected in ((CHOOSE, host.root), (QUICKSTART, other.root), (QUICKSTART, other.root)):
+        assert other.source(code).returncode == 0
+        assert host.installed == expected
+    assert host.environments_made == 1 and host.calls.count(' -e ') == 2  # the last one had nothing to do
+    (other.root / 'mmfreq' / 'version.py').write_text("__version__ = '99.0'\n")  # another version is installed again
+    other.source(QUICKSTART)
+    assert (host.working / 'mmfreq.dist-info' / 'METADATA').read_text().endswith('Version: 99.0\n')
+    shutil.rmtree(other.root)
+    assert host.installed is None
+    result = host.source(CHOOSE)
+    assert host.installed == host.root and result.stdout.splitlines()[1] == str(host.root)
+
+
+def test_a_failed_installation_of_mmfreq_is_a_warning(host):
+    host.add_python('python3')
+    (host.state / 'fail-editable').touch()
+    result = host.source(CHOOSE)
+    assert result.returncode == 0 and 'warning: the installation failed' in result.stderr
+    assert result.stdout.splitlines()[1] == str(host.root)
 
 
 # Starting several processes.
 
 
 @pytest.fixture
-def cluster(machine):
+def cluster(host):
     """A working stack whose torch has no GPU and whose launcher prints what it is asked to start."""
-    machine.add_python(modules=machine.working)
-    gpus = machine.state / 'gpus'
+    host.add_python(modules=host.working)
+    gpus = host.state / 'gpus'
     gpus.write_text('0')
-    torch = machine.working / 'torch'
+    torch = host.working / 'torch'
     (torch / '__init__.py').write_text('')
     (torch / 'cuda.py').write_text(f'def device_count(): return int(open({str(gpus)!r}).read())')
     (torch / '__init__.py').write_text('from . import cuda')
-    (machine.root / 'mmfreq' / 'torchrun.py').write_text(
+    (host.root / 'mmfreq' / 'torchrun.py').write_text(
         textwrap.dedent("""\
         import os, sys
         print(*sys.argv[1:], sep='\\n')
         print('OMP_NUM_THREADS', os.environ.get('OMP_NUM_THREADS'))
         """)
     )
-    (machine.root / 'configs' / 'a config.py').write_text('')
-    machine.gpus = gpus
-    return machine
+    (host.root / 'configs' / 'a config.py').write_text('')
+    host.gpus = gpus
+    return host
 
 
 @pytest.mark.parametrize(
-    ('script', 'arguments', 'said'),
+    ('script', 'arguments', 'message'),
     [
         ('dist_train.sh', [], 'expected at least 2 arguments, got 0'),
         ('dist_train.sh', ['config.py'], 'Usage: tools/dist_train.sh CONFIG GPUS'),
         ('dist_train.sh', ['config.py', 'eight'], "GPUS must be a positive integer, got 'eight'"),
         ('dist_train.sh', ['config.py', '0'], "GPUS must be a positive integer, got '0'"),
         ('dist_train.sh', ['config.py', '--amp'], "GPUS must be a positive integer, got '--amp'"),
-        ('dist_train.sh', ['config.py', '2'], 'there is no config config.py'),
+        ('dist_train.sh', ['config.py', '2'], 'config not found: config.py'),
         ('dist_test.sh', ['config.py', '8'], 'expected at least 3 arguments, got 2'),
-        ('dist_test.sh', ['configs/a config.py', 'nowhere.pth', '8'], 'there is no checkpoint nowhere.pth'),
+        ('dist_test.sh', ['configs/a config.py', 'nowhere.pth', '8'], 'checkpoint not found: nowhere.pth'),
         ('slurm_train.sh', ['gpu', 'job', 'config.py'], 'expected at least 4 arguments, got 3'),
-        ('slurm_train.sh', ['gpu', 'job', 'configs/a config.py', 'out'], 'there is no srun here'),
+        ('slurm_train.sh', ['gpu', 'job', 'configs/a config.py', 'out'], 'srun not found'),
     ],
 )
-def test_wrong_arguments_are_explained(cluster, script, arguments, said):
+def test_wrong_arguments_are_explained(cluster, script, arguments, message):
     result = cluster.run(script, *arguments)
     assert result.returncode == 1
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stdout == ''
 
 
@@ -431,7 +484,7 @@ def test_more_processes_than_gpus_are_refused(cluster):
     cluster.gpus.write_text('2')
     result = cluster.run('dist_train.sh', 'configs/a config.py', '3')
     assert result.returncode == 1
-    assert '3 GPUs were asked for, but 2 can be seen' in result.stderr
+    assert '3 GPUs were requested, but 2 are visible' in result.stderr
     assert cluster.run('dist_train.sh', 'configs/a config.py', '2').returncode == 0
 
 
@@ -448,7 +501,7 @@ def test_the_own_environment_serves_after_quickstart(cluster):
     assert str(cluster.cache) in after.stderr
 
 
-def test_slurm_train_asks_for_what_it_was_told(cluster):
+def test_slurm_train_requests_what_its_variables_say(cluster):
     cluster.add_script('srun', 'printf "%s\\n" "$@"')
     result = cluster.run(
         'slurm_train.sh', 'gpu', 'hornet', 'configs/a config.py', 'out', '--amp', GPUS='4', SRUN_ARGS='--time 10 --qos=low'
@@ -523,42 +576,45 @@ def test_the_status_is_the_one_of_the_trainer():
     assert f'\nSTOPPED={STATUS} ' in (ROOT / 'tools' / 'slurm_train.sh').read_text()
 
 
-# The two commands of a fresh machine.
+# The two commands for a new computer.
 
 
 @pytest.mark.parametrize(
-    ('ruff', 'tests', 'status'), [('0', '0', 0), ('1', '0', 1), ('0', '1', 1), ('1', '2', 2), ('absent', '0', 0)]
+    ('ruff', 'mypy', 'tests', 'status'), [(0, 0, 0, 0), (1, 0, 0, 1), (0, 1, 0, 1), (1, 0, 2, 2), ('absent', 0, 0, 0)]
 )
-def test_run_tests_reports_what_failed(machine, ruff, tests, status):
-    for name, code in (('ruff', ruff), ('pytest', tests)):
+def test_run_tests_reports_what_failed(host, ruff, mypy, tests, status):
+    for name, code in (('ruff', ruff), ('mypy', mypy), ('pytest', tests)):
         if code != 'absent':
-            (machine.working / name).mkdir()
-            (machine.working / name / '__init__.py').write_text('')
+            (host.working / name).mkdir()
+            (host.working / name / '__init__.py').write_text('')
             main = f"import sys; print('{name}', *sys.argv[1:]); sys.exit({code} if '--version' not in sys.argv else 0)"
-            (machine.working / name / '__main__.py').write_text(main)
-    (machine.working / 'xdist.py').write_text('')
-    machine.add_python(modules=machine.working)
-    result = machine.run('run_tests.sh', '--fast', '-k', 'a b')
+            (host.working / name / '__main__.py').write_text(main)
+    (host.working / 'xdist.py').write_text('')
+    host.add_python(modules=host.working)
+    result = host.run('run_tests.sh', '--fast', '-k', 'a b')
     assert result.returncode == status, result.stderr
     assert f'pytest -n {len(os.sched_getaffinity(0))} --dist worksteal -m not slow -k a b' in result.stdout
-    assert ('ruff check .' in result.stdout) == (ruff != 'absent')
-    assert ('style is NOT checked' in result.stderr) == (ruff == 'absent')
+    for arguments in ('check .', 'format --check .'):
+        assert (f'ruff {arguments}\n' in result.stdout) == (ruff != 'absent')
+        assert (f'SKIPPED ruff {arguments}\n' in result.stderr) == (ruff == 'absent')
+        assert (f'failed before the tests: ruff {arguments}\n' in result.stderr) == (ruff == 1)
+    assert 'mypy\n' in result.stdout and ('failed before the tests: mypy\n' in result.stderr) == (mypy == 1)
 
 
-def test_run_tests_imitates_another_processor(machine):
+def test_run_tests_emulates_another_processor(host):
     """One thread for each worker, and the variables that torch, oneDNN and MKL read."""
-    (machine.working / 'pytest').mkdir()
-    (machine.working / 'pytest' / '__init__.py').write_text('')
-    (machine.working / 'pytest' / '__main__.py').write_text('import os, sys\nprint(sys.argv[1:], dict(os.environ))')
-    (machine.working / 'xdist.py').write_text('')
-    machine.add_python(modules=machine.working)
+    (host.working / 'pytest').mkdir()
+    (host.working / 'pytest' / '__init__.py').write_text('')
+    (host.working / 'pytest' / '__main__.py').write_text('import os, sys\nprint(sys.argv[1:], dict(os.environ))')
+    (host.working / 'xdist.py').write_text('')
+    host.add_python(modules=host.working)
     for name, capability in (('avx2', 'avx2'), ('sse4', 'default')):
-        result = machine.run('run_tests.sh', '--numerics', '--cpu', name, 'tests/ops')
+        result = host.run('run_tests.sh', '--numerics', '--cpu', name, 'tests/ops')
         assert result.returncode == 0, result.stderr
         assert "'-m', 'golden or numerics', 'tests/ops']" in result.stdout
         assert f"'ATEN_CPU_CAPABILITY': '{capability}'" in result.stdout and "'OMP_NUM_THREADS': '1'" in result.stdout
         assert "'ONEDNN_MAX_CPU_ISA': '" in result.stdout and "'MKL_ENABLE_INSTRUCTIONS': '" in result.stdout
-    refused = machine.run('run_tests.sh', '--cpu', 'avx9')
+    refused = host.run('run_tests.sh', '--cpu', 'avx9')
     assert refused.returncode == 1 and 'avx9' in refused.stderr and 'sse4' in refused.stderr
 
 
@@ -568,7 +624,7 @@ TOOLS = {
         """,
     'train.py': """
         run = Path(value('--work-dir'))
-        assert not run.exists(), 'the second run must train anew'
+        assert not run.exists(), 'the second run must train again'
         run.mkdir(parents=True)
         (run / 'last_checkpoint').write_text(str(run / 'iter_400.pth'))
         """,
@@ -584,35 +640,52 @@ TOOLS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ('summary', 'status', 'said'),
-    [
-        ('mIoU 45.12, constant predictor 9.33, ratio 4.8', 0, 'ratio is 4.8, at least 3 is expected'),
-        ('mIoU 27.98, constant predictor 9.33, ratio 3.0', 1, "mIoU 27.98 is below 3 times the constant predictor's 9.33"),
-        ('nothing', 1, 'printed no line'),
-    ],
-)
-def test_quickstart_ends_with_scores_and_a_picture(machine, summary, status, said):
+def write_fake_tools(host, summary):
     start = 'import sys\nfrom pathlib import Path\nvalue = lambda name: sys.argv[sys.argv.index(name) + 1]\n'
     for name, body in TOOLS.items():
-        (machine.root / 'tools' / name).write_text(f'{start}SUMMARY = {summary!r}\n{textwrap.dedent(body)}')
-    (machine.bin / 'tee').symlink_to(shutil.which('tee'))
-    machine.add_python(modules=machine.working)
+        (host.root / 'tools' / name).write_text(f'{start}SUMMARY = {summary!r}\n{textwrap.dedent(body)}')
+    (host.bin / 'tee').symlink_to(shutil.which('tee'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('summary', 'status', 'message'),
+    [
+        ('mIoU 45.12, constant predictor 9.33, ratio 4.8', 0, 'the ratio is 4.8, expected at least 3'),
+        ('mIoU 27.98, constant predictor 9.33, ratio 3.0', 1, "mIoU 27.98 is below 3 times the constant predictor's 9.33"),
+        ('nothing', 1, 'did not print'),
+    ],
+)
+def test_quickstart_ends_with_scores_and_a_picture(host, summary, status, message):
+    write_fake_tools(host, summary)
+    host.add_python(modules=host.working)
     for _ in range(2):
-        result = machine.run('quickstart.sh')
+        result = host.run('quickstart.sh')
         assert result.returncode == status, result.stderr
-        assert said in result.stdout + result.stderr
+        assert message in result.stdout + result.stderr
     if summary != 'nothing':
         closing = result.stdout.split('=' * 80)[1]
         assert closing.strip().startswith('IoU by class, %\nsky 1.0')
         assert 'log lines' not in closing
-        assert str(machine.root / 'work_dirs' / 'quickstart' / 'pictures' / '0001_panel.png') in closing
+        assert str(host.root / 'work_dirs' / 'quickstart' / 'pictures' / '0001_panel.png') in closing
+        assert 'environment  the active Python' in closing
 
 
-def test_quickstart_fails_where_a_step_fails(machine):
-    machine.add_python(modules=machine.working)
-    (machine.root / 'tools' / 'make_toy_dataset.py').write_text('raise SystemExit(3)')
-    result = machine.run('quickstart.sh')
+@pytest.mark.slow
+def test_quickstart_names_the_command_that_activates_its_environment(host):
+    write_fake_tools(host, 'mIoU 45.12, constant predictor 9.33, ratio 4.8')
+    host.add_python('python3')
+    result = host.run('quickstart.sh')
+    assert result.returncode == 0, result.stderr
+    (venv,) = host.cache.glob('venv-*/')
+    activate = re.search(r'^environment  (source .+/bin/activate) ', result.stdout, re.MULTILINE).group(1)
+    assert shlex.split(activate) == ['source', f'{venv}/bin/activate']
+    assert host.installed == host.root
+
+
+def test_quickstart_fails_where_a_step_fails(host):
+    host.add_python(modules=host.working)
+    (host.root / 'tools' / 'make_toy_dataset.py').write_text('raise SystemExit(3)')
+    result = host.run('quickstart.sh')
     assert result.returncode == 3
-    assert 'quickstart did not finish (exit status 3)' in result.stderr
+    assert 'quickstart failed (exit status 3)' in result.stderr
