@@ -1,3 +1,3 @@
-"""The version, in a file that setup.py can read without importing the package."""
+"""The version, in a file that pyproject.toml reads without importing the package."""
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'

@@ -1,4 +1,4 @@
-"""What README.md and setup.py claim of Python, torch, numpy and the OneDL forks is what passed in docs/measurements/stacks.md."""
+"""README.md and pyproject.toml claim only versions of Python, torch, numpy and OneDL that passed in docs/measurements/stacks.md."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from mmfreq.testing.stack_table import COLUMNS, PASSED, read_table
 
 ROOT = Path(mmfreq.__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-SETUP = (ROOT / 'setup.py').read_text(encoding='utf-8')
+METADATA = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
 ROWS = read_table((ROOT / 'docs/measurements/stacks.md').read_text(encoding='utf-8'))
 WANTED = [line.split() for line in (ROOT / 'tools/stacks.txt').read_text().splitlines() if line.strip() and line[0] != '#']
 SENTENCE = re.compile(r'Python (\d\.\d+) to (\d\.\d+), torch from (\d\.\d+), numpy (\d) and (\d), and the OneDL forks')
@@ -48,10 +48,10 @@ def test_no_row_is_idle(name):
     assert unproven(ROWS | {name: failed}) and unproven({stack: cells for stack, cells in ROWS.items() if stack != name})
 
 
-def test_readme_setup_and_doctor_claim_the_same():
+def test_readme_metadata_and_doctor_claim_the_same():
     first, last, torch, *_ = SENTENCE.search(' '.join(README.split())).groups()
-    classified = re.findall(r"'Programming Language :: Python :: (3\.\d+)'", SETUP)
-    assert (classified[0], classified[-1]) == (first, last) and f"python_requires='>={first}'" in SETUP
+    classified = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', METADATA)
+    assert (classified[0], classified[-1]) == (first, last) and f'requires-python = ">={first}"' in METADATA
     assert torch == oldest_torch()
 
 

@@ -365,8 +365,11 @@ def problem(command):
         return problem_of_script(words)
     if words[0] == 'pip':
         extras = re.findall(r'(?:\.|mmfreq)\[([\w,]+)\]', command.text)
-        known = (ROOT / 'setup.py').read_text(encoding='utf-8')
-        return next((f'there is no extra {name}' for each in extras for name in each.split(',') if f"'{name}'" not in known), '')
+        table = (
+            (ROOT / 'pyproject.toml').read_text(encoding='utf-8').partition('[tool.setuptools.dynamic.optional-dependencies]')[2]
+        )
+        known = re.findall(r'^(\w+) = ', table.partition('\n[')[0], re.MULTILINE)
+        return next((f'there is no extra {name}' for each in extras for name in each.split(',') if name not in known), '')
     of_ours = words[2].startswith('mmfreq') if words[1] == '-m' else (ROOT / words[1]).exists()  # not a file that a page makes
     if words[0] in ('python', 'python3') and of_ours:
         return problem_of_arguments(*module_of(words), command.in_sentence)
