@@ -4,7 +4,7 @@
     python benchmarks/compare_backbones.py --base configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py \\
         --archs hornet-micro dfformer-micro --iterations 40 --img-size 128                     # toy data, on a CPU
 
-Each arch is put into the config by `mmfreq.derive.mix`, trained and validated by `tools/train.py`. An arch whose run is there
+Each arch is put into the config by `mmfreq.config.mix`, trained and validated by `tools/train.py`. An arch whose run is there
 already (same folder, iterations done) is read and not trained again.
 """
 
@@ -50,7 +50,7 @@ def recipe(iterations, rate):
 
 def train(arch, base, folder, options, img_size, amp):
     """Write the arch's config, train it unless that is done, and return the records of its log."""
-    from mmfreq.derive.mix import mix
+    from mmfreq.config.mix import mix
 
     folder.mkdir(parents=True, exist_ok=True)
     config, work_dir = folder / f'{arch}.py', folder / arch
@@ -73,10 +73,9 @@ def read_log(work_dir):
 
 def row(arch, config, records, reference):
     """The cells of an arch; `reference` is the time of an iteration that counts as 1."""
-    from mmfreq.analysis.complexity import count
-    from mmfreq.analysis.count_subject import count_subject
+    from mmfreq.analysis.flops import build_for_counting, count
 
-    model, _ = count_subject(str(config))
+    model, _ = build_for_counting(str(config))
     report = count(model, tuple(model.data_preprocessor.size))
     macs = report.macs.conv_matmul + report.macs.fft + report.macs.spectral
     steps = [record for record in records if 'loss' in record]

@@ -2,7 +2,7 @@
 
     python benchmarks/golden_errors.py [--out docs/measurements/golden_errors.md]
 
-Runs every test that compares with a golden number (`mmfreq/testing/golden_limits.py`) once for each row of `RUNS`, in a process of
+Runs every test that compares with a golden number (`mmfreq/testing/golden.py`) once for each row of `RUNS`, in a process of
 its own, and prints the largest distance of each kind as a Markdown table. In float64 the project's own rounding vanishes: that
 column is the rounding of the golden files, which were made in float32. Without AVX-512 the first two columns are missing.
 """
@@ -19,8 +19,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmfreq.analysis.benchmark.machine import machine_words  # noqa: E402
-from mmfreq.testing.golden_limits import LIMITS  # noqa: E402
+from mmfreq.analysis.latency import describe_machine  # noqa: E402
+from mmfreq.testing.golden import LIMITS  # noqa: E402
 
 # title -> (arguments of tools/run_tests.sh, whether it needs AVX-512)
 RUNS = {
@@ -76,10 +76,10 @@ def main() -> None:
             print(f'{title}: done', file=sys.stderr, flush=True)
     text = (
         '# Distances to the published numbers\n\n'
-        f'`python benchmarks/golden_errors.py --out docs/measurements/golden_errors.md`, on {machine_words("cpu", 2)}. '
+        f'`python benchmarks/golden_errors.py --out docs/measurements/golden_errors.md`, on {describe_machine("cpu", 2)}. '
         'AVX2 and SSE4 are imitated by `tools/run_tests.sh --cpu`. Relative distances, the largest of all golden tests of a kind; '
         'the column float64 is the rounding of the golden files themselves. '
-        'The limits are those of `mmfreq/testing/golden_limits.py`.\n\n'
+        'The limits are those of `mmfreq/testing/golden.py`.\n\n'
         f'{table(errors)}\n'
     )
     print(text)

@@ -32,13 +32,18 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.harness.tables import (  # noqa: E402  # noqa: E402
+    Table,
+    Verdict,
+    command_words,
+    error,
+    markdown,
+    times,
+)
+from benchmarks.harness.timing import Spread, paired_rounds, ratios, seconds  # noqa: E402
 from benchmarks.triton.triton_launch import Launch, cut_up, plan_launch, processors  # noqa: E402
 from benchmarks.triton.triton_spectral import fused_filter, run_filter, run_gradients, supported  # noqa: E402
-from mmfreq.analysis.benchmark.cells import Table, error, times  # noqa: E402
-from mmfreq.analysis.benchmark.machine import check_device, machine_words  # noqa: E402
-from mmfreq.analysis.benchmark.page import command_words, markdown  # noqa: E402
-from mmfreq.analysis.benchmark.targets import Verdict  # noqa: E402
-from mmfreq.analysis.benchmark.timing import Spread, paired_rounds, ratios, seconds  # noqa: E402
+from mmfreq.analysis.latency import check_device, describe_machine  # noqa: E402
 from mmfreq.ops import apply_filter, half_width  # noqa: E402
 
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet')
@@ -211,11 +216,9 @@ def irfft2(args, clock) -> tuple[list, list]:
 
 def group_of(args, arch, mode, precisions, forms):
     """The published formulation and ours in each precision, and what came of measuring them."""
+    from benchmarks.harness.entries import Entry, Group, Settings, ways
+    from benchmarks.harness.measure import measure_group
     from benchmarks.models import makers
-    from mmfreq.analysis.benchmark.precision import ways
-    from mmfreq.analysis.benchmark.run import measure_group
-    from mmfreq.analysis.benchmark.settings import Settings
-    from mmfreq.analysis.benchmark.subjects import Entry, Group
 
     subject = makers().subject
     where = {'size': (args.size, args.size), 'mode': mode, 'batch': args.batch}
@@ -263,10 +266,9 @@ def inference(args, clock):
 
 def precision(args, clock) -> tuple[list, list]:
     """Relative errors of outputs, of the worst stage, against the published formulation in float32 on a CPU."""
+    from benchmarks.harness.entries import Call, Entry, images_of, made, ways
+    from benchmarks.harness.measure import OutputsDifferError, References
     from benchmarks.models import makers
-    from mmfreq.analysis.benchmark.agreement import OutputsDifferError, References
-    from mmfreq.analysis.benchmark.precision import Call, images_of, made, ways
-    from mmfreq.analysis.benchmark.subjects import Entry
 
     size, rows, said = min(args.size, 224), [], []
     kinds = [kind for kind in ('fp32', 'tf32', 'bf16', 'fp16') if kind != 'tf32' or torch.device(args.device).type == 'cuda']
@@ -401,7 +403,7 @@ def main(argv=None):
     if args.device != 'cpu' and {'spectral', 'tune'} & set(args.only):
         compile_ahead(args)
     command = command_words('benchmarks/gpu.py', sys.argv[1:] if argv is None else argv)
-    machine = machine_words(args.device, torch.get_num_threads())
+    machine = describe_machine(args.device, torch.get_num_threads())
     for name in args.only:
         title, part = PARTS[name]
         clock.left_out, start = [], time.monotonic()

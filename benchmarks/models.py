@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import mmfreq
-from mmfreq.analysis.benchmark.subjects import Makers
+from benchmarks.harness.entries import Makers
 from mmfreq.models._base import Stage
 from mmfreq.testing.golden import golden_state
 

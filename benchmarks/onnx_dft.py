@@ -17,11 +17,11 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
-from mmfreq.analysis.benchmark.machine import machine_words  # noqa: E402
-from mmfreq.engine.subjects import load_subject  # noqa: E402
+from mmfreq.analysis.latency import describe_machine  # noqa: E402
+from mmfreq.apis.loading import load_model  # noqa: E402
 from mmfreq.export import export_onnx, verify  # noqa: E402
 from mmfreq.export.graphs import graph_of  # noqa: E402
-from mmfreq.export.inputs import comparison_inputs  # noqa: E402
+from mmfreq.export.verify import comparison_inputs  # noqa: E402
 
 ARCHS = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'affnet')
 SEGMENTOR = 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
@@ -43,7 +43,7 @@ def compare(source, size, rounds, folder):
     """One row of the table."""
     import onnxruntime
 
-    subject = load_subject(source)
+    subject = load_model(source)
     inputs = comparison_inputs(size, subject.normalisation)
     exported = {
         backend: export_onnx(graph_of(subject), size, folder / f'{backend}.onnx', backend=backend) for backend in ('matmul', 'fft')
@@ -79,7 +79,7 @@ def main(argv=None):
     import onnx
     import onnxruntime
 
-    words = machine_words('cpu', torch.get_num_threads())
+    words = describe_machine('cpu', torch.get_num_threads())
     given = f' --out {args.out}' if args.out else ''
     lines = [
         '# Exported models in onnxruntime',

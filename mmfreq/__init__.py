@@ -14,8 +14,8 @@ _HOMES = {
     'list_archs': 'mmfreq.models._factory',
     'build_backbone': 'mmfreq.models._factory',
     'build_classifier': 'mmfreq.models._factory',
-    'load_weights': 'mmfreq.checkpoint.load',
-    'optimize': 'mmfreq.speed.inference',
+    'load_weights': 'mmfreq.weights.load',
+    'optimize': 'mmfreq.speed.optimizing',
     'compile_blocks': 'mmfreq.speed.compiling',
 }
 __all__ = ['__version__', *_HOMES]

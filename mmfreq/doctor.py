@@ -10,8 +10,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from mmfreq.compat.facts import gather
-from mmfreq.compat.stack import DISTRIBUTIONS, judge, mend, usable
+from mmfreq.compat.stack import DISTRIBUTIONS, fix_command, gather, judge, usable
 
 COLUMNS = ('package', 'version', 'verdict', 'what', 'remedy')
 
@@ -28,7 +27,7 @@ def report(facts):
             'real': sorted(op for op, there in facts.ops.items() if there),
             'stubs': sorted(op for op, there in facts.ops.items() if not there),
         },
-        'mend': mend(findings),
+        'mend': fix_command(findings),
     }
 
 

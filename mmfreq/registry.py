@@ -4,6 +4,8 @@ mmengine imports `mmfreq.registry` when a config says `type='mmfreq.X'`, so no `
 its modules at the first lookup. Importing this module also lets torch's safe unpickler read mmengine's own checkpoints.
 """
 
+from importlib.util import find_spec
+
 from mmengine.config import ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -25,21 +27,35 @@ load_safely()
 # this name, where an editable install does not have it; of a name that is no distribution it asks the import system, which knows.
 MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq.registry')
 
+
+def installed(files):
+    """Modules of `(module, the library that it needs)` whose library is installed."""
+    return [module for module, library in files if find_spec(library) is not None]
+
+
 MODEL_FILES = [
     'mmfreq.models.affnet',
     'mmfreq.models.conv_layer',
-    'mmfreq.models.decode_heads',
-    'mmfreq.models.dense_heads',
     'mmfreq.models.dfformer',
     'mmfreq.models.gfnet',
     'mmfreq.models.hornet',
-    'mmfreq.models.image_classifiers',
-    'mmfreq.models.necks',
+    *installed(
+        [
+            ('mmfreq.models.det_heads', 'mmdet'),
+            ('mmfreq.models.image_classifier', 'mmpretrain'),
+            ('mmfreq.models.necks', 'mmdet'),
+            ('mmfreq.models.seg_heads', 'mmseg'),
+            ('mmfreq.models.ssdlite', 'mmdet'),
+        ]
+    ),
 ]
+DATASET_FILES = installed([('mmfreq.datasets.segmentation', 'mmseg'), ('mmfreq.datasets.detection', 'mmdet')])
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfreq', locations=MODEL_FILES)
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmfreq', locations=['mmfreq.models.dense_heads'])
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
-TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmfreq', locations=['mmfreq.datasets.registered'])
+TASK_UTILS = Registry(
+    'task util', parent=MMENGINE_TASK_UTILS, scope='mmfreq', locations=installed([('mmfreq.models.ssdlite', 'mmdet')])
+)
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=DATASET_FILES)
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmfreq', locations=['mmfreq.datasets.transforms'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfreq', locations=['mmfreq.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmfreq', locations=['mmfreq.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

@@ -18,7 +18,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import mmfreq.registry  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ext, and lets mmengine find OneDL's configs)
-from mmfreq.testing.golden_limits import LIMITS
+from mmfreq.testing.golden import LIMITS
+from tests.short_runs import shorten
 
 FOLDER = Path(__file__).parent
 # what depends on the processor's instructions, beside what is compared with published numbers
@@ -63,6 +64,13 @@ def metafiles_read_once():
         yield
 
 
+@pytest.fixture(autouse=True, scope='session')
+def short_runs():
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch.setattr)
+        yield
+
+
 @pytest.fixture(scope='session')
 def toy_root(tmp_path_factory):
     """A few generated pictures in the layout of ADE20K."""
@@ -71,6 +79,28 @@ def toy_root(tmp_path_factory):
     root = tmp_path_factory.mktemp('toy')
     write_toy_ade20k(root, train=8, val=2, size=(64, 64), seed=0)
     return root
+
+
+@pytest.fixture(scope='session')
+def trained(toy_root, tmp_path_factory):
+    """A work directory after two iterations; its config lies beside it. Tests only read it, or copy it."""
+    from mmfreq.engine.launch import train
+    from mmfreq.testing.toy_segmentation import write_toy_config
+
+    folder = tmp_path_factory.mktemp('trained')
+    config = write_toy_config(folder / 'toy.py', toy_root)
+    train(config, work_dir=folder / 'work')
+    return folder / 'work'
+
+
+@pytest.fixture
+def snapshot():
+    """A function that gives the content of every file under a folder, to show that nothing was changed."""
+
+    def take(folder):
+        return {path: path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+
+    return take
 
 
 @pytest.fixture

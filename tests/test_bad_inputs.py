@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
-from tests.checkpoint import test_load
 from tests.compat import test_safe_load
 from tests.engine import test_bad_images, test_sample_guard
+from tests.weights import test_load
 
 PAGE = (Path(__file__).resolve().parents[1] / 'docs' / 'reliability.md').read_text(encoding='utf-8')
 

@@ -103,12 +103,11 @@ def sources(table):
 @cache
 def cost_of(source, folder):
     """(count of the model, (H, W)) of a config's text; files that it names are looked for in `folder`."""
-    from mmfreq.analysis.complexity import count
-    from mmfreq.analysis.count_subject import count_subject
+    from mmfreq.analysis.flops import build_for_counting, count
 
     path = folder / 'my_config.py'
     path.write_text(source, encoding='utf-8')
-    model, size = count_subject(str(path))
+    model, size = build_for_counting(str(path))
     return count(model, size), size
 
 
@@ -168,7 +167,7 @@ def trainable(source, folder):
     from mmengine.config import Config
     from mmengine.registry import MODELS, DefaultScope
 
-    from mmfreq.engine.machine import sync_to_batch_norm
+    from mmfreq.engine.processes import sync_to_batch_norm
 
     path = folder / 'my_config.py'
     path.write_text(source, encoding='utf-8')

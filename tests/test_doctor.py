@@ -9,8 +9,7 @@ import pytest
 
 import mmfreq
 from mmfreq import doctor
-from mmfreq.compat.facts import Facts
-from mmfreq.compat.stack import requirements
+from mmfreq.compat.stack import Facts, requirements
 
 ROOT = Path(mmfreq.__file__).parents[1]
 SICK = Facts(python='3.11.7', versions={'torch': '2.15.0'}, devices={'torch built for CUDA': 'no', 'GPUs': []})

@@ -17,72 +17,68 @@ PICTURES = {'PIL', 'cv2', 'pycocotools'}
 RULES = {
     'mmfreq/__init__.py': (set(), {'compat.finder', 'version'}),
     'mmfreq/version.py': (set(), set()),
+    'mmfreq/errors.py': (set(), set()),
+    'mmfreq/log.py': ({'mmengine'}, set()),
     'mmfreq/registry.py': ({'mmengine'}, {'compat'}),
     'mmfreq/torchrun.py': ({'torch'}, set()),
     'mmfreq/doctor.py': ({'torch', 'torchvision', 'mmengine', 'rich'}, {'compat', 'version'}),
     'mmfreq/compat/mmdet_ssd.py': ({'mmdet'}, set()),
     'mmfreq/compat/*': ({'torch', 'torchvision', 'mmengine', 'mmcv'}, {'compat', 'version'}),
+    # tensors and modules
     'mmfreq/ops/*': ({'torch'}, {'ops'}),
     'mmfreq/layers/*': ({'torch', 'torchvision'}, {'ops', 'layers'}),
-    'mmfreq/checkpoint/*': ({'torch', 'filelock'}, {'ops', 'checkpoint', 'compat'}),
-    'mmfreq/models/_base.py': ({'torch', 'mmengine'}, {'ops', 'layers', 'checkpoint', 'speed.memory_efficient'}),
+    'mmfreq/models/__init__.py': (set(), set()),
+    'mmfreq/models/_base.py': ({'torch', 'mmengine'}, {'ops', 'layers', 'weights', 'speed.memory_efficient'}),
     'mmfreq/models/_factory.py': ({'torch'}, {'models.hornet', 'models.gfnet', 'models.dfformer', 'models.affnet'}),
     'mmfreq/models/gfnet.py': ({'torch', 'torchvision'}, {'ops', 'layers', 'registry', 'models._base', 'models.hornet'}),
+    'mmfreq/models/conv_layer.py': ({'torch', 'mmengine', 'mmcv'}, {'ops', 'layers', 'registry'}),
+    'mmfreq/models/necks.py': ({'torch', 'mmengine', 'mmcv', 'mmdet'}, {'registry', 'models.conv_layer'}),
+    'mmfreq/models/seg_heads.py': ({'torch', 'mmengine', 'mmcv', 'mmseg'}, {'layers', 'registry', 'models.conv_layer'}),
+    'mmfreq/models/det_heads.py': ({'torch', 'mmengine', 'mmcv', 'mmdet'}, {'registry'}),
+    'mmfreq/models/ssdlite.py': ({'torch', 'mmengine', 'mmcv', 'mmdet'}, {'registry'}),
+    'mmfreq/models/image_classifier.py': ({'torch', 'mmengine', 'mmpretrain'}, {'registry', 'models._factory'}),
+    'mmfreq/models/*.py': ({'torch', 'torchvision'}, {'ops', 'layers', 'registry', 'models._base'}),  # a family
     'mmfreq/speed/__init__.py': (set(), set()),
     'mmfreq/speed/memory_efficient.py': ({'torch'}, set()),
     'mmfreq/speed/fixed_size.py': ({'torch'}, {'ops'}),
     'mmfreq/speed/*': ({'torch', 'torchvision'}, {'ops', 'layers', 'models', 'speed'}),
-    'mmfreq/models/gnconv_module.py': ({'torch', 'mmengine', 'mmcv'}, {'ops', 'layers', 'registry'}),
-    'mmfreq/models/conv_layer.py': ({'torch'}, {'layers', 'registry'}),
-    'mmfreq/models/ssdlite_layers.py': ({'torch', 'mmcv'}, set()),
-    'mmfreq/models/dense_heads/*': (
-        {'torch', 'mmengine', 'mmcv', 'mmdet'},
-        {'ops', 'layers', 'registry', 'models.ssdlite_layers', 'models.dense_heads'},
-    ),
-    'mmfreq/models/decode_heads/*': (
-        {'torch', 'mmengine', 'mmcv', 'mmseg'},
-        {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.decode_heads'},
-    ),
-    'mmfreq/models/necks/*': (
-        {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg'},
-        {'ops', 'layers', 'registry', 'models.gnconv_module', 'models.ssdlite_layers', 'models.necks'},
-    ),
-    'mmfreq/models/image_classifiers/*': (
-        {'torch', 'mmengine', 'mmpretrain'},
-        {'registry', 'models._factory', 'models.image_classifiers'},
-    ),
-    'mmfreq/models/__init__.py': (set(), set()),
-    'mmfreq/models/*.py': ({'torch', 'torchvision'}, {'ops', 'layers', 'registry', 'models._base'}),  # a family
+    # files: weights, data, configs
+    'mmfreq/weights/*': ({'torch', 'mmengine', 'filelock'}, {'compat', 'errors', 'weights'}),
     'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *PICTURES}, {'registry', 'datasets'}),
-    'mmfreq/derive/*': ({'torch', 'mmengine'}, {'registry', 'engine', 'derive'}),
-    'mmfreq/engine/subjects.py': (
-        {'torch', 'mmengine', *OPENMMLAB},
-        {'registry', 'checkpoint', 'compat', 'engine', 'models._factory'},
+    'mmfreq/config/*': ({'torch', 'mmengine'}, {'errors', 'log', 'registry', 'models._factory', 'config'}),
+    # runs
+    'mmfreq/preflight/*': (
+        {'torch', 'mmengine', *PICTURES, *OPENMMLAB},
+        {'errors', 'log', 'registry', 'compat', 'datasets', 'weights', 'config', 'preflight'},
     ),
-    'mmfreq/engine/own_backbones.py': ({'torch'}, {'engine', 'models._factory'}),
     'mmfreq/engine/*': (
         {'torch', 'mmengine', 'rich', *PICTURES, *OPENMMLAB},
-        {'registry', 'analysis', 'checkpoint', 'compat', 'datasets', 'engine', 'speed', 'torchrun'},
+        {'errors', 'log', 'registry', 'torchrun', 'analysis', 'compat', 'speed', 'weights', 'config', 'preflight', 'engine'},
     ),
-    'mmfreq/export/*': (
-        {'torch', 'onnx', 'onnxruntime', *PICTURES},
-        {'ops', 'analysis', 'engine', 'speed', 'version', 'export'},
+    'mmfreq/apis/*': (
+        {'torch', 'mmengine', *OPENMMLAB},
+        {'errors', 'registry', 'compat', 'models._factory', 'speed', 'weights', 'config', 'apis'},
     ),
     'mmfreq/analysis/*': (
         {'torch', 'mmengine', 'matplotlib', *PICTURES, *OPENMMLAB},
         {'ops', 'layers', 'models', 'registry', 'compat', 'datasets', 'analysis'},
     ),
+    # what is built on top
+    'mmfreq/export/*': (
+        {'torch', 'onnx', 'onnxruntime', *PICTURES},
+        {'errors', 'version', 'ops', 'speed', 'analysis', 'apis', 'export'},
+    ),
     'mmfreq/zoo/*': (
         {'torch', 'mmengine', 'yaml', 'rich'},
-        {'zoo', 'engine', 'analysis', 'checkpoint', 'compat', 'models', 'registry', 'version'},
+        {'errors', 'version', 'registry', 'compat', 'models', 'weights', 'config', 'preflight', 'engine', 'analysis', 'zoo'},
     ),
     'mmfreq/demo/*': (
         {'torch', 'mmengine', *PICTURES},
-        {'analysis', 'datasets', 'engine', 'layers', 'testing', 'demo'},
+        {'errors', 'layers', 'datasets', 'engine', 'apis', 'analysis', 'testing', 'demo'},
     ),
-    'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'checkpoint', 'integrations'}),
+    'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'weights', 'integrations'}),
     'mmfreq/testing/stack_table.py': (set(), {'compat.finder', 'compat.stack'}),
-    'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'checkpoint', 'registry', 'testing'}),
+    'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'registry', 'testing'}),
 }
 
 

@@ -26,8 +26,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import mmfreq
-from mmfreq.compat.facts import Facts
-from mmfreq.compat.stack import judge, mend
+from mmfreq.compat.stack import Facts, fix_command, judge
 
 ROOT = Path(mmfreq.__file__).resolve().parents[1]
 PAGE = (ROOT / 'docs' / 'troubleshooting.md').read_text(encoding='utf-8')
@@ -73,9 +72,7 @@ def error_of(function, *args, **kwargs):
         function(*args, **kwargs)
     except BaseException as error:
         kind = type(error)
-        name = (
-            kind.__name__ if kind.__module__ in ('builtins', 'mmfreq.compat.mmcv_missing') else f'{kind.__module__}.{kind.__name__}'
-        )
+        name = kind.__name__ if kind.__module__ in ('builtins', 'mmfreq.compat.mmcv_ops') else f'{kind.__module__}.{kind.__name__}'
         return f'{name}: {error}' if str(error) else name
     raise AssertionError('no error')
 
@@ -163,7 +160,7 @@ def doctors_word(name, **facts):
     versions = {'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0', 'mmsegmentation': '1.2.2'} | facts.pop('versions', {})
     findings = judge(Facts(**{'python': '3.11.7', **facts}, versions={key: value for key, value in versions.items() if value}))
     (found,) = (finding for finding in findings if finding.name == name and finding.verdict == 'fail')
-    return found.what, mend(findings)
+    return found.what, fix_command(findings)
 
 
 def runner(config, **options):
@@ -435,8 +432,8 @@ def coco_refusal(here, **metainfo):
     """(error or None, warnings) of the checks of a detection config whose data set is of these classes."""
     from mmengine.registry import init_default_scope
 
-    from mmfreq.engine.preflight import Report
-    from mmfreq.engine.preflight.coco import check_coco
+    from mmfreq.preflight import Report
+    from mmfreq.preflight.coco import check_coco
 
     init_default_scope('mmdet')
     leaf = dict(type='CocoDataset', data_root=str(here.files / 'coco'), metainfo=metainfo, data_prefix=dict(img='train2017'))
@@ -547,7 +544,7 @@ def amp(here):
 
     from mmfreq.engine.launch import prepare_train
 
-    here.patch.setattr('mmfreq.engine.machine.has_amp_device', lambda: False)
+    here.patch.setattr('mmfreq.engine.processes.has_amp_device', lambda: False)
     for name in ('cuda', 'npu', 'mlu', 'musa'):
         here.patch.setattr(f'mmengine.optim.optimizer.amp_optimizer_wrapper.is_{name}_available', lambda: False)
     cfg = prepare_train(here.config, work_dir='ours', cfg_options={'optim_wrapper.type': 'AmpOptimWrapper'})
@@ -558,7 +555,7 @@ def amp(here):
 
 @shows('DistributedDataParallel and device ids')
 def device_ids(here):
-    from mmfreq.engine.machine import fit_processes
+    from mmfreq.engine.processes import fit_processes
 
     here.patch.setattr(torch.cuda, 'is_available', lambda: False)
     cfg = Config.fromfile(here.config)
@@ -762,11 +759,11 @@ def fewer_gpus(here):
 
 @shows('Training from random weights')
 def random_weights(here):
-    from mmfreq.engine import resume
+    from mmfreq.engine.resume import start
 
     said = []
-    here.patch.setattr(resume, 'say', lambda message, level=None: said.append(message))
-    resume.warn_of_random_backbone(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'))
+    here.patch.setattr(start, 'log_once', lambda message, level=None: said.append(message))
+    start.warn_of_random_backbone(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'))
     return None, said[0]
 
 
@@ -774,7 +771,7 @@ def random_weights(here):
 def flops(here):
     from mmengine.analysis import get_model_complexity_info
 
-    from mmfreq.analysis.complexity import count
+    from mmfreq.analysis.flops import count
 
     class Transforms(nn.Module):
         def __init__(self):

@@ -31,10 +31,9 @@ WIDTH = 200  # of tables that go into a file
 
 
 def parse_args(argv=None):
-    from mmfreq.analysis.benchmark.machine import usable_cores
-    from mmfreq.analysis.benchmark.precision import DTYPES
-    from mmfreq.analysis.benchmark.settings import MODES, SUITES
-    from mmfreq.analysis.benchmark.tune import CHANNELS
+    from benchmarks.harness.entries import DTYPES, MODES, SUITES
+    from benchmarks.harness.tune import CHANNELS
+    from mmfreq.analysis.latency import usable_cores
 
     listed = '\n'.join(f'  {name:12} {suite.question}' for name, suite in SUITES.items())
     parser = argparse.ArgumentParser(
@@ -105,13 +104,13 @@ def write(path, text):
 
 def tune(args, command, console, say):
     """Times the spectral backends on maps."""
-    from mmfreq.analysis.benchmark.machine import machine_words
-    from mmfreq.analysis.benchmark.page import tuning_page
-    from mmfreq.analysis.benchmark.tune import SIDES, tune, tuning_table
+    from benchmarks.harness.tables import tuning_page
+    from benchmarks.harness.tune import SIDES, tune, tuning_table
+    from mmfreq.analysis.latency import describe_machine
 
     sides = [height for height, _ in args.sizes] or SIDES
     choices = tune(sides, args.channels, args.precisions or ('fp32',), args.device, args.batch, args.repeats, say=say)
-    machine = machine_words(args.device, args.threads)
+    machine = describe_machine(args.device, args.threads)
     table = tuning_table(choices)
     print_table(console, table)
     write(args.json, json.dumps({'command': command, 'machine': machine, 'choices': [choice.as_dict() for choice in choices]}))
@@ -120,14 +119,11 @@ def tune(args, command, console, say):
 
 def benchmark(args, command, console, say):
     """Measures a suite, or prints what would be measured."""
+    from benchmarks.harness.entries import Settings, plan, settled
+    from benchmarks.harness.measure import measure
+    from benchmarks.harness.plot import check_sizes, plot
+    from benchmarks.harness.tables import QUICK, page, remarks, tables, verdicts
     from benchmarks.models import makers
-    from mmfreq.analysis.benchmark.page import QUICK, page, remarks
-    from mmfreq.analysis.benchmark.plot import check_sizes, plot
-    from mmfreq.analysis.benchmark.run import measure
-    from mmfreq.analysis.benchmark.settings import Settings, settled
-    from mmfreq.analysis.benchmark.suites import plan
-    from mmfreq.analysis.benchmark.tables import tables
-    from mmfreq.analysis.benchmark.targets import verdicts
 
     models = makers()
     chosen = {field.name: getattr(args, field.name) for field in fields(Settings) if hasattr(args, field.name)}
@@ -159,8 +155,8 @@ def main(argv=None):
     import torch
     from rich.console import Console
 
-    from mmfreq.analysis.benchmark.page import command_words
-    from mmfreq.engine.errors import short_user_errors
+    from benchmarks.harness.tables import command_words
+    from mmfreq.errors import short_user_errors
 
     torch.set_num_threads(args.threads)
     command = command_words('tools/benchmark.py', sys.argv[1:] if argv is None else argv)

@@ -30,9 +30,8 @@ def main(argv=None):
     args = parse_args(argv)
     from rich.progress import track
 
-    from mmfreq.engine.errors import UserError, short_user_errors
-    from mmfreq.zoo.measure import FIELDS, measure
-    from mmfreq.zoo.render import index_text, page_text
+    from mmfreq.errors import UserError, short_user_errors
+    from mmfreq.zoo.page import FIELDS, index_text, measure, page_text
     from mmfreq.zoo.rows import default_root, load_rows, metafiles, update_models, write_text
 
     root = default_root()

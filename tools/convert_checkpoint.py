@@ -33,9 +33,9 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    from mmfreq.checkpoint.convert import convert_to_official, convert_to_ours, fitting_archs, write_checkpoint
     from mmfreq.compat.safe_load import read_checkpoint
-    from mmfreq.engine.errors import UserError, short_user_errors
+    from mmfreq.errors import UserError, short_user_errors
+    from mmfreq.weights.convert import convert_to_official, convert_to_ours, fitting_archs, write_checkpoint
 
     with short_user_errors():
         if args.dst.exists() and not args.force:
@@ -62,9 +62,9 @@ def main(argv=None):
 
 def check_arch(arch, ours):
     """Words on how a file of ours fits an arch; an error where it does not."""
-    from mmfreq.checkpoint.convert import last_layer_width
-    from mmfreq.checkpoint.load import check_fit
     from mmfreq.models._factory import classifier_class
+    from mmfreq.weights.convert import last_layer_width
+    from mmfreq.weights.load import check_fit
 
     classes = last_layer_width(ours, classifier_class(arch).last_layer)
     if classes:

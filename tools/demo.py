@@ -44,8 +44,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    from mmfreq.demo.serve import serve
-    from mmfreq.engine.errors import short_user_errors
+    from mmfreq.demo.server import serve
+    from mmfreq.errors import short_user_errors
 
     with short_user_errors():
         serve(

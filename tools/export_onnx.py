@@ -50,15 +50,15 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    from mmfreq.engine.errors import short_user_errors
-    from mmfreq.engine.subjects import load_subject
+    from mmfreq.apis.loading import load_model
+    from mmfreq.errors import short_user_errors
     from mmfreq.export import export_onnx, verify
     from mmfreq.export.graphs import graph_of
-    from mmfreq.export.inputs import comparison_inputs
+    from mmfreq.export.verify import comparison_inputs
 
     with short_user_errors():
         bare = args.output == 'features' and not Path(args.source).is_file()
-        subject = load_subject(args.source, args.checkpoint, args.cfg_options, bare)
+        subject = load_model(args.source, args.checkpoint, args.cfg_options, bare)
         size = tuple(args.shape * 2)[:2] if args.shape else subject.size
         out = args.out or Path(f'{subject.name}.onnx')
         inputs = comparison_inputs(size, subject.normalisation, args.picture)

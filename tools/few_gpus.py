@@ -37,8 +37,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    from mmfreq.derive.few_gpus import few_gpus
-    from mmfreq.engine.errors import UserError, short_user_errors
+    from mmfreq.config.few_gpus import few_gpus
+    from mmfreq.errors import UserError, short_user_errors
 
     with short_user_errors():
         if args.out and not args.out.absolute().parent.is_dir():

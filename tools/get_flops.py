@@ -85,12 +85,11 @@ def main(argv=None):
     args = parse_args(argv)
     from rich.console import Console
 
-    from mmfreq.analysis.complexity import count
-    from mmfreq.analysis.count_subject import count_subject
-    from mmfreq.engine.errors import short_user_errors
+    from mmfreq.analysis.flops import build_for_counting, count
+    from mmfreq.errors import short_user_errors
 
     with short_user_errors():
-        model, size = count_subject(subject(args), args.spectral)
+        model, size = build_for_counting(subject(args), args.spectral)
         shape = tuple((args.shape * 2)[:2] if args.shape else size)
         report = count(model, shape)
         timed = timed_forward(args, shape) if args.latency else None
@@ -105,8 +104,8 @@ def main(argv=None):
 
 def subject(args):
     """The config, read as training reads it, or the name of an arch."""
-    from mmfreq.engine.errors import UserError
-    from mmfreq.engine.subjects import read_config
+    from mmfreq.apis.loading import read_config
+    from mmfreq.errors import UserError
 
     if Path(args.source).is_file():
         return read_config(args.source, args.cfg_options)
@@ -116,10 +115,10 @@ def subject(args):
 
 
 def timed_forward(args, size):
-    from mmfreq.analysis.count_subject import count_subject
+    from mmfreq.analysis.flops import build_for_counting
     from mmfreq.analysis.latency import latency
 
-    model, _ = count_subject(subject(args), args.spectral, device='cpu')
+    model, _ = build_for_counting(subject(args), args.spectral, device='cpu')
     return latency(model, size, args.device)
 
 

@@ -37,13 +37,13 @@ def main(argv=None):
     args = parse_args(argv)
     from rich.progress import track
 
-    from mmfreq.analysis.picture_files import find_pictures
-    from mmfreq.analysis.write_predictions import write_predictions
-    from mmfreq.engine.errors import short_user_errors
-    from mmfreq.engine.inference import load_predictor
+    from mmfreq.analysis.images import find_images
+    from mmfreq.analysis.predictions import write_predictions
+    from mmfreq.apis.inference import load_predictor
+    from mmfreq.errors import short_user_errors
 
     with short_user_errors():
-        pictures = find_pictures(args.inputs)
+        pictures = find_images(args.inputs)
         predictor = load_predictor(args.config, args.checkpoint, args.device, args.cfg_options, args.plain)
         results = write_predictions(predictor, pictures, args.out, args.truth, args.opacity, args.score_thr)
         results = list(track(results, description='infer', total=len(pictures)))

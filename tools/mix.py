@@ -46,7 +46,7 @@ def parse_args(argv=None):
 
 def check_free(out):
     """Refuse, before any work, a file that exists or has no folder."""
-    from mmfreq.engine.errors import UserError
+    from mmfreq.errors import UserError
 
     if not out.absolute().parent.is_dir():
         raise UserError(f'there is no folder {out.absolute().parent}: make it, or give another name')
@@ -56,8 +56,8 @@ def check_free(out):
 
 def main(argv=None):
     args = parse_args(argv)
-    from mmfreq.derive.mix import mix
-    from mmfreq.engine.errors import short_user_errors
+    from mmfreq.config.mix import mix
+    from mmfreq.errors import short_user_errors
 
     folder = args.out and args.out.absolute().parent
     with short_user_errors(), redirect_stdout(sys.stderr):  # the standard output is the config's alone

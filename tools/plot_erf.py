@@ -40,7 +40,7 @@ def parse_args(argv=None):
 
 def paired(words):
     """[(model, checkpoint or None)] from models that are followed by their checkpoints or not."""
-    from mmfreq.engine.errors import UserError
+    from mmfreq.errors import UserError
 
     pairs = []
     for word in words:
@@ -70,21 +70,20 @@ def main(argv=None):
     from rich.progress import track
     from rich.table import Table
 
-    from mmfreq.analysis.pictures import drawn_scenes, load_pictures, normalised
-    from mmfreq.analysis.plots.receptive_field import plot_receptive_fields
-    from mmfreq.analysis.plots.style import save
-    from mmfreq.analysis.receptive_field import SHARES, feature_map, receptive_field
-    from mmfreq.engine.errors import UserError, short_user_errors
-    from mmfreq.engine.subjects import load_subject
+    from mmfreq.analysis.images import drawn_scenes, load_images, normalised
+    from mmfreq.analysis.plot_style import save
+    from mmfreq.analysis.receptive_field import SHARES, feature_map, plot_receptive_fields, receptive_field
+    from mmfreq.apis.loading import load_model
+    from mmfreq.errors import UserError, short_user_errors
 
     fields = {}
     with short_user_errors():
         if args.device.startswith('cuda') and not torch.cuda.is_available():
             raise UserError(f'device is {args.device}, but torch sees no CUDA device; use cpu')
         pairs = paired(args.models)
-        subjects = [load_subject(*pair) for pair in pairs]
+        subjects = [load_model(*pair) for pair in pairs]
         size = tuple(args.size * 2)[:2] if args.size else subjects[0].size
-        pictures = load_pictures(args.images, size, args.count) if args.images else drawn_scenes(size, args.count)
+        pictures = load_images(args.images, size, args.count) if args.images else drawn_scenes(size, args.count)
         for subject, (_, checkpoint) in track(list(zip(subjects, pairs)), description='receptive fields'):
             seen = subject.normalisation
             features = feature_map(subject.backbone.requires_grad_(False).to(args.device), args.stage)

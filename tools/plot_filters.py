@@ -22,7 +22,7 @@ import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where n
 def parse_args(argv=None):
     from mmengine.config import DictAction
 
-    from mmfreq.analysis.drawable_layers import KINDS
+    from mmfreq.analysis.learned_filters import KINDS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', metavar='CONFIG_OR_ARCH', help='path of a config, or name of an arch (its classifier)')
@@ -56,16 +56,16 @@ def pass_through(subject, images):
 def main(argv=None):
     args = parse_args(argv)
     from mmfreq.analysis.draw_layers import View, draw_layers
-    from mmfreq.analysis.drawable_layers import choose_layers
-    from mmfreq.analysis.pictures import drawn_scenes, load_pictures, normalised
-    from mmfreq.engine.errors import short_user_errors
-    from mmfreq.engine.subjects import load_subject
+    from mmfreq.analysis.images import drawn_scenes, load_images, normalised
+    from mmfreq.analysis.learned_filters import choose_layers
+    from mmfreq.apis.loading import load_model
+    from mmfreq.errors import short_user_errors
 
     with short_user_errors():
-        subject = load_subject(args.source, args.checkpoint, args.cfg_options)
+        subject = load_model(args.source, args.checkpoint, args.cfg_options)
         choices = choose_layers(subject.model, args.draw, args.layers, args.most)
         size = tuple(args.size or subject.size)
-        pictures = load_pictures([args.image], size, 1) if args.image else drawn_scenes(size, 1)
+        pictures = load_images([args.image], size, 1) if args.image else drawn_scenes(size, 1)
         seen = subject.normalisation
         run = partial(pass_through, subject, normalised(pictures, seen.mean, seen.std, seen.channels))
         label = subject.name if subject.trained else f'{subject.name} (random weights)'

@@ -26,11 +26,9 @@ def main(argv=None):
     from rich.console import Console
     from rich.table import Table
 
-    from mmfreq.analysis.log_keys import best, choose_keys
-    from mmfreq.analysis.plots.style import save
-    from mmfreq.analysis.plots.training_logs import plot_logs
-    from mmfreq.analysis.training_logs import read_log, short_names
-    from mmfreq.engine.errors import short_user_errors
+    from mmfreq.analysis.plot_style import save
+    from mmfreq.analysis.training_logs import best, choose_keys, plot_logs, read_log, short_names
+    from mmfreq.errors import short_user_errors
 
     with short_user_errors():
         logs = {name: read_log(folder) for name, folder in zip(short_names(args.work_dirs), args.work_dirs)}

@@ -64,8 +64,7 @@ def audit(rows, console):
     """Prints how configs and recipes compare; returns the exit status."""
     from rich.progress import track
 
-    from mmfreq.zoo.report import audit_table, difference_words
-    from mmfreq.zoo.reproduction import audited
+    from mmfreq.zoo.reproduction import audit_table, audited, difference_words
 
     audits = [audited(row) for row in track(rows, description='reading configs', console=console, transient=True)]
     console.print(audit_table(audits))
@@ -90,7 +89,7 @@ def print_files(matches, strays):
 
 def print_results(results, rows, out, console):
     """Prints the table; returns the exit status."""
-    from mmfreq.zoo.report import lines_of, table, tally
+    from mmfreq.zoo.reproduction import lines_of, table, tally
 
     lines = lines_of(results, rows)
     console.print(table(lines))
@@ -102,12 +101,11 @@ def main(argv=None):
     args = parse_args(argv)
     from rich.console import Console
 
-    from mmfreq.engine.errors import UserError, short_user_errors
+    from mmfreq.errors import UserError, short_user_errors
     from mmfreq.zoo.checkpoints import assign
     from mmfreq.zoo.data_roots import parse_folders
-    from mmfreq.zoo.measured_here import check_writable, update_zoo
-    from mmfreq.zoo.report import list_table
-    from mmfreq.zoo.reproduction import Settings, reproduce, select
+    from mmfreq.zoo.page import check_writable, update_zoo
+    from mmfreq.zoo.reproduction import Settings, list_table, reproduce, select
     from mmfreq.zoo.rows import default_root, load_rows
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH)

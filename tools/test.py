@@ -43,8 +43,8 @@ def print_comparison(comparison):
 def main(argv=None):
     args = parse_args(argv)
     from mmfreq.engine.baseline import evaluate_with_baseline
-    from mmfreq.engine.errors import short_user_errors
     from mmfreq.engine.launch import evaluate
+    from mmfreq.errors import short_user_errors
 
     options = {name: getattr(args, name) for name in ('work_dir', 'tta', 'out', 'show_dir', 'launcher', 'cfg_options', 'plain')}
     with short_user_errors():

@@ -35,8 +35,8 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     from mmfreq.engine.dry_run import dry_run
-    from mmfreq.engine.errors import short_user_errors
     from mmfreq.engine.launch import train
+    from mmfreq.errors import short_user_errors
 
     options = ('work_dir', 'resume', 'amp', 'launcher', 'seed', 'cfg_options')
     with short_user_errors():

@@ -1,13 +1,70 @@
-"""How long the forward pass takes that `complexity.count` counts."""
+"""The machine in words: what a reader needs to place a number, and nothing that tells whose machine it is."""
 
+import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from mmfreq.analysis.benchmark.machine import check_device, machine_words
-from mmfreq.analysis.complexity import CountedForward
+from mmfreq.analysis.flops import CountedForward
+
+NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve')
+EXTENSIONS = (('AVX-512', 'avx512f'), ('AMX', 'amx_tile'), ('AVX2', 'avx2'), ('SVE', 'sve'))  # of these the strongest, and AMX
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def check_device(device: torch.device | str) -> None:
+    """Refuse a CUDA device where there is none."""
+    if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f"there is no CUDA device here for '{device}'; leave --device out to measure on the CPU")
+
+
+def free_bytes() -> int | None:
+    """Memory that is free, or None where the system does not say."""
+    path = Path('/proc/meminfo')
+    lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable:')]
+    return found[0] if found else None
+
+
+def describe_machine(device: torch.device | str, threads: int, cpu_info: str | None = None) -> str:
+    """For example 'two x86-64 cores with AVX-512 and AMX, no GPU; torch 2.9.0', and what is set of the allocator.
+
+    Args:
+        cpu_info: the text of /proc/cpuinfo; read where there is one.
+    """
+    device = torch.device(device)
+    if cpu_info is None:
+        path = Path('/proc/cpuinfo')
+        cpu_info = path.read_text(encoding='utf-8', errors='replace') if path.is_file() else ''
+    lines = (line for line in cpu_info.splitlines() if line.startswith(('flags', 'Features')))
+    flags = set(next(lines, '').partition(':')[2].split())
+    names = [name for name, flag in EXTENSIONS if flag in flags]
+    if 'AVX-512' in names and 'AVX2' in names:
+        names.remove('AVX2')
+    number = NUMBERS[threads] if threads < len(NUMBERS) else str(threads)
+    kind = platform.machine().replace('_', '-') or 'CPU'
+    cores = f'{number} {kind} core{"" if threads == 1 else "s"}' + (f' with {" and ".join(names)}' if names else '')
+    gpu = f'one {torch.cuda.get_device_name(device)}' if device.type == 'cuda' else 'no GPU'
+    return '; '.join((f'{cores}, {gpu}', f'torch {torch.__version__}', *describe_allocator()))
+
+
+def describe_allocator() -> list[str]:
+    """What the environment says about the allocator of CPU memory: glibc's limits, and libraries loaded in its place."""
+    limits = [f'{name}={value}' for name, value in sorted(os.environ.items()) if name.startswith(('MALLOC_', 'GLIBC_TUNABLES'))]
+    loaded = [Path(path).name for path in os.environ.get('LD_PRELOAD', '').replace(':', ' ').split()]
+    return limits + loaded
+
+
+# How long the forward pass takes that `complexity.count` counts.
+
 
 LEAST_RUNS = 5
 
@@ -39,5 +96,5 @@ def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str 
     images = torch.randn(1, 3, *size, device=device)
     timer = Timer('forward(images)', globals={'forward': forward, 'images': images}, num_threads=torch.get_num_threads())
     measured = timer.blocked_autorange(min_run_time=max(seconds, LEAST_RUNS * timer.timeit(1).median))
-    words = machine_words(device, torch.get_num_threads())
+    words = describe_machine(device, torch.get_num_threads())
     return Latency(measured.median, measured.iqr, len(measured.times) * measured.number_per_run, words)

@@ -6,11 +6,17 @@ on at which it begins. A run that starts anew thus replaces the one before it.
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmfreq.analysis.plot_style import LINES, MARKERS, NORMAL, SMALL, new_figure
 
 SCALARS = 'vis_data/scalars.json'
 POSITIONS = {'step', 'iter', 'epoch'}  # of a record, not values to draw
@@ -107,3 +113,102 @@ def short_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(paths)):
             return names
     return names
+
+
+# Which curves of training logs to look at, and which of a curve's values is the best.
+
+
+SCORES = ('mIoU', 'coco/bbox_mAP', 'coco/segm_mAP', 'accuracy/top1')  # drawn unless somebody says otherwise
+
+
+def choose_keys(logs: Sequence[TrainingLog], wanted: Sequence[str] = ()) -> list[str]:
+    """The keys to draw, each in at least one log: those meant by names, ends of names after a slash, or globs.
+
+    By default the loss, the learning rate and the usual scores, or all scores where none of those is there.
+
+    Raises:
+        ValueError: a name means no key; the nearest and all keys are named.
+    """
+    there = list(dict.fromkeys(key for log in logs for key in log.curves))
+    if not wanted:
+        scores = [key for key in SCORES if key in there] or [key for key in there if is_score(logs, key)]
+        return [key for key in ('loss', 'lr') if key in there] + scores
+    chosen = []
+    for name in wanted:
+        found = [key for key in there if fnmatchcase(key, name) or key.rpartition('/')[2] == name]
+        if not found:
+            near = get_close_matches(name, there, n=3, cutoff=0.4)
+            nearest = f'nearest: {", ".join(near)}; ' if near else ''
+            raise ValueError(f"no key '{name}' in the logs; {nearest}there are {', '.join(there)}")
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def is_score(logs: Sequence[TrainingLog], key: str) -> bool:
+    """Whether validations give it."""
+    return key not in TIMES and all(log.curves[key].validated for log in logs if key in log.curves)
+
+
+def better(curve: Curve, key: str) -> Callable[[np.ndarray], float] | None:
+    """The least of losses, the largest of scores and accuracies; None for what is neither good nor bad."""
+    name = key.rpartition('/')[2]
+    if 'loss' in name:
+        return np.min
+    return np.max if (curve.validated and key not in TIMES) or 'acc' in name else None
+
+
+def best(curve: Curve, key: str) -> tuple[int, float] | None:
+    """(step, value) of the best value, the first of equals; None where there is no better."""
+    choose, finite = better(curve, key), np.isfinite(curve.values)
+    if choose is None or not finite.any():
+        return None
+    at = int(np.flatnonzero(finite & (curve.values == choose(curve.values[finite])))[0])
+    return int(curve.steps[at]), float(curve.values[at])
+
+
+# Training curves: a panel for each key, a line for each work directory.
+
+
+PER_ROW = 3
+LEGEND_CHARACTERS = 110  # in a row
+FEW = 30  # points; up to here each is marked
+
+
+def plot_logs(logs: Mapping[str, TrainingLog], keys: Sequence[str], title: str) -> Figure:
+    """The curves of `keys` of each log, by its name; a star at the best score of each."""
+    per_row = 2 if len(keys) == 4 else min(len(keys), PER_ROW)
+    rows = -(-len(keys) // per_row)
+    figure = new_figure(0.9 + 2.7 * rows + 0.2 * -(-len(logs) // 3), title)
+    axes = figure.subplots(rows, per_row, squeeze=False)
+    for axis in axes.flat[len(keys) :]:
+        axis.set_axis_off()
+    for axis, key in zip(axes.flat, keys):
+        _draw(axis, logs, key)
+    handles = {text: handle for axis in axes.flat for handle, text in zip(*axis.get_legend_handles_labels())}
+    ordered = [name for name in logs if name in handles]
+    columns = max(1, min(4, LEGEND_CHARACTERS // max(map(len, ordered))))
+    lines = [handles[name] for name in ordered]
+    figure.legend(lines, ordered, loc='outside lower center', ncols=columns, fontsize=NORMAL, frameon=False)
+    return figure
+
+
+def _draw(axis: Axes, logs: Mapping[str, TrainingLog], key: str) -> None:
+    for number, (name, log) in enumerate(logs.items()):
+        if key not in log.curves:
+            continue
+        curve, colour, marker = log.curves[key], LINES[number % len(LINES)], MARKERS[number % len(MARKERS)]
+        thickness = max(1.2, 2.6 - 0.35 * number)  # of two that coincide the one below shows
+        few = len(curve.steps) <= FEW and curve.validated
+        axis.plot(
+            curve.steps, curve.values, color=colour, label=name, linewidth=thickness, marker=marker if few else '', markersize=5
+        )
+        if curve.validated and (found := best(curve, key)):
+            axis.plot(*found, color=colour, marker='*', markersize=12, markeredgecolor='white', linestyle='')
+    axis.set_title(key, fontsize=NORMAL + 1)
+    axis.set_xlabel('iterations', fontsize=SMALL)
+    axis.set_xlim(0, None)
+    axis.tick_params(labelsize=SMALL)
+    axis.ticklabel_format(axis='y', scilimits=(-3, 4))
+    axis.yaxis.get_offset_text().set_fontsize(SMALL)
+    axis.locator_params(axis='x', nbins=5)
+    axis.grid(alpha=0.25)

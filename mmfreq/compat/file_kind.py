@@ -40,7 +40,7 @@ def file_kind(path: str | os.PathLike) -> str:
     return kind_of(head)
 
 
-def shown(path: str | os.PathLike) -> str:
+def printable_path(path: str | os.PathLike) -> str:
     """A path for a message; one with line breaks or undecodable bytes is quoted."""
     return str(path) if str(path).isprintable() else repr(str(path))
 

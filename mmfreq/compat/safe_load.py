@@ -99,7 +99,7 @@ def read_checkpoint(path):
 
     allow_mmengine_checkpoints()
     if re.match('https?://', str(path)):
-        raise CheckpointError(f'{path} is an address: fetch its file with mmfreq.checkpoint.download.fetch, and read that')
+        raise CheckpointError(f'{path} is an address: fetch its file with mmfreq.weights.download.fetch, and read that')
     path = _existing_file(path)
     what = f'the checkpoint {path} ({path.stat().st_size} bytes)'
     if _is_torchscript(path):  # torch before 2.6 hands these on to torch.jit.load

@@ -7,11 +7,11 @@ from importlib import import_module
 
 # public name -> the module that defines it, imported at first use
 _HOMES = {
-    'CamVidDataset': 'mmfreq.datasets.camvid',
-    'ToyShapesDataset': 'mmfreq.datasets.toy_shapes',
-    'TOY_CLASSES': 'mmfreq.datasets.toy_scene',
-    'TOY_COCO_METAINFO': 'mmfreq.datasets.toy_scene',
-    'TOY_METAINFO': 'mmfreq.datasets.toy_scene',
+    'CamVidDataset': 'mmfreq.datasets.segmentation',
+    'ToyShapesDataset': 'mmfreq.datasets.segmentation',
+    'TOY_CLASSES': 'mmfreq.datasets.toy',
+    'TOY_COCO_METAINFO': 'mmfreq.datasets.toy',
+    'TOY_METAINFO': 'mmfreq.datasets.toy',
     'write_toy_ade20k': 'mmfreq.datasets.toy',
     'write_toy_coco': 'mmfreq.datasets.toy',
 }

@@ -1,24 +1,10 @@
-"""The routes of the page. Python's standard library alone serves them; meant for one person on one machine.
+"""A picture from the bytes of a request, within bounds that are checked before it is decoded.
 
-| request | reply |
-|---|---|
-| `GET /` | the page |
-| `GET /api/state` | `models`: [{`id`, `name`, `folder`, `trained`}], the first one preselected; `samples`: addresses; |
-| | `note`: what is amiss with the search, or empty; `device`; `max_bytes` of an upload; `max_side` of what a model gets |
-| `GET /api/samples/N.png` | a drawn scene |
-| `GET /api/models/ID/filters` | see `filter_pictures.FilterPictures` |
-| `POST /api/models/ID/predict` | the body is a picture file as it is; see `answers.answer`; and `picture`: [width, height] sent, |
-| | `seconds`: {`load`, `predict`}, where `load` is null if the model was in memory |
-
-Every other reply is {`error`: a sentence}: 400 for what is no picture, 403 for a request of another site, 404, 411 and 413 for
-bodies without a length or too long, 422 for a model whose files are at fault, 500 for anything else that it raised.
-
-Who may ask: requests must name this machine as their host, by a number or a name that it has (so a page elsewhere cannot reach the
-server through a name of its own that points here), and a POST that comes from a page must come from this one. Nothing in a request
-is ever used as a path.
+Legend: H W the picture as the model gets it.
 """
 
 import hashlib
+import io
 import ipaddress
 import json
 import re
@@ -26,19 +12,102 @@ import socket
 import sys
 import time
 import traceback
+import warnings
 from base64 import b64encode
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from pathlib import Path
 from socketserver import TCPServer
 from urllib.parse import urlsplit
 
-from mmfreq.demo.answers import answer
-from mmfreq.demo.models import Models
-from mmfreq.demo.samples import sample_scenes
-from mmfreq.demo.uploads import MAX_BYTES, read_upload
-from mmfreq.engine.errors import DataError, UserError, is_users
+import cv2
+import numpy as np
+from PIL import Image
+
+from mmfreq.datasets.image_header import fault_of
+from mmfreq.demo.answers import answer, sample_scenes
+from mmfreq.demo.checkpoints import UNTRAINED, Models, find_sources, one_source
+from mmfreq.errors import DataError, UserError, is_users
+
+MAX_BYTES = 24 * 2**20
+MAX_PIXELS = 60_000_000  # 180 MB decoded
+
+
+@dataclass(frozen=True)
+class Upload:
+    """image (H, W, 3) uint8 BGR; `size` (width, height) is that of the picture as sent."""
+
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+def read_upload(data: bytes, max_side: int) -> Upload:
+    """The picture in `data`, read as in training (see `read_picture`) and scaled down to sides of at most `max_side`.
+
+    Raises:
+        DataError: no picture, or one with too many pixels.
+    """
+    if not data:
+        raise DataError('the file is empty; choose a PNG, JPEG, WebP or BMP picture')
+    width, height = _announced_size(data)
+    if width * height > MAX_PIXELS:
+        raise DataError(f'the picture has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million can be read')
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    cut = data.startswith(b'\xff\xd8') and not data.endswith(b'\xff\xd9')  # OpenCV 4 makes the rest of such a JPEG black
+    if image is None or (cut and fault_of(io.BytesIO(data))):
+        raise DataError('the picture is damaged or of a kind that cannot be read; choose a PNG, JPEG, WebP or BMP picture')
+    height, width = image.shape[:2]  # an orientation in the file has turned it
+    return Upload(_within(image, max_side), (width, height))
+
+
+def _announced_size(data: bytes) -> tuple[int, int]:
+    """What the file's header says, before any memory is taken for its pixels."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as header:
+                return header.size
+    except Image.DecompressionBombError:
+        raise DataError(f'the picture is too large; at most {MAX_PIXELS // 10**6} million pixels can be read') from None
+    except Exception:  # whatever a plug-in of Pillow makes of bytes that are no picture
+        raise DataError('the file is not a picture that can be read; choose a PNG, JPEG, WebP or BMP picture') from None
+
+
+def _within(image: np.ndarray, max_side: int) -> np.ndarray:
+    factor = max_side / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+# The routes of the page. Python's standard library alone serves them; meant for one person on one machine.
+#
+# | request | reply |
+# |---|---|
+# | `GET /` | the page |
+# | `GET /api/state` | `models`: [{`id`, `name`, `folder`, `trained`}], the first one preselected; `samples`: addresses; |
+# | | `note`: what is amiss with the search, or empty; `device`; `max_bytes` of an upload; `max_side` of what a model gets |
+# | `GET /api/samples/N.png` | a drawn scene |
+# | `GET /api/models/ID/filters` | see `filter_pictures.FilterPictures` |
+# | `POST /api/models/ID/predict` | the body is a picture file as it is; see `answers.answer`; and `picture`: [width, height]
+# sent, |
+# | | `seconds`: {`load`, `predict`}, where `load` is null if the model was in memory |
+#
+# Every other reply is {`error`: a sentence}: 400 for what is no picture, 403 for a request of another site, 404, 411 and 413 for
+# bodies without a length or too long, 422 for a model whose files are at fault, 500 for anything else that it raised.
+#
+# Who may ask: requests must name this machine as their host, by a number or a name that it has (so a page elsewhere cannot
+# reach the
+# server through a name of its own that points here), and a POST that comes from a page must come from this one. Nothing in a
+# request
+# is ever used as a path.
 
 
 class RequestError(Exception):
@@ -242,3 +311,57 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError:
             return False
         return True
+
+
+# From what a person named, or nothing, to a page that is served.
+
+
+DEFAULT_FOLDER = Path('work_dirs')
+NOTHING_FOUND = (
+    'No trained checkpoint was found in {folders}. Run "bash tools/quickstart.sh" to train a small one in some minutes, then start '
+    'this page again; or name a folder with --models, or a config and its checkpoint. Until then there is a model with random '
+    'weights to look around with.'
+)
+
+
+def make_server(
+    config: Path | None = None,
+    checkpoint: Path | None = None,
+    folders: list[Path] | None = None,
+    device: str = 'cpu',
+    plain: bool = False,
+    **options,
+) -> DemoServer:
+    """A server of one pair and of those found in `folders` (None without a pair: in `work_dirs`); options as of `DemoServer`.
+
+    Models are optimised with `mmfreq.optimize` unless `plain`.
+
+    Raises:
+        UserError: a file or folder that was named does not exist, or the address cannot be had.
+    """
+    sources = [one_source(config, checkpoint)] if config and checkpoint else []
+    named = folders if folders is not None else [] if sources else [DEFAULT_FOLDER]
+    found, alone = find_sources([folder for folder in named if folders is not None or folder.is_dir()])
+    sources = list(dict.fromkeys(sources + found))
+    notes = [] if sources else [NOTHING_FOUND.format(folders=', '.join(map(str, named)))]
+    if alone:
+        some = ', '.join(map(str, alone[:3])) + (', ...' if len(alone) > 3 else '')
+        notes.append(f'Left out, because no config beside it is clearly its own: {some}.')
+    return DemoServer(Models(sources or [UNTRAINED], device, plain=plain), note=' '.join(notes), **options)
+
+
+def serve(**arguments) -> None:
+    """Answers until Ctrl-C; arguments and errors as of `make_server`."""
+    with make_server(**arguments) as server:
+        count = sum(source.checkpoint is not None for source in server.models.sources.values())
+        print(f'{count} checkpoint{"s" if count != 1 else ""} to choose from, on {server.models.device}.')
+        if server.note:
+            print(server.note)
+        if not ipaddress.ip_address(server.server_address[0].split('%')[0]).is_loopback:
+            print('Everyone who can reach this machine can use the page.')
+        print(f'Open {server.url} in a browser; Ctrl-C ends.', flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    with suppress(KeyboardInterrupt):  # of the impatient
+        server.models.close()
+    print()

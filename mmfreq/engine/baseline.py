@@ -8,8 +8,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from mmfreq.analysis.constant_predictor import constant_predictor
-from mmfreq.engine.errors import UserError
 from mmfreq.engine.launch import build_runner, load_config, prepare_test
+from mmfreq.errors import UserError
 
 
 @dataclass

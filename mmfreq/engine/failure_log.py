@@ -15,8 +15,8 @@ import torch.distributed as dist
 from mmengine.logging import MMLogger
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from mmfreq.engine.errors import UserError, is_users, message_of
-from mmfreq.engine.notes import process_rank
+from mmfreq.errors import UserError, is_users, message_of
+from mmfreq.log import process_rank
 
 GRACE = 3.0  # seconds in which the launcher, which looks every 0.1 s, sees the process that failed first before one that followed
 LOST = 'lost contact with another process'

@@ -1,7 +1,4 @@
-"""Train or test a config: everything that `tools/train.py` and `tools/test.py` do, from Python.
-
-`prepare_*` only read and return a Config; nothing is written before the Runner is built, so that a refused run loses nothing.
-"""
+"""Refuse mmengine's sharded training before it starts: it trains, and what it saves cannot be resumed."""
 
 import os
 from pathlib import Path
@@ -12,21 +9,85 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from mmfreq.checkpoint.download import local_file
-from mmfreq.engine.cpu_group import init_cpu_group
-from mmfreq.engine.errors import UserError
-from mmfreq.engine.evaluation_options import draw_predictions, use_tta, write_predictions
+from mmfreq.config.options import merge_options
+from mmfreq.config.reading import absolute, type_name
+from mmfreq.engine.evaluation import draw_predictions, use_tta, write_predictions
 from mmfreq.engine.failure_log import failures_logged
-from mmfreq.engine.machine import fit_loaders, fit_norms, fit_precision, fit_processes
-from mmfreq.engine.options import merge_options
-from mmfreq.engine.paths import absolute
-from mmfreq.engine.preflight import check_data, check_run
-from mmfreq.engine.resumable import make_resumable
-from mmfreq.engine.resume import check_file, check_pretrained, set_start, warn_of_random_backbone
-from mmfreq.engine.sharding import refuse_sharding
-from mmfreq.engine.stop_signal import stop_requests
-from mmfreq.engine.work_dir import check_work_dir, warn_of_overwriting
+from mmfreq.engine.processes import fit_loaders, fit_norms, fit_precision, fit_processes, init_cpu_group
+from mmfreq.engine.resume.start import (
+    check_file,
+    check_pretrained,
+    check_work_dir,
+    set_start,
+    warn_of_overwriting,
+    warn_of_random_backbone,
+)
+from mmfreq.engine.resume.stop_signal import stop_requests
+from mmfreq.errors import UserError
+from mmfreq.preflight import check_data, check_run
 from mmfreq.speed.compiling import compile_blocks
+from mmfreq.weights.download import local_file
+
+
+def refuse_sharding(cfg):
+    """Raise if a Config asks for mmengine's `FSDPStrategy`.
+
+    It trains (`tests/tools/test_distributed_options.py`; as one process does, when it was compared), but mmengine 0.10.7 hands the
+    optimizer's state to torch in the order of an older release, and its gradient clipping takes the norm of one shard for all.
+
+    Raises:
+        UserError: it does.
+    """
+    strategy = cfg.get('strategy') or {}
+    if isinstance(strategy, dict) and type_name(strategy.get('type')) == 'FSDPStrategy':
+        raise UserError(
+            "strategy.type='FSDPStrategy' is not supported: mmengine saves such a run and cannot resume it (TypeError: unhashable "
+            "type: 'dict'). For less memory set model.backbone.with_cp=True, and a smaller batch_size with "
+            'optim_wrapper.accumulative_counts; for a model that does not fit then, docs/performance.md has a recipe with '
+            "torch's fully_shard."
+        )
+
+
+# Put the parts of ours that make a run safe to interrupt in the place of mmengine's own, in a config.
+
+
+LOOPS = ('IterBasedTrainLoop', 'EpochBasedTrainLoop')
+HOOK = 'CheckpointHook'
+STOP_HOOK = 'mmfreq.StopInValidationHook'
+
+
+def make_resumable(cfg):
+    """Change `train_cfg`, the checkpoint hook and `custom_hooks` of a Config in place.
+
+    Only mmengine's own loop and hook are replaced, by what takes the same arguments; those of another library stay, and what
+    `docs/reliability.md` says of resuming does not hold for them.
+    """
+    loop = cfg.get('train_cfg')
+    if loop:
+        if 'by_epoch' in loop:  # mmengine's short way to name a loop
+            loop.type = LOOPS[bool(loop.pop('by_epoch'))]
+        if _is_stock(loop.get('type'), LOOPS):
+            loop.type = f'mmfreq.{type_name(loop.type)}'
+    hooks = cfg.setdefault('default_hooks', {})
+    checkpoint = hooks.setdefault('checkpoint', {'type': HOOK, 'interval': 1})  # as mmengine does it where a config is silent
+    if checkpoint and _is_stock(checkpoint.get('type'), (HOOK,)):
+        checkpoint['type'] = f'mmfreq.{HOOK}'
+    present = [hook.get('type') if isinstance(hook, dict) else '' for hook in cfg.get('custom_hooks') or []]
+    if STOP_HOOK not in present:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), {'type': STOP_HOOK}]
+
+
+def _is_stock(kind, names):
+    """Whether a `type=` names one of mmengine's own classes: by its name alone, with the scope, or as the class."""
+    if isinstance(kind, str):
+        return kind in names or kind in [f'mmengine.{name}' for name in names]
+    return type_name(kind) in names and kind.__module__.startswith('mmengine.')
+
+
+# Train or test a config: everything that `tools/train.py` and `tools/test.py` do, from Python.
+#
+# `prepare_*` only read and return a Config; nothing is written before the Runner is built, so that a refused run loses nothing.
+
 
 GUARDS = ('mmfreq.InputGuardHook', 'mmfreq.CheckpointGuardHook', 'mmfreq.LossGuardHook')
 
@@ -58,7 +119,7 @@ def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none'
         resume: None, 'latest' (of the work directory), 'auto' (the latest if there is one), or the path of a checkpoint.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         cfg_options: overriding values by dotted key.
-        report: an `mmfreq.engine.preflight.Report` that the checks fill.
+        report: an `mmfreq.preflight.Report` that the checks fill.
 
     Raises:
         UserError: something named here, or the data, or the work directory, is not as it must be.

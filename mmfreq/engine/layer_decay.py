@@ -33,14 +33,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         decay_rate, num_layers, decay_type = read_cfg(self.paramwise_cfg)
-        asked, prefix = find_stating(module)
+        asked, prefix = find_module_with_groups(module)
         groups: dict[str, dict] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
             layer = None
             if name.startswith(prefix):
-                layer = ask(asked, name.removeprefix(prefix), decay_type, num_layers)
+                layer = layer_group(asked, name.removeprefix(prefix), decay_type, num_layers)
             layer = num_layers + 1 if layer is None else layer
             decayed = param.ndim > 1 and not name.endswith('.bias')
             key = f'layer_{layer}_{"decay" if decayed else "no_decay"}'
@@ -71,7 +71,7 @@ def read_cfg(cfg: dict) -> tuple[float, int, str]:
     return cfg['decay_rate'], cfg['num_layers'], cfg['decay_type']
 
 
-def find_stating(model: nn.Module) -> tuple[nn.Module, str]:
+def find_module_with_groups(model: nn.Module) -> tuple[nn.Module, str]:
     """The module that states layer groups, and its prefix in the model's names."""
     for path, module in model.named_modules():
         if hasattr(module, 'layer_decay_group'):
@@ -85,7 +85,7 @@ def find_stating(model: nn.Module) -> tuple[nn.Module, str]:
     )
 
 
-def ask(backbone: nn.Module, name: str, decay_type: str, num_layers: int) -> int | None:
+def layer_group(backbone: nn.Module, name: str, decay_type: str, num_layers: int) -> int | None:
     """The group of a backbone's parameter."""
     if hasattr(backbone, 'layer_decay_group'):
         return backbone.layer_decay_group(name, decay_type)

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from mmfreq.engine.errors import UserError
-from mmfreq.engine.subjects import Subject
+from mmfreq.apis.loading import LoadedModel
+from mmfreq.errors import UserError
 
 OUTPUTS = {
     'classification': ('logits',),
@@ -13,7 +13,7 @@ OUTPUTS = {
 }
 
 
-def graph_of(subject: Subject, output: str | None = None) -> nn.Module:
+def graph_of(subject: LoadedModel, output: str | None = None) -> nn.Module:
     """What is exported of a subject.
 
     Args:

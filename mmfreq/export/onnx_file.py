@@ -1,8 +1,4 @@
-"""ONNX files by torch's exporter, without Fourier or complex operators, with what a user of the file has to know inside.
-
-A runtime needs nothing but matrix products, convolutions and elementwise operators: the Fourier transforms of the spectral layers
-are products with constant real matrices, for which the size of the images is fixed.
-"""
+"""The packages of the extra [export], which the rest of mmfreq does without."""
 
 import copy
 import json
@@ -10,18 +6,43 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmfreq.export.extra import extra
+from mmfreq.errors import UserError
 from mmfreq.export.graphs import InHalf
 from mmfreq.speed.fixed_size import at_fixed_size
-from mmfreq.speed.inference import holds_backbone, optimize
+from mmfreq.speed.optimizing import holds_backbone, optimize
 from mmfreq.version import __version__
+
+
+class MissingExtraError(UserError, ImportError):
+    """A package of the extra is not installed."""
+
+
+def extra(name: str) -> ModuleType:
+    """The module of this name.
+
+    Raises:
+        MissingExtraError: it cannot be imported.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(f"exporting needs {name}, which does not import ({error}): pip install 'mmfreq[export]'") from error
+
+
+# ONNX files by torch's exporter, without Fourier or complex operators, with what a user of the file has to know inside.
+#
+# A runtime needs nothing but matrix products, convolutions and elementwise operators: the Fourier transforms of the spectral layers
+# are products with constant real matrices, for which the size of the images is fixed.
+
 
 OPSET = 18
 SPECTRAL_OPERATORS = ('DFT', 'STFT')

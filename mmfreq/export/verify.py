@@ -1,4 +1,4 @@
-"""Whether an exported file gives what the model gives, in onnxruntime."""
+"""Inputs on which an exported file is compared with its model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmfreq.export.extra import extra
+from mmfreq.analysis.images import drawn_scenes, load_images, normalised
+from mmfreq.apis.loading import Normalisation
+from mmfreq.export.onnx_file import extra
+
+
+def comparison_inputs(size: tuple[int, int], normalisation: Normalisation, picture: str | Path | None = None) -> dict[str, Tensor]:
+    """Two inputs of random numbers and a picture, by name.
+
+    Args:
+        size: (H, W).
+        picture: file; a drawn scene by default.
+
+    Shape:
+        Each `(1, 3, H, W)`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or it is no picture; sides that no backbone takes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = {f'random input {i}': torch.randn(1, 3, *size, generator=generator) for i in (1, 2)}
+    pixels = load_images([picture], size, 1) if picture else drawn_scenes(size, 1)
+    name = Path(picture).name if picture else 'drawn scene'
+    return found | {name: normalised(pixels, normalisation.mean, normalisation.std, normalisation.channels)}
+
+
+# Whether an exported file gives what the model gives, in onnxruntime.
+
 
 TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}  # of the largest difference, relative to the largest value
 OTHER_LABELS = 1e-3  # share of pixels, where two classes are as good as equal

@@ -1,19 +1,178 @@
-"""Every arch as a timm model: `timm.create_model('hornet_tiny_gf')` after `import mmfreq.integrations.timm`.
+"""What timm expects of a model, on top of our classifiers."""
 
-Entry points, configs and classes are made from the arch tables; underscores stand for the hyphens. The classes are this module's
-attributes, so that models pickle. `pretrained=True` works where the zoo has an address that serves the file itself; for the others,
-and offline, `pretrained_cfg_overlay=dict(file=PATH)` takes a published file as it is.
-"""
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import timm
 import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
-from mmfreq.checkpoint import zoo
-from mmfreq.checkpoint.fit import fit_backbone
-from mmfreq.integrations.timm_model import TimmModel
 from mmfreq.models._factory import classifier_class, list_archs
+from mmfreq.weights import files
+from mmfreq.weights.fit import fit_backbone
+
+POOLS = ('avg', '')
+
+
+class TimmModel:
+    """Mixed in before one of our classifiers.
+
+    Args:
+        arch: as in `mmfreq.build_classifier`.
+        num_classes: 0 gives pooled features.
+        in_chans: channels of the image.
+        global_pool: 'avg', the published one; '' returns the unpooled map, without classes only.
+        drop_rate: dropout before the last layer; None is the published one.
+        device, dtype: of the parameters; None is torch's default.
+        **kwargs: as in the backbone's class: `drop_path_rate`, `img_size`, `spectral`, `filter_resize`, ...
+
+    Raises:
+        ValueError: another pooling, '' with classes, or an output stride that the family does not have.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = 'avg',
+        drop_rate: float | None = None,
+        output_stride: int = 32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs,
+    ):
+        if output_stride != 32:
+            if self.family != 'affnet':
+                raise ValueError(f'{arch} has output stride 32 alone, got {output_stride}; AFFNet also has 16 and 8')
+            kwargs['output_stride'] = output_stride
+        with nullcontext() if device is None else torch.device(device):
+            super().__init__(arch, num_classes=num_classes, in_channels=in_chans, **kwargs)
+        self.to(dtype=dtype)
+        self.in_chans = in_chans
+        self.num_features = self.channels[-1] if self.family != 'affnet' else self.head_features
+        self.global_pool = checked_pool(global_pool, num_classes)
+        self.set_drop_rate(drop_rate)
+        self.feature_info = [
+            dict(num_chs=channels, reduction=stride, module=self.stage_module(i))
+            for i, (channels, stride) in enumerate(zip(self.channels, self.strides))
+        ]
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of what the last layer gets."""
+        return self.head_features
+
+    def set_drop_rate(self, drop_rate: float | None) -> None:
+        """Dropout before the last layer: the published module where the head has one, else one of its own."""
+        published = [
+            m for name, m in self.named_modules() if isinstance(m, nn.Dropout) and name.startswith(('head.', 'classifier.'))
+        ]
+        if not published:
+            self.head_drop = nn.Dropout(drop_rate or 0.0)
+        elif drop_rate is not None:
+            published[0].p = drop_rate
+
+    def stage_module(self, stage: int) -> str:
+        """Name of the module whose output is the map of `stage`."""
+        name = [n for n, _ in self.named_parameters() if (at := self.block_position(n)) and at[0] == stage][-1]
+        return '.'.join(name.split('.')[: 1 if name.startswith('layer_') else 2])
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of a map `(N, C, h, w)`; with `pre_logits` what the last layer gets; the map itself without pooling."""
+        if not self.global_pool:
+            return x
+        if not hasattr(self, 'head_drop'):
+            return super().forward_head(x, pre_logits)
+        pooled = self.head_drop(super().forward_head(x, pre_logits=True))
+        return pooled if pre_logits else self.get_classifier()(pooled)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new last layer; `global_pool` as in the constructor, None keeps it."""
+        if global_pool is not None:
+            self.global_pool = checked_pool(global_pool, num_classes)
+        super().reset_classifier(num_classes)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Raw maps of the stages, and the final features unless `intermediates_only`.
+
+        Args:
+            x: images `(N, in_chans, H, W)`.
+            indices: stages; an int takes the last ones, None all.
+            norm, stop_early: accepted for timm's callers, without effect. The classifiers' norms are of pooled features or of the
+                last map, not of the stages; prune the model to save the later stages.
+            output_fmt: 'NCHW'.
+            intermediates_only: leave the final features out.
+        """
+        if output_fmt != 'NCHW':
+            raise ValueError(f"maps come as 'NCHW', got output_fmt='{output_fmt}'")
+        taken, _ = feature_take_indices(len(self.feature_info), indices)
+        maps = self.forward_stages(x)
+        intermediates = [maps[i] for i in taken]
+        return intermediates if intermediates_only else (self.final_features(maps[-1]), intermediates)
+
+    def get_intermediate_layers(self, x: Tensor, n: int | Sequence[int] = 1, **kwargs) -> list[Tensor]:
+        """Raw maps of the last `n` stages, or of those that `n` lists."""
+        return self.forward_intermediates(x, n, intermediates_only=True, **kwargs)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Delete the stages after the last of `indices`, the norm and the head; returns the indices counted from 0."""
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        self.drop_stages(last + 1)
+        if prune_head or prune_norm:
+            for name in ('norm', 'head', 'classifier', 'conv_1x1_exp', 'head_drop'):
+                if hasattr(self, name):
+                    setattr(self, name, nn.Identity())
+        return taken
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass."""
+        self.with_cp = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Published for GFNet: the position embeddings."""
+        return {'pos_embed'} & {name for name, _ in self.named_parameters()}
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
+        """Order of a parameter's layer: the stem, stages (coarse) or blocks, and last norms and the head."""
+
+        def order(name: str) -> tuple[float, ...]:
+            position = self.block_position(name)
+            if position is None:
+                return MATCH_PREV_GROUP
+            stage, block = position
+            return (stage,) if coarse or stage < 0 else (stage, block)
+
+        return order
+
+
+def checked_pool(global_pool: str, num_classes: int) -> str:
+    """`global_pool`, if the models have it."""
+    if global_pool not in POOLS or (not global_pool and num_classes > 0):
+        raise ValueError(f"global_pool is 'avg', or '' where num_classes is 0; got '{global_pool}' with {num_classes} classes")
+    return global_pool
+
+
+# Every arch as a timm model: `timm.create_model('hornet_tiny_gf')` after `import mmfreq.integrations.timm`.
+#
+# Entry points, configs and classes are made from the arch tables; underscores stand for the hyphens. The classes are this module's
+# attributes, so that models pickle. `pretrained=True` works where the zoo has an address that serves the file itself; for the
+# others,
+# and offline, `pretrained_cfg_overlay=dict(file=PATH)` takes a published file as it is.
+
 
 __all__ = []
 default_cfgs = {}
@@ -31,7 +190,7 @@ def model_class(arch: str) -> type:
 
 def direct_url(arch: str) -> str | None:
     """Address of the published ImageNet-1k file itself; None where there are only pages to download it from by hand."""
-    return next((file.url for file in zoo.find(arch, 'imagenet-1k') if file.url.endswith('.pth')), None)
+    return next((file.url for file in files.find(arch, 'imagenet-1k') if file.url.endswith('.pth')), None)
 
 
 def refuse_no_source(arch: str, overlay: dict | None, pretrained_cfg: dict | str | None) -> None:
@@ -43,8 +202,8 @@ def refuse_no_source(arch: str, overlay: dict | None, pretrained_cfg: dict | str
     given = {**(pretrained_cfg if isinstance(pretrained_cfg, dict) else {}), **(overlay or {})}
     if direct_url(arch) or any(given.get(key) for key in SOURCES):
         return
-    pages = [page for file in zoo.find(arch, 'imagenet-1k') for page in (file.url, *file.mirrors) if page != zoo.UNKNOWN]
-    published = [f'{file.repository} publishes it without an address known here' for file in zoo.find(arch, 'imagenet-1k')]
+    pages = [page for file in files.find(arch, 'imagenet-1k') for page in (file.url, *file.mirrors) if page != files.UNKNOWN]
+    published = [f'{file.repository} publishes it without an address known here' for file in files.find(arch, 'imagenet-1k')]
     where = f'download it from {" or ".join(pages)}' if pages else (published or ['no weights were published'])[0]
     raise RuntimeError(
         f'no file of {arch} can be fetched by its address: {where}. '

@@ -18,12 +18,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmfreq.checkpoint.fit import fit_backbone
-from mmfreq.checkpoint.load import load_weights
 from mmfreq.layers.basic import channels_last
 from mmfreq.layers.filters import choose
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS
 from mmfreq.speed.memory_efficient import saving_less
+from mmfreq.weights.fit import fit_backbone
+from mmfreq.weights.load import load_weights
 
 MIN_SIDE = 32  # pixels; the last stage of every family then has a map of at least 1x1
 LAYER_GROUPS = 12  # of layer-wise learning-rate decay, between the stem's and the head's

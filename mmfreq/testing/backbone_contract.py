@@ -17,7 +17,7 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def awaken(model: nn.Module) -> nn.Module:
+def randomize_scales_and_filters(model: nn.Module) -> nn.Module:
     """Layer scales and filters of published size instead of their initial values, so that every parameter matters."""
     with torch.no_grad():
         for name, param in model.named_parameters():

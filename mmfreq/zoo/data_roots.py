@@ -8,9 +8,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmfreq.engine.errors import UserError
-from mmfreq.engine.evaluation_options import metrics_of
-from mmfreq.engine.preflight import leaf_datasets, missing_paths
+from mmfreq.engine.evaluation import metrics_of
+from mmfreq.errors import UserError
+from mmfreq.preflight import leaf_datasets, missing_paths
 from mmfreq.zoo.rows import Row
 
 KEY = 'test_dataloader.dataset'

@@ -19,8 +19,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from mmfreq.zoo.brief import brief
-from mmfreq.zoo.rows import write_text
+from mmfreq.zoo.rows import first_sentence, write_text
 
 JOB, OUTCOME, LOG = 'job.json', 'outcome.json', 'log.txt'
 PATIENCE = 10  # seconds between asking a process to end and killing it
@@ -96,9 +95,9 @@ def reason_of(error: BaseException, job: Job) -> str:
     """An error in one line."""
     if NO_MEMORY.search(f'{type(error).__name__}: {error}'):
         return 'out of memory'
-    from mmfreq.engine.errors import is_users
+    from mmfreq.errors import is_users
 
-    return ('' if is_users(error) else f'{type(error).__name__}: ') + brief(error, Path(job.checkpoint))
+    return ('' if is_users(error) else f'{type(error).__name__}: ') + first_sentence(error, Path(job.checkpoint))
 
 
 def _evaluated(job: Job) -> Outcome:
@@ -125,10 +124,9 @@ def _evaluated(job: Job) -> Outcome:
 
 def refuse_broken_weights(path: str) -> None:
     """Raise a UserError if a weight is NaN or infinite: the score of such a model is a number, and means nothing."""
-    from mmfreq.checkpoint.entries import choose_entry
-    from mmfreq.checkpoint.values import broken_values
     from mmfreq.compat.safe_load import read_checkpoint
-    from mmfreq.engine.errors import UserError
+    from mmfreq.errors import UserError
+    from mmfreq.weights.fit import broken_values, choose_entry
 
     state = choose_entry(read_checkpoint(path)).state
     broken = list(broken_values(state))

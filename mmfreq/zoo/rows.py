@@ -1,22 +1,37 @@
-"""Rows of the zoo, and the metafiles that hold them.
-
-A metafile is in OpenMMLab's model-index format, so that `mim` reads it; three keys of a model are our own:
-
-- `Published`: `Source` of the metrics and the recipe; `Parameters` and `FLOPs` as printed, counted on images of `Size`; `Note`,
-  which also says why a measured number is another one.
-- `Recipe`: what `facts.recipe` finds in a config, here as the sources give it. `ours` lists the keys that no source gives,
-  or is `[all]`.
-- `Measured here`: results of `tools/reproduce.py`, the newest for each way of testing.
-
-`Metadata` (parameters, FLOPs; `mim` wants no lists of numbers in it) and `Measured here` are written by tools, all else by hand.
-"""
+"""Errors in one line, for tables and lists."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+LONGEST = 300  # characters
+
+
+def first_sentence(error: object, file: Path) -> str:
+    """The first line of a message about a file, without the file's folder; of what stands in brackets the first sentence."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = text.replace(str(file.absolute()), file.name).replace(str(file), file.name)
+    text = text.replace(f'the checkpoint {file.name}', 'the checkpoint').removesuffix('.')
+    text = re.sub(r'\(([^()]*?\w)\. [^()]*\)', r'(\1)', text)
+    return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'
+
+
+# Rows of the zoo, and the metafiles that hold them.
+#
+# A metafile is in OpenMMLab's model-index format, so that `mim` reads it; three keys of a model are our own:
+#
+# - `Published`: `Source` of the metrics and the recipe; `Parameters` and `FLOPs` as printed, counted on images of `Size`; `Note`,
+#   which also says why a measured number is another one.
+# - `Recipe`: what `facts.recipe` finds in a config, here as the sources give it. `ours` lists the keys that no source gives,
+#   or is `[all]`.
+# - `Measured here`: results of `tools/reproduce.py`, the newest for each way of testing.
+#
+# `Metadata` (parameters, FLOPs; `mim` wants no lists of numbers in it) and `Measured here` are written by tools, all else by hand.
+
 
 TASKS = ('cls', 'seg', 'det')
 ALL = ['all']

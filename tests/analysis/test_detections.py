@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmfreq.analysis.detections import draw_detections
+from mmfreq.analysis.predictions import draw_detections
 
 CLASSES, PALETTE = ['cat', 'dog'], [(250, 0, 0), (0, 0, 250)]
 IMAGE = np.full((120, 160, 3), 100, np.uint8)

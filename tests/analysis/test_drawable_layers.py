@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import mmfreq
-from mmfreq.analysis.drawable_layers import KINDS, choose_layers, matches, spread, spread_over_groups
+from mmfreq.analysis.learned_filters import KINDS, choose_layers, matches, spread, spread_over_groups
 
 
 @pytest.fixture(scope='module')

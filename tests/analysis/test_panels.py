@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmfreq.analysis.panels import GAP, MIN_COLUMN, hatch, legend_of, overlay, panel
+from mmfreq.analysis.predictions import GAP, MIN_COLUMN, hatch, legend_of, overlay, panel
 
 PALETTE = [(200, 0, 0), (0, 100, 0)]
 IMAGE = np.full((6, 8, 3), 100, np.uint8)

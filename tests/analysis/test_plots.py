@@ -8,19 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mmfreq.analysis.filters import LearnedFilters
-from mmfreq.analysis.gating import GatingMaps
-from mmfreq.analysis.masks import SpectralMask
-from mmfreq.analysis.plots.filters import cropped, plot_filters
-from mmfreq.analysis.plots.gating import plot_gating
-from mmfreq.analysis.plots.masks import plot_masks
-from mmfreq.analysis.plots.receptive_field import block_means, plot_receptive_fields
-from mmfreq.analysis.plots.routing import plot_routing
-from mmfreq.analysis.plots.style import centred_extent, save, wrapped
-from mmfreq.analysis.plots.training_logs import plot_logs
-from mmfreq.analysis.receptive_field import ReceptiveField
-from mmfreq.analysis.routing import Routing
-from mmfreq.analysis.training_logs import Curve, TrainingLog
+from mmfreq.analysis.draw_layers import cropped, plot_filters, plot_gating, plot_masks, plot_routing
+from mmfreq.analysis.learned_filters import GatingMaps, LearnedFilters, Routing, SpectralMask
+from mmfreq.analysis.plot_style import centred_extent, save, wrapped
+from mmfreq.analysis.receptive_field import ReceptiveField, block_means, plot_receptive_fields
+from mmfreq.analysis.training_logs import Curve, TrainingLog, plot_logs
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 255, (64, 96, 3), np.uint8)

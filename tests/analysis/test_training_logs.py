@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mmfreq.analysis.log_keys import best, choose_keys
-from mmfreq.analysis.training_logs import Curve, read_log, short_names
+from mmfreq.analysis.training_logs import Curve, best, choose_keys, read_log, short_names
 
 
 def write_run(work_dir, time, *records, tail=''):

@@ -57,7 +57,7 @@ def test_what_is_never_mutated():
     assert changes('\n'.join(lines)) == []
 
 
-@pytest.mark.parametrize('file', ['mmfreq/ops/spectral.py', 'mmfreq/derive/wiring.py'])
+@pytest.mark.parametrize('file', ['mmfreq/ops/spectral.py', 'mmfreq/config/wiring.py'])
 def test_every_mutation_is_another_program_and_has_another_name(file):
     source = (ROOT / file).read_bytes()
     sites, original = Sites(file, source).found, ast.dump(ast.parse(source))

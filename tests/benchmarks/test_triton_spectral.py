@@ -18,7 +18,7 @@ import torch
 from benchmarks.triton.triton_launch import SMALLEST_TILE, Launch, cut_up, half_shifted_bases, plan_launch
 from benchmarks.triton.triton_spectral import available, fused_filter, run_filter, run_gradients, supported
 from mmfreq.ops import apply_filter, half_width
-from mmfreq.testing.messages import naming
+from mmfreq.testing import naming
 
 LIMIT = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 SIZES = [(1, 1), (1, 2), (2, 1), (7, 7), (8, 8), (14, 14), (16, 16), (3, 8), (25, 42), (32, 32), (36, 40)]

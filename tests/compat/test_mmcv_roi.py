@@ -6,8 +6,7 @@ import pytest
 import torch
 from mmcv.ops import RoIAlign, roi_align
 
-from mmfreq.compat.mmcv_missing import MissingOpError
-from mmfreq.compat.mmcv_ops import roi_align_backward, roi_align_forward
+from mmfreq.compat.mmcv_ops import MissingOpError, roi_align_backward, roi_align_forward
 
 ROIS = [[0, 1.3, 0.7, 11.9, 8.2], [1, 0, 0, 15, 11], [1, 6.1, 5.5, 6.3, 5.6], [0, -3, -2, 20, 14]]
 

@@ -211,7 +211,7 @@ def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
 
 
 def test_an_address_is_left_to_the_download():
-    with pytest.raises(CheckpointError, match=r'https://example\.org/a\.pth.*checkpoint\.download'):
+    with pytest.raises(CheckpointError, match=r'https://example\.org/a\.pth.*weights\.download'):
         read_checkpoint('https://example.org/a.pth')
 
 

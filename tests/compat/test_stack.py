@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mmfreq.compat.facts import Facts
-from mmfreq.compat.stack import LITE, judge, mend, oldest_torch, release, requirements, usable
+from mmfreq.compat.stack import LITE, Facts, fix_command, judge, oldest_torch, release, requirements, usable
 
 SOUND = Facts(
     python='3.11.7',
@@ -51,7 +50,7 @@ def bad(facts):
 
 def test_the_default_set_up_is_sound():
     findings = judge(SOUND)
-    assert bad(SOUND) == {} and usable(findings) and mend(findings) == ''
+    assert bad(SOUND) == {} and usable(findings) and fix_command(findings) == ''
     assert {'python', 'torch', 'mmcv', 'mmdet', 'mmsegmentation', 'setuptools'} <= {finding.name for finding in findings}
     mmcv = next(finding for finding in findings if finding.name == 'mmcv')
     assert mmcv.version == 'mmcv-lite 2.1.0' and '1 of 2' in mmcv.what and 'mmfreq' in mmcv.what
@@ -91,14 +90,14 @@ def test_a_missing_package_is_named_and_installed(name):
     assert list(bad(facts)) == ['mmcv' if name == 'mmcv-lite' else name]
     assert not usable(judge(facts))
     line = requirements().get(name, name)
-    assert shlex.split(mend(judge(facts))) == ['python', '-m', 'pip', 'install', line]
+    assert shlex.split(fix_command(judge(facts))) == ['python', '-m', 'pip', 'install', line]
 
 
 @pytest.mark.parametrize('name', ['mmpretrain', 'timm'])
 def test_a_missing_optional_package_is_a_warning(name):
     facts = with_versions(name)
     assert bad(facts)[name].verdict == 'warn' and usable(judge(facts))
-    assert mend(judge(facts)) == f'python -m pip install {requirements()[name]}'
+    assert fix_command(judge(facts)) == f'python -m pip install {requirements()[name]}'
 
 
 # what is wrong: (facts, name of the finding, words in it, words in the command)
@@ -154,7 +153,7 @@ def test_a_known_misfit_is_named_and_mended(case):
     finding = bad(facts)[name]
     assert finding.verdict == 'fail' and not usable(judge(facts)) and finding.remedy
     assert what in finding.what
-    got = mend(judge(facts))
+    got = fix_command(judge(facts))
     assert bool(got) == bool(command) and all(part in got for part in command.split(' && '))
     assert not got or '\n' not in got
 
@@ -180,7 +179,7 @@ def test_newer_mmengine_with_newer_torch_is_fine_and_older_with_older_too():
 
 def test_nothing_installed_gives_one_command_with_every_line_of_the_list():
     facts = Facts(python='3.12.1', failures={'pkg_resources': 'ModuleNotFoundError'})
-    command = shlex.split(mend(judge(facts)))
+    command = shlex.split(fix_command(judge(facts)))
     assert command[:4] == ['python', '-m', 'pip', 'install'] and set(requirements().values()) <= set(command)
 
 

@@ -19,13 +19,13 @@ from mmengine.registry import PARAM_SCHEDULERS
 from PIL import Image
 
 import mmfreq
-from mmfreq.checkpoint import zoo
-from mmfreq.checkpoint.download import is_address
-from mmfreq.engine import resume
 from mmfreq.engine.launch import build_runner, prepare_test, prepare_train, train
+from mmfreq.engine.resume import start
 from mmfreq.models._factory import FAMILIES, backbone_class
 from mmfreq.registry import MODELS
 from mmfreq.testing.golden import golden_state
+from mmfreq.weights import files
+from mmfreq.weights.download import is_address
 from mmfreq.zoo.rows import load_rows
 from tests.configs.reading import check_each, read_config
 
@@ -228,7 +228,7 @@ def check_layer_decay(file):
 
 def check_score_and_file(file):
     cfg = read_config(file)
-    known = [w for w in zoo.find(cfg.model.arch) if w.task.startswith('imagenet')]
+    known = [w for w in files.find(cfg.model.arch) if w.task.startswith('imagenet')]
     said = re.search(r'published: ([\d.]+) top-1', file.read_text().splitlines()[0])
     published = {w.metrics['top1'] for w in known if 'top1' in w.metrics and 'mmpretrain' not in w.repository}
     assert ({float(said[1])} if said else set()) == published
@@ -236,14 +236,14 @@ def check_score_and_file(file):
     assert bool(cfg.get('imagenet_checkpoint')) == tunes
     if tunes:
         assert cfg.imagenet_checkpoint == cfg.model.init_cfg.checkpoint
-        (start,) = (w for w in zoo.ZOO if w.url == cfg.imagenet_checkpoint)
+        (start,) = (w for w in files.ZOO if w.url == cfg.imagenet_checkpoint)
         assert start.task == ('imagenet-22k' if '_in22k-pre_' in file.stem else 'imagenet-1k')
         assert cfg.model.init_cfg.get('fresh') == (('head.',) if start.task == 'imagenet-22k' else None)
         assert cfg.model.arch.startswith(start.arch)
     elif cfg.get('published_checkpoint'):
         assert cfg.published_checkpoint in {w.url for w in known}
     else:
-        assert not [w for w in known if w.url != zoo.UNKNOWN]
+        assert not [w for w in known if w.url != files.UNKNOWN]
 
 
 def test_score_and_file_are_those_of_the_zoo():
@@ -371,7 +371,7 @@ def test_a_recipe_from_scratch_is_not_told_to_start_from_weights(pictures, tmp_p
     tuning = 'hornet/hornet-base-gf-img384_32xb16-30e_in1k-384'
     with monkeypatch.context() as patch:  # its weights lie behind an address
         torch.save(mmfreq.build_classifier('hornet-micro', num_classes=2).state_dict(), tmp_path / 'weights.pth')
-        patch.setattr(resume, 'local_file', lambda source: tmp_path / 'weights.pth' if is_address(source) else source)
+        patch.setattr(start, 'local_file', lambda source: tmp_path / 'weights.pth' if is_address(source) else source)
         cfg = prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', pictures), work_dir=tmp_path / 'b')
     assert cfg.model.init_cfg.checkpoint == str(tmp_path / 'weights.pth')
     assert not told()

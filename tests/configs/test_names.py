@@ -1,6 +1,6 @@
 """Every dense config is what its name says, and is written for OpenMMLab 2.x."""
 
-from mmfreq.engine.machine import type_name
+from mmfreq.config.reading import type_name
 from mmfreq.models._factory import FAMILIES, backbone_class
 from tests.configs.names import CONFIGS, LEAFS, read
 from tests.configs.reading import check_each, read_config

@@ -8,8 +8,9 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 
-from mmfreq.derive.mix import mix
-from mmfreq.engine.machine import fit_norms, fit_precision, type_name
+from mmfreq.config.mix import mix
+from mmfreq.config.reading import type_name
+from mmfreq.engine.processes import fit_norms, fit_precision
 from mmfreq.zoo.rows import load_rows
 from tests.configs.names import CONFIGS, LEAFS
 from tests.configs.reading import check_each, read_config

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmfreq.datasets.toy import MARKER, TOY_CLASSES, write_toy_ade20k, write_toy_coco
-from mmfreq.datasets.toy_scene import draw_scene
+from mmfreq.datasets.toy import MARKER, TOY_CLASSES, draw_scene, write_toy_ade20k, write_toy_coco
 
 COUNTS = {'train': 30, 'val': 15}
 

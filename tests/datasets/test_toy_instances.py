@@ -7,7 +7,7 @@ import pytest
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
 from mmfreq.datasets import TOY_CLASSES, write_toy_coco
-from mmfreq.datasets.toy_scene import draw_scene
+from mmfreq.datasets.toy import draw_scene
 
 pytest.importorskip('mmdet')
 SIZE, SEED, COUNTS = (64, 96), 5, {'train': 3, 'val': 2}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmfreq.apis.loading import build_model, read_config
 from mmfreq.datasets import TOY_METAINFO
-from mmfreq.demo.serve import make_server
-from mmfreq.engine.subjects import model_of, read_config
+from mmfreq.demo.server import make_server
 from mmfreq.testing.toy_segmentation import toy_segmentor, write_toy_config
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
@@ -38,7 +38,7 @@ def png(image):
 
 def save_random(config, checkpoint, meta):
     torch.manual_seed(0)
-    model, _ = model_of(read_config(config), None)
+    model, _ = build_model(read_config(config), None)
     torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': meta}}, checkpoint)
     return model
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmfreq.demo.answers import MAX_DETECTIONS, answer
-from mmfreq.engine.errors import UserError
+from mmfreq.errors import UserError
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 

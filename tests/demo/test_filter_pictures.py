@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import mmfreq
-from mmfreq.demo.filter_pictures import MAX_FILTERS, MAX_LAYERS, coloured, draw_filters
+from mmfreq.demo.answers import MAX_FILTERS, MAX_LAYERS, coloured, draw_filters
 
 
 def decode(address):

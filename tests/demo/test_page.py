@@ -11,10 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmfreq.demo.answers import plane
-from mmfreq.demo.samples import sample_scenes
-from mmfreq.demo.serve import make_server
-from mmfreq.demo.uploads import MAX_BYTES
+from mmfreq.demo.answers import plane, sample_scenes
+from mmfreq.demo.server import MAX_BYTES, make_server
 
 # a file dropped on an element, as a browser tells it
 DROP = """([selector, bytes, name]) => {

@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from mmfreq.apis.inference import load_predictor
 from mmfreq.datasets import TOY_METAINFO
-from mmfreq.demo.serve import make_server
-from mmfreq.demo.uploads import MAX_BYTES
-from mmfreq.engine.errors import UserError
-from mmfreq.engine.inference import load_predictor
+from mmfreq.demo.server import MAX_BYTES, make_server
+from mmfreq.errors import UserError
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmfreq.demo.uploads import read_upload
-from mmfreq.engine.errors import DataError
+from mmfreq.demo.server import read_upload
+from mmfreq.errors import DataError
 from tests.broken_pictures import READABLE, UNREADABLE
 
 

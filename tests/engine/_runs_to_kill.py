@@ -16,22 +16,22 @@ import time
 from pathlib import Path
 
 import torch
-from _short_runs import shorten
 from mmengine.hooks import checkpoint_hook
 from mmengine.model import BaseModel
 
 import mmfreq  # noqa: F401
-from mmfreq.compat import facts
-from mmfreq.engine import atomic_files, loops
-from mmfreq.engine.errors import short_user_errors
+from mmfreq.compat import stack
 from mmfreq.engine.launch import train
-from mmfreq.engine.preflight import run as preflight
+from mmfreq.engine.resume import atomic_files, loops
+from mmfreq.errors import short_user_errors
+from mmfreq.preflight import run as preflight
+from tests.short_runs import shorten
 
 torch.set_num_threads(1)
 for library in ('mmseg.models', 'mmseg.datasets', 'mmseg.evaluation', 'mmdet.models'):  # once, here, and not in every run
     importlib.import_module(library)
 shorten(setattr)
-facts.ops_asked_for()
+stack.requested_ops()
 preflight.OF_MODEL = ()  # the checks are not what is interrupted
 gc.freeze()  # what is imported stays as it is in every fork
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 from mmengine.fileio import get_file_backend
 
-from mmfreq.engine.atomic_files import ATOMIC, DiskFullError, remove_parts, write_atomically
+from mmfreq.engine.resume.atomic_files import ATOMIC, DiskFullError, remove_parts, write_atomically
 
 
 def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path, monkeypatch):

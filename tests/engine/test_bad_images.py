@@ -13,14 +13,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader
 
-from mmfreq.engine import sample_checks
-from mmfreq.engine.data_order import read
-from mmfreq.engine.errors import InputError, UserError, message_of
-from mmfreq.engine.evaluation_options import write_predictions
-from mmfreq.engine.inference import id_dtype
-from mmfreq.engine.input_guard import check_channels, check_labels
+from mmfreq.apis.inference import id_dtype
+from mmfreq.engine.evaluation import write_predictions
 from mmfreq.engine.launch import build_runner, prepare_train, train
-from mmfreq.engine.sample_guard import guard_samples
+from mmfreq.engine.resume.data_order import iterate_batches
+from mmfreq.errors import InputError, UserError, message_of
+from mmfreq.preflight import samples
+from mmfreq.preflight.samples import check_channels, check_labels, guard_samples
 from mmfreq.testing.toy_segmentation import toy_segmentation_config, write_toy_config
 from tests.broken_pictures import (
     MOVING,
@@ -101,7 +100,7 @@ def loaded(root, **options):
     """The first batch, looked at as before an iteration; raises what a run would."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        batch = next(read(loader_of(root, **options)))
+        batch = next(iterate_batches(loader_of(root, **options)))
     image, sample = batch['inputs'][0], batch['data_samples'][0]
     check_channels(image, 3, sample.img_path)
     check_labels(sample.gt_sem_seg.data, 6, 255, sample.seg_map_path)
@@ -227,8 +226,8 @@ def test_the_remedy_for_a_turned_picture_works(root):
 
 def test_doubts_are_told_once(root, monkeypatch):
     said = []
-    monkeypatch.setattr(sample_checks, 'print_log', lambda message, **options: said.append(message))
-    monkeypatch.setattr(sample_checks, '_warned', set())
+    monkeypatch.setattr(samples, 'print_log', lambda message, **options: said.append(message))
+    monkeypatch.setattr(samples, '_warned', set())
     for stem in ('one', 'two'):
         add(root, turned(3), GOOD_LABEL, stem)
         add(root, READABLE['16 bits'], GOOD_LABEL, f'{stem} of 16')
@@ -240,7 +239,7 @@ def test_doubts_are_told_once(root, monkeypatch):
 
 def test_a_picture_that_is_left_out_is_told(root, monkeypatch):
     said = []
-    monkeypatch.setattr('mmfreq.engine.sample_guard.print_log', lambda message, **options: said.append(message))
+    monkeypatch.setattr('mmfreq.preflight.samples.print_log', lambda message, **options: said.append(message))
     add(root, b'', GOOD_LABEL, 'bad')
     add(root, GOOD_IMAGE, GOOD_LABEL, 'good')
     batches = list(loader_of(root, load={'ignore_empty': True}))

@@ -5,11 +5,11 @@ import pytest
 import torch
 from mmengine.model import BaseModule, ModuleList
 
-from mmfreq.engine.checkpoint_guard import load_and_compare, load_checked
-from mmfreq.engine.errors import CheckpointMismatchError
-from mmfreq.engine.inference import load_predictor
+from mmfreq.apis.inference import load_predictor
 from mmfreq.engine.launch import build_runner, evaluate, prepare_test, prepare_train, train
+from mmfreq.errors import CheckpointMismatchError
 from mmfreq.testing.toy_segmentation import write_toy_config
+from mmfreq.weights.load import load_and_compare, load_checked
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testi
     weights[name] = torch.zeros(7, *weights[name].shape[1:])
     path = saved({'state_dict': weights})
     said = []
-    monkeypatch.setattr('mmfreq.engine.checkpoint_guard.print_log', lambda text, logger, level: said.append((level, text)))
+    monkeypatch.setattr('mmfreq.weights.load.print_log', lambda text, logger, level: said.append((level, text)))
     loaded_runner(toy_config, path, tmp_path / 'w')
     assert {level for level, _ in said} == {logging.WARNING} and all(name in text for _, text in said)
     with pytest.raises(CheckpointMismatchError, match=rf'shape.*\(1\): {name}'):
@@ -154,7 +154,7 @@ def test_values_that_are_no_numbers_are_an_error_in_testing_and_a_warning_in_tra
     weights[name] = torch.full_like(weights[name], float('nan'))
     path = saved({'state_dict': weights})
     said = []
-    monkeypatch.setattr('mmfreq.engine.checkpoint_guard.print_log', lambda text, logger, level: said.append((level, text)))
+    monkeypatch.setattr('mmfreq.weights.load.print_log', lambda text, logger, level: said.append((level, text)))
     loaded_runner(toy_config, path, tmp_path / 'w')
     assert {level for level, _ in said} == {logging.WARNING} and 'NaN' in said[0][1] and name in said[0][1]
     with pytest.raises(CheckpointMismatchError, match=f'NaN.*{name}'):

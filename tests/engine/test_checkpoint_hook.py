@@ -6,12 +6,11 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
-from mmfreq.engine import atomic_files
-from mmfreq.engine.atomic_files import DiskFullError
-from mmfreq.engine.checkpoint_hook import CheckpointHook
-from mmfreq.engine.launch import prepare_train, train
-from mmfreq.engine.resumable import make_resumable
-from mmfreq.engine.resume import latest_checkpoint
+from mmfreq.engine.launch import make_resumable, prepare_train, train
+from mmfreq.engine.resume import atomic_files
+from mmfreq.engine.resume.atomic_files import DiskFullError
+from mmfreq.engine.resume.checkpoint_hook import CheckpointHook
+from mmfreq.engine.resume.start import latest_checkpoint
 
 WITHOUT_VALIDATION = {'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None}
 

@@ -3,9 +3,9 @@ import socket
 import pytest
 import torch.distributed as dist
 
-from mmfreq.engine import notes
-from mmfreq.engine.cpu_group import VARIABLES, init_cpu_group
-from mmfreq.engine.errors import UserError
+from mmfreq import log
+from mmfreq.engine.processes import VARIABLES, init_cpu_group
+from mmfreq.errors import UserError
 
 ALL = [name for names in VARIABLES.values() for name in names] + ['MASTER_ADDR', 'MASTER_PORT']
 
@@ -44,13 +44,13 @@ def test_a_group_of_one_is_joined_by_every_launcher(environment, launcher):
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize('name', notes.RANK_VARIABLES)
+@pytest.mark.parametrize('name', log.RANK_VARIABLES)
 def test_only_the_first_process_speaks(environment, name):
     said = []
-    environment.setattr(notes, 'print_log', lambda message, **_: said.append(message))
-    notes.say('alone')
+    environment.setattr(log, 'print_log', lambda message, **_: said.append(message))
+    log.log_once('alone')
     environment.setenv(name, '0')
-    notes.say('first')
+    log.log_once('first')
     environment.setenv(name, '1')
-    notes.say('second')
+    log.log_once('second')
     assert said == ['alone', 'first']

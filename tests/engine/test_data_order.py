@@ -9,8 +9,8 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmfreq.engine import data_order
-from mmfreq.engine.data_order import Place, SeededDataset, endless_batches, place, seeded
+from mmfreq.engine.resume import data_order
+from mmfreq.engine.resume.data_order import SampleIndex, SeededDataset, endless_batches, seeded, set_data_order
 
 
 class Draws(torch.utils.data.Dataset):
@@ -32,7 +32,7 @@ def loader(sampler, workers=0, batch_size=4, rank=0, world_size=1, **options):
     made = DataLoader(
         Draws(), batch_size, sampler=sampler, num_workers=workers, collate_fn=list, persistent_workers=workers > 0, **options
     )
-    assert place(made, seed=3, rank=rank, world_size=world_size)
+    assert set_data_order(made, seed=3, rank=rank, world_size=world_size)
     return made
 
 
@@ -90,7 +90,7 @@ def test_a_batch_sampler_that_looks_into_the_data_set_still_can():
     """mmdet groups pictures by their shape: its batch sampler has `sampler.dataset` and `sampler.set_epoch`."""
     batches = BatchSampler(finite(), 4, drop_last=True)
     made = DataLoader(Draws(), batch_sampler=batches, collate_fn=list)
-    assert place(made, seed=0)
+    assert set_data_order(made, seed=0)
     assert made.batch_sampler.sampler is batches.sampler and made.batch_sampler.drop_last is True
     assert len(made) == 2
     made.batch_sampler.begin(epoch=7)
@@ -104,11 +104,14 @@ def test_the_data_set_is_seen_through_its_wrapper():
     assert inner.pipeline == outer.pipeline == 'set by a hook' and outer.metainfo is inner.metainfo and len(outer) == 10
     assert not hasattr(outer, 'data_list')
     again = pickle.loads(pickle.dumps(outer))  # as workers that are spawned get it
-    assert again.pipeline == 'set by a hook' and again[Place(1, 0, 5)] == outer[Place(1, 0, 5)] != outer[Place(1, 1, 5)]
+    assert (
+        again.pipeline == 'set by a hook'
+        and again[SampleIndex(1, 0, 5)] == outer[SampleIndex(1, 0, 5)] != outer[SampleIndex(1, 1, 5)]
+    )
 
 
 def test_a_place_is_its_index():
-    where = pickle.loads(pickle.dumps(Place(7, epoch=2, position=30)))
+    where = pickle.loads(pickle.dumps(SampleIndex(7, epoch=2, position=30)))
     assert where == 7 and [10, 11][where - 6] == 11 and (where.epoch, where.position) == (2, 30)
 
 
@@ -118,14 +121,14 @@ def test_a_loader_without_batches_is_refused():
             return 2
 
     made = DataLoader(Empty(), 4, drop_last=True)
-    place(made, 0)
+    set_data_order(made, 0)
     with pytest.raises(ValueError, match=r'\b2 samples.*\b4\b'):
         next(endless_batches(made))
 
 
 def test_what_has_no_batch_sampler_is_left_alone():
     made = DataLoader(Draws(), batch_size=None)
-    assert not place(made, 0) and isinstance(made.dataset, Draws)
+    assert not set_data_order(made, 0) and isinstance(made.dataset, Draws)
 
 
 def test_seeding_everything_is_repeatable():

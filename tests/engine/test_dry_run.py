@@ -5,8 +5,8 @@ import tempfile
 import pytest
 
 from mmfreq.engine.dry_run import dry_run
-from mmfreq.engine.errors import CheckpointMismatchError, DataError
 from mmfreq.engine.launch import train
+from mmfreq.errors import CheckpointMismatchError, DataError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from mmengine.logging import MMLogger
 
 from mmfreq.engine import failure_log
-from mmfreq.engine.errors import DataError
 from mmfreq.engine.failure_log import failure_file, failures_logged
+from mmfreq.errors import DataError
 
 GLOO = '[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1'
 

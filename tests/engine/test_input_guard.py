@@ -8,8 +8,9 @@ import torch
 from mmengine.config import Config
 
 from mmfreq.datasets.toy import write_toy_ade20k
-from mmfreq.engine.input_guard import InputError, InputGuardHook, check_channels, check_labels
+from mmfreq.engine.hooks import InputGuardHook
 from mmfreq.engine.launch import evaluate, train
+from mmfreq.preflight.samples import InputError, check_channels, check_labels
 
 
 def test_classes_and_the_ignored_label_pass():
@@ -92,7 +93,7 @@ def test_boxes_must_be_finite_and_empty_ones_are_told_once(monkeypatch):
     from mmengine.structures import InstanceData
 
     said = []
-    monkeypatch.setattr('mmfreq.engine.input_guard.print_log', lambda message, **options: said.append(message))
+    monkeypatch.setattr('mmfreq.engine.hooks.print_log', lambda message, **options: said.append(message))
 
     class Runner:
         model = torch.nn.Module()

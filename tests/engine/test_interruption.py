@@ -12,7 +12,7 @@ import torch
 
 from mmfreq.compat.safe_load import read_checkpoint
 from mmfreq.datasets.toy import write_toy_ade20k
-from mmfreq.engine.resume import latest_checkpoint
+from mmfreq.engine.resume.start import latest_checkpoint
 from mmfreq.testing.toy_segmentation import toy_segmentation_config, toy_segmentor
 from mmfreq.torchrun import STATUS
 

@@ -8,9 +8,8 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from mmfreq.engine.baseline import Comparison, evaluate_with_baseline
-from mmfreq.engine.errors import UserError
-from mmfreq.engine.launch import GUARDS, build_runner, evaluate, load_config, prepare_test, prepare_train, train
-from mmfreq.engine.resumable import STOP_HOOK
+from mmfreq.engine.launch import GUARDS, STOP_HOOK, build_runner, evaluate, load_config, prepare_test, prepare_train, train
+from mmfreq.errors import UserError
 
 
 def test_the_work_dir_is_named_after_the_config(toy_config, tmp_path, monkeypatch):

@@ -7,9 +7,9 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmfreq.models.decode_heads import GnUPerHead
-from mmfreq.models.gnconv_module import GnConvModule
+from mmfreq.models.conv_layer import GnConvModule
 from mmfreq.models.hornet import HorNet
+from mmfreq.models.seg_heads import GnUPerHead
 from mmfreq.testing.golden import read_golden
 
 LEVELS = [64, 128, 256, 512]

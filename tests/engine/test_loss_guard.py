@@ -8,9 +8,9 @@ import pytest
 from mmengine.logging import MessageHub
 
 from mmfreq.engine import LossGuardHook
-from mmfreq.engine.errors import UserError
+from mmfreq.engine.hooks import LossError
 from mmfreq.engine.launch import train
-from mmfreq.engine.loss_guard import LossError
+from mmfreq.errors import UserError
 
 NAN, INF = float('nan'), float('inf')
 
@@ -46,7 +46,7 @@ def run(hook, losses, **wrapper):
 def told(monkeypatch):
     """The warnings of the hook, in a list."""
     lines = []
-    monkeypatch.setattr('mmfreq.engine.loss_guard.print_log', lambda text, logger, level: lines.append((level, text)))
+    monkeypatch.setattr('mmfreq.engine.hooks.print_log', lambda text, logger, level: lines.append((level, text)))
     return lines
 
 

@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 
 from mmfreq.compat.safe_load import CheckpointError
-from mmfreq.engine.errors import UserError
 from mmfreq.engine.launch import prepare_train
-from mmfreq.engine.resume import AUTO, LATEST, check_file, check_pretrained, latest_checkpoint, set_start
+from mmfreq.engine.resume.start import AUTO, LATEST, check_file, check_pretrained, latest_checkpoint, set_start
+from mmfreq.errors import UserError
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def test_a_missing_file_is_told_with_its_absolute_path(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"'no\.pth'") as error:
         set_start(Config({'work_dir': 'w'}), 'no.pth')
     assert str(tmp_path / 'no.pth') in str(error.value)
-    monkeypatch.setattr('mmfreq.engine.resume.unpickles_by_default', lambda: False)  # it is true of torch before 2.6
+    monkeypatch.setattr('mmfreq.engine.resume.start.unpickles_by_default', lambda: False)  # it is true of torch before 2.6
     check_file('s3://bucket/weights.pth')  # left to mmengine
 
 
@@ -171,10 +171,10 @@ def test_what_mmengine_alone_reads_is_refused_where_it_would_run_code(monkeypatc
 
 
 def test_an_address_is_fetched_and_given_to_mmengine_as_a_file(trained, tmp_path, monkeypatch):
-    from mmfreq.engine import resume
+    from mmfreq.engine.resume import start
 
     asked = []
-    monkeypatch.setattr(resume, 'local_file', lambda source: asked.append(str(source)) or trained / 'iter_2.pth')
+    monkeypatch.setattr(start, 'local_file', lambda source: asked.append(str(source)) or trained / 'iter_2.pth')
     cfg = Config({'work_dir': str(tmp_path), 'load_from': 'https://example.org/weights.pth'})
     set_start(cfg)
     assert cfg.load_from == str(trained / 'iter_2.pth') and asked[0] == 'https://example.org/weights.pth'
@@ -190,7 +190,7 @@ def test_a_truncated_file_is_refused_and_kept(trained, tmp_path):
 
 
 def test_pretrained_files_are_looked_for_wherever_the_model_names_them(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmfreq.engine.resume.unpickles_by_default', lambda: False)  # it is true of torch before 2.6
+    monkeypatch.setattr('mmfreq.engine.resume.start.unpickles_by_default', lambda: False)  # it is true of torch before 2.6
 
     def model(path):
         init = {'type': 'Pretrained', 'checkpoint': str(path)}
@@ -204,12 +204,12 @@ def test_pretrained_files_are_looked_for_wherever_the_model_names_them(trained, 
 
 
 def test_a_published_row_without_its_imagenet_weights_says_so(toy_config, tmp_path):
-    from mmfreq.engine import resume
+    from mmfreq.engine.resume import start
 
     told = []
     options = dict(imagenet_checkpoint='https://example.org/weights.pth')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, 'say', lambda message, level: told.append(message))
+        patch.setattr(start, 'log_once', lambda message, level: told.append(message))
         prepare_train(toy_config, work_dir=tmp_path / 'a', cfg_options=options)
         assert len(told) == 1 and 'random weights' in told[0] and 'https://example.org/weights.pth' in told[0]
         prepare_train(toy_config, work_dir=tmp_path / 'b')

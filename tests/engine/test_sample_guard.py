@@ -15,12 +15,10 @@ from torch.utils.data import ConcatDataset as TorchConcat
 from torch.utils.data import Subset
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
-from mmfreq.datasets.toy import write_toy_coco
-from mmfreq.datasets.toy_scene import TOY_CLASSES
-from mmfreq.engine import sample_checks
-from mmfreq.engine.errors import InputError, message_of
-from mmfreq.engine.sample_checks import check_image, check_label_map
-from mmfreq.engine.sample_guard import GuardedPipeline, guard_samples, leaves_of
+from mmfreq.datasets.toy import TOY_CLASSES, write_toy_coco
+from mmfreq.errors import InputError, message_of
+from mmfreq.preflight import samples
+from mmfreq.preflight.samples import GuardedPipeline, check_image, check_label_map, guard_samples, leaves_of
 from tests.broken_pictures import encode, ids, pixels, truncated, turned
 
 
@@ -100,7 +98,7 @@ def test_the_user_may_end_a_run_within_a_transform():
 
 def test_what_is_left_out_at_random_is_not_told(monkeypatch):
     said = []
-    monkeypatch.setattr('mmfreq.engine.sample_guard.print_log', lambda *given, **options: said.append(given))
+    monkeypatch.setattr('mmfreq.preflight.samples.print_log', lambda *given, **options: said.append(given))
     assert guarded(Numbers(lambda data: None))[0] is None and not said
 
 
@@ -209,6 +207,6 @@ def test_looking_costs_next_to_nothing_beside_loading(tmp_path, with_exif, monke
     loading = least_seconds(loaded)
     assert looking < 0.1 * loading, (looking, loading)
     calls = []
-    monkeypatch.setattr(sample_checks, 'decoding_fault', lambda path: calls.append(path) or '')
+    monkeypatch.setattr(samples, 'decoding_fault', lambda path: calls.append(path) or '')
     check_image(sample, load)
     assert not calls and np.isfinite(looking)  # nothing is decoded a second time

@@ -1,7 +1,7 @@
 import pytest
 
-from mmfreq.engine.errors import UserError
 from mmfreq.engine.launch import prepare_train
+from mmfreq.errors import UserError
 
 
 @pytest.mark.parametrize('kind', ['FSDPStrategy', 'mmengine.FSDPStrategy'])

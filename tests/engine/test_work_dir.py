@@ -5,8 +5,8 @@ import pytest
 from mmengine.config import Config
 
 from mmfreq.engine.launch import prepare_test, prepare_train
-from mmfreq.engine.machine import sync_to_batch_norm
-from mmfreq.engine.work_dir import WorkDirError, check_work_dir, comparable_model, differing_keys
+from mmfreq.engine.processes import sync_to_batch_norm
+from mmfreq.engine.resume.start import WorkDirError, check_work_dir, comparable_model, differing_keys
 from mmfreq.testing.toy_segmentation import toy_segmentor, write_toy_config
 
 

@@ -12,7 +12,7 @@ import sys
 import mmfreq
 from functools import partial
 from torch.utils.data import DataLoader
-from mmfreq.engine.stop_signal import spare_first_signal, stop_requests
+from mmfreq.engine.resume.stop_signal import spare_first_signal, stop_requests
 for end in ('fault', 'success'):
     child = os.fork()
     if child == 0:

@@ -144,9 +144,9 @@ def test_metadata_keys_are_those_of_a_file(tmp_path, monkeypatch):
     import importlib
 
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'tools'))
-    from mmfreq.engine.subjects import load_subject
+    from mmfreq.apis.loading import load_model
 
-    subject = load_subject('gfnet-h-micro')
+    subject = load_model('gfnet-h-micro')
     told = importlib.import_module('export_onnx').metadata_of(subject, None)
     found = export_onnx(subject.model, (32, 32), tmp_path / 'm.onnx', metadata=told).metadata
     line = re.search(r'\*\*Metadata:\*\*(.*?)\. All', PAGE, re.DOTALL).group(1)

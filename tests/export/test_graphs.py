@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmfreq  # noqa: F401  (before mmdet and mmseg)
-from mmfreq.engine.errors import UserError
-from mmfreq.engine.subjects import Subject, load_subject
+from mmfreq.apis.loading import LoadedModel, load_model
+from mmfreq.errors import UserError
 from mmfreq.export import at_fixed_size, export_onnx, verify
 from mmfreq.export.graphs import graph_of
 from mmfreq.testing.toy_segmentation import toy_segmentor
@@ -27,13 +27,13 @@ def segmentor():
 
 
 def subject_of(model, task):
-    return Subject(model, 'toy', task, (64, 96))
+    return LoadedModel(model, 'toy', task, (64, 96))
 
 
 @pytest.fixture(scope='module')
 def detector():
     root = 'configs/det/dfformer/dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320.py'
-    return load_subject(str(ROOT / root)).model
+    return load_model(str(ROOT / root)).model
 
 
 def test_logits_and_labels_of_a_segmentor(segmentor):
@@ -67,9 +67,9 @@ def test_maps_of_a_detectors_neck_and_head(detector):
 
 
 def test_a_classifier_is_its_own_graph():
-    subject = load_subject('gfnet-h-micro')
+    subject = load_model('gfnet-h-micro')
     assert graph_of(subject) is subject.model and subject.size == (224, 224)
-    bare = load_subject('gfnet-h-micro', bare=True)
+    bare = load_model('gfnet-h-micro', bare=True)
     assert [tuple(t.shape[2:]) for t in graph_of(bare)(torch.zeros(1, 3, 64, 64))] == [(16, 16), (8, 8), (4, 4), (2, 2)]
 
 

@@ -13,7 +13,7 @@ import mmfreq
 from mmfreq.export import export_onnx, verify
 from mmfreq.layers import StoredFilter
 from mmfreq.models._factory import backbone_class
-from mmfreq.testing.backbone_contract import awaken
+from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 
 onnx = pytest.importorskip('onnx', reason='extra [export] is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
@@ -58,7 +58,7 @@ def test_published_widths_and_grids(name, tmp_path):
 @pytest.mark.parametrize('arch', ['dfformer-micro', 'affnet-micro'])
 def test_an_optimised_model_gives_what_the_model_gives(arch, tmp_path):
     """Compared with the model as it is; onnxruntime 1.32 multiplies transposed maps by vectors wrongly."""
-    model = awaken(mmfreq.build_backbone(arch)).eval()
+    model = randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', optimized=True)
     assert 'BatchNormalization' not in exported.operators and 'Folded' not in repr(exported.model)
     assert_plain_and_equal(exported, (64, 96))

@@ -9,8 +9,8 @@ import torch
 
 import mmfreq
 from mmfreq.testing import backbone_contract as contract
+from mmfreq.testing import naming
 from mmfreq.testing.golden import golden_state
-from mmfreq.testing.messages import naming
 
 timm = pytest.importorskip('timm')
 factory = pytest.importorskip('timm.optim')
@@ -35,7 +35,7 @@ def names_of(family):
 
 
 def create(name, **kwargs):
-    return contract.awaken(timm.create_model(name, **kwargs)).eval()
+    return contract.randomize_scales_and_filters(timm.create_model(name, **kwargs)).eval()
 
 
 @pytest.mark.parametrize('family', ['gfnet', 'hornet', 'dfformer', 'affnet'])
@@ -115,7 +115,7 @@ def test_classifier_can_be_taken_off_and_changed(name):
 
 @pytest.mark.parametrize('name', MICRO)
 def test_every_parameter_learns(name):
-    model = contract.awaken(timm.create_model(name, num_classes=4, drop_path_rate=0.1)).eval()
+    model = contract.randomize_scales_and_filters(timm.create_model(name, num_classes=4, drop_path_rate=0.1)).eval()
     (model(contract.image(2, 3, 64, 96)) * contract.image(2, 4)).sum().backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 

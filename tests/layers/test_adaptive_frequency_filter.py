@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import silu, softshrink
 
 from mmfreq.layers import AdaptiveFrequencyFilter
+from mmfreq.testing import naming
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
-from mmfreq.testing.messages import naming
 
 
 @pytest.mark.parametrize('spectral', ['fft', 'matmul'])

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from mmfreq.layers import GlobalLocalFilter, GnConv, LayerNorm2d
-from mmfreq.models.gnconv_module import GnConvModule
+from mmfreq.models.conv_layer import GnConvModule
 from mmfreq.models.hornet import HorNetBlock
 from mmfreq.ops import resize_filter
+from mmfreq.testing import naming
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
-from mmfreq.testing.messages import naming
 
 
 def square(hw):

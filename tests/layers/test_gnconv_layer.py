@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmfreq.layers import GnConv, GnConvLayer
-from mmfreq.testing.messages import naming
+from mmfreq.testing import naming
 
 GRIDS = [
     dict(kernel_size=3, padding=1),

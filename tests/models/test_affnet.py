@@ -7,8 +7,8 @@ import mmfreq
 from mmfreq.layers import AdaptiveFrequencyFilter
 from mmfreq.models.affnet import ARCHS
 from mmfreq.testing import backbone_contract as contract
+from mmfreq.testing import naming
 from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
-from mmfreq.testing.messages import naming
 
 # classifier; without conv_1x1_exp and fc, which is the dense backbone (facts of the paper's code)
 PARAMS = {'affnet-et': (1_436_264, 775_168), 'affnet-t': (2_654_232, 1_736_240), 'affnet': (5_568_696, 4_298_576)}
@@ -107,7 +107,7 @@ def test_golden_encoder_at_stride_16(golden_folder, within_limit):
      (8, (4, 8, 8, 8), {'layer_4': ((1, 1), (1, 1)), 'layer_5': ((1, 1), (2, 2))})],
 )  # fmt: skip
 def test_output_stride_changes_these_convolutions_alone(output_stride, strides, changed):
-    model = contract.awaken(mmfreq.build_backbone('affnet-micro', output_stride=output_stride)).eval()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone('affnet-micro', output_stride=output_stride)).eval()
     plain = mmfreq.build_backbone('affnet-micro')
     assert model.strides == strides
     assert {n: p.shape for n, p in model.state_dict().items()} == {n: p.shape for n, p in plain.state_dict().items()}
@@ -152,7 +152,9 @@ def test_recomputation_changes_no_number_and_no_statistic():
     found = []
     for with_cp in (False, True):
         torch.manual_seed(0)
-        model = contract.awaken(mmfreq.build_backbone('affnet-micro', with_cp=with_cp, drop_path_rate=0.5)).train()
+        model = contract.randomize_scales_and_filters(
+            mmfreq.build_backbone('affnet-micro', with_cp=with_cp, drop_path_rate=0.5)
+        ).train()
         torch.manual_seed(1)
         for seed in range(2):
             outs = model(contract.image(2, 3, 64, 96 + 32 * seed).requires_grad_())
@@ -189,7 +191,7 @@ def test_backend_and_drop_path_reach_every_block():
 
 
 def test_a_block_always_dropped_is_the_identity():
-    model = contract.awaken(mmfreq.build_backbone('affnet-micro', drop_path_rate=1.0)).train()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone('affnet-micro', drop_path_rate=1.0)).train()
     block = model.layer_5[1].global_rep[0]
     x = torch.randn(2, 32, 5, 4)
     torch.testing.assert_close(block(x), x, rtol=0, atol=0)
@@ -197,7 +199,7 @@ def test_a_block_always_dropped_is_the_identity():
 
 
 def test_nothing_is_stored_at_a_grid():
-    plain = contract.awaken(mmfreq.build_backbone('affnet-micro')).eval()
+    plain = contract.randomize_scales_and_filters(mmfreq.build_backbone('affnet-micro')).eval()
     other = mmfreq.build_backbone('affnet-micro', img_size=512, filter_resize='modes').eval()
     other.load_state_dict(plain.state_dict())
     for size in ((64, 64), (200, 328), (33, 47)):

@@ -10,11 +10,11 @@ from mmseg.models.decode_heads import ASPPHead
 from mmseg.structures import SegDataSample
 
 import mmfreq
-from mmfreq.checkpoint.convert import to_official, to_ours
-from mmfreq.engine.checkpoint_guard import load_checked
 from mmfreq.models.affnet import ARCHS
-from mmfreq.models.decode_heads import AFFNetASPPHead
+from mmfreq.models.seg_heads import AFFNetASPPHead
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
+from mmfreq.weights.convert import to_mmfreq, to_published
+from mmfreq.weights.load import load_checked
 
 GOLDEN = 'affnet__affnet_et_deeplabv3'
 AUXILIARY = {
@@ -70,17 +70,17 @@ def test_names_go_there_and_back(golden_folder):
     state = golden_state(read_golden(golden_folder, GOLDEN)['state_dict'])
     model = segmentor('affnet-et', 150)
     mmfreq.load_weights(model, state)
-    assert to_ours(state)['state_dict'].keys() == model.state_dict().keys()
-    back = to_official({'state_dict': model.state_dict()})
+    assert to_mmfreq(state)['state_dict'].keys() == model.state_dict().keys()
+    back = to_published({'state_dict': model.state_dict()})
     assert back.keys() == state.keys() and all(torch.equal(back[name], value) for name, value in state.items())
 
 
 def test_names_of_the_auxiliary_head():
     model = segmentor('affnet-micro', 5, auxiliary=True, channels=16)
-    official = to_official({'state_dict': golden_state({n: p.shape for n, p in model.state_dict().items()})})
+    official = to_published({'state_dict': golden_state({n: p.shape for n, p in model.state_dict().items()})})
     assert {name for name in official if '.aux_head.' in name} == AUXILIARY
     load_checked(model, {'model_state_dict': official}, 'a file', strict=True)
-    back = to_official({'state_dict': model.state_dict()})
+    back = to_published({'state_dict': model.state_dict()})
     assert back.keys() == official.keys() and all(torch.equal(back[name], value) for name, value in official.items())
 
 

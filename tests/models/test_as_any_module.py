@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrize, prune
 
 import mmfreq
-from mmfreq.testing.backbone_contract import awaken
+from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 
 ARCHS = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
 every_arch = pytest.mark.parametrize('arch', ARCHS)
@@ -20,7 +20,7 @@ either_way = pytest.mark.parametrize('efficient', [False, True], ids=['plain', '
 def classifier(arch, efficient=False, **kwargs):
     """A classifier that drops nothing, whose parts all have a say, in eval mode."""
     torch.manual_seed(0)
-    return awaken(mmfreq.build_classifier(arch, num_classes=5, memory_efficient=efficient, **kwargs)).eval()
+    return randomize_scales_and_filters(mmfreq.build_classifier(arch, num_classes=5, memory_efficient=efficient, **kwargs)).eval()
 
 
 def images(batch=2, **kwargs):

@@ -11,7 +11,7 @@ import torch
 import mmfreq
 from mmfreq.models._factory import FAMILIES, backbone_class
 from mmfreq.testing import backbone_contract as contract
-from mmfreq.testing.messages import naming
+from mmfreq.testing import naming
 
 ARCHS = mmfreq.list_archs()
 MICRO = [arch for arch in ARCHS if 'micro' in arch]
@@ -29,8 +29,8 @@ each_family = pytest.mark.parametrize('family', FAMILIES)
 def model(request):
     torch.manual_seed(0)
     if request.param in LITTLE:
-        return contract.awaken(mmfreq.models.dfformer.DFFormer(LITTLE[request.param])).eval()
-    return contract.awaken(mmfreq.build_backbone(request.param)).eval()
+        return contract.randomize_scales_and_filters(mmfreq.models.dfformer.DFFormer(LITTLE[request.param])).eval()
+    return contract.randomize_scales_and_filters(mmfreq.build_backbone(request.param)).eval()
 
 
 @cache
@@ -138,7 +138,7 @@ def test_drop_path_rates_are_python_floats_that_rise_to_the_rate(family):
 
 @pytest.mark.parametrize('arch', MICRO)
 def test_frozen_stages_give_the_same_numbers_in_training_mode(arch):
-    model = contract.awaken(mmfreq.build_backbone(arch, drop_path_rate=0.9, frozen_stages=3)).train()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch, drop_path_rate=0.9, frozen_stages=3)).train()
     x = contract.image(4, 3, 64, 64)
     for a, b in zip(model(x), model(x)):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -146,7 +146,7 @@ def test_frozen_stages_give_the_same_numbers_in_training_mode(arch):
 
 @pytest.mark.parametrize('arch', MICRO)
 def test_policy_and_backend_are_checked_and_the_backends_agree(arch):
-    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     twin = mmfreq.build_backbone(arch, spectral='matmul').eval()
     twin.load_state_dict(model.state_dict())
     x = contract.image(1, 3, 96, 160)
@@ -197,7 +197,7 @@ def test_found_by_its_prefix_from_every_scope(arch):
 
 @pytest.mark.parametrize('arch', MICRO)
 def test_classifier_features_head_and_reset(arch):
-    model = contract.awaken(mmfreq.build_classifier(arch, num_classes=5)).eval()
+    model = contract.randomize_scales_and_filters(mmfreq.build_classifier(arch, num_classes=5)).eval()
     x = contract.image(2, 3, 64, 96)
     with torch.no_grad():
         features = model.forward_features(x)
@@ -215,7 +215,7 @@ def test_classifier_features_head_and_reset(arch):
 @pytest.mark.parametrize('arch', MICRO)
 @pytest.mark.parametrize('dtype,tolerance', [(torch.bfloat16, 0.03), (torch.float16, 0.01), (torch.float64, 1e-5)])
 def test_a_model_converted_as_a_whole_computes_and_returns_that_dtype(arch, dtype, tolerance):
-    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     x = contract.image(1, 3, 64, 96)
     with torch.no_grad():
         want = model(x)
@@ -227,7 +227,7 @@ def test_a_model_converted_as_a_whole_computes_and_returns_that_dtype(arch, dtyp
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ['hornet-micro', 'affnet-micro'])
 def test_recomputation_compiles_and_counts_batches_once(arch):
-    model = contract.awaken(mmfreq.build_backbone(arch, with_cp=True, out_indices=(0, 2))).train()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch, with_cp=True, out_indices=(0, 2))).train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     x = contract.image(2, 3, 64, 64)
     found = []

@@ -11,7 +11,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mmfreq
-from mmfreq.testing.backbone_contract import awaken
+from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 
 PAGE = (Path(mmfreq.__file__).resolve().parents[1] / 'docs' / 'deployment.md').read_text(encoding='utf-8')
 ARCHS = ('hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro')
@@ -21,7 +21,7 @@ FORMS = ('as built', '`memory_efficient=True`', '`mmfreq.optimize`')
 
 def plain(arch):
     torch.manual_seed(0)
-    return awaken(mmfreq.build_backbone(arch)).eval()
+    return randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
 
 
 def made(arch, form):

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmfreq.registry
 from mmfreq.layers import GnConvLayer
-from mmfreq.testing.messages import naming
+from mmfreq.testing import naming
 
 GNCONV = dict(type='mmfreq.GnConv', order=2, grid=None)
 BN = dict(type='BN')

@@ -9,9 +9,8 @@ from mmfreq.models.gfnet import ARCHS, GFNetBlock, GFNetCNNBlock
 from mmfreq.models.gfnet import PYRAMID_ARCHS as PYRAMIDS
 from mmfreq.ops import resize_filter, resize_tokens
 from mmfreq.testing import backbone_contract as contract
-from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, worst_error
-from mmfreq.testing.messages import naming
-from mmfreq.testing.reference_weights import reference_input
+from mmfreq.testing import naming
+from mmfreq.testing.golden import golden_inputs, golden_loss, golden_state, read_golden, reference_input, worst_error
 
 # classifier; without head; without final norm too (the dense backbone); classifier stored at 384 (facts of the paper's code)
 PARAMS = {
@@ -133,7 +132,7 @@ def test_golden_block(golden_folder, within_limit):
 
 @pytest.mark.parametrize('arch', ['gfnet-micro', 'gfnet-h-micro'])
 def test_a_map_of_another_size_is_a_model_whose_stored_parameters_were_resized_to_it(arch):
-    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     x = contract.image(1, 3, 320, 320)
     other = mmfreq.build_backbone(arch, img_size=320).eval()
     assert mmfreq.load_weights(other, model.state_dict()).resized
@@ -143,7 +142,7 @@ def test_a_map_of_another_size_is_a_model_whose_stored_parameters_were_resized_t
 
 
 def test_positions_and_filters_follow_the_published_rule_at_a_grid_that_is_not_square():
-    model = contract.awaken(mmfreq.build_backbone('gfnet-micro')).eval()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone('gfnet-micro')).eval()
     size = (5, 9)
     x = model.patch_embed(contract.image(1, 3, 16 * 5 + 3, 16 * 9 + 7))
     positions = torch.nn.functional.interpolate(
@@ -256,7 +255,7 @@ def test_initial_values_are_the_published(arch):
 
 @pytest.mark.parametrize('block', [GFNetBlock(8, 4, 0.5), GFNetBlock(8, 4, 0.5, 0.5), GFNetCNNBlock(8, 4, 0.5)])
 def test_drop_path_drops_the_branch_of_some_samples_and_doubles_it_in_the_others(block):
-    contract.awaken(block).train()
+    contract.randomize_scales_and_filters(block).train()
     x = contract.image(32, 8, 4, 4)
     with torch.no_grad():
         got, branch = block(x) - x, block.eval()(x) - x
@@ -321,7 +320,7 @@ def test_parts_after_the_last_returned_stage_are_not_built_and_said_to_be_droppe
 def test_load_state_dict_and_mmengine_take_a_classifiers_file_of_another_size(arch, tmp_path):
     from mmengine.runner import load_checkpoint
 
-    state = contract.awaken(mmfreq.build_classifier(arch)).state_dict()
+    state = contract.randomize_scales_and_filters(mmfreq.build_classifier(arch)).state_dict()
     want = mmfreq.build_backbone(arch, img_size=96)
     report = mmfreq.load_weights(want, state)
     assert report.resized.keys() == {n for n in state if n.endswith('complex_weight') or n == 'pos_embed'}
@@ -336,7 +335,7 @@ def test_load_state_dict_and_mmengine_take_a_classifiers_file_of_another_size(ar
 
 @pytest.mark.parametrize('arch,multiple', [('gfnet-micro', 16), ('gfnet-h-micro', 4)])
 def test_pixels_beyond_the_last_whole_patch_are_not_seen(arch, multiple):
-    model = contract.awaken(mmfreq.build_backbone(arch)).eval()
+    model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     height, width = 5 * 16 + multiple - 1, 7 * 16 + multiple - 1
     x = contract.image(2, 3, height, width)
     with torch.no_grad():

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import mmfreq
-from mmfreq.checkpoint.rules import describe
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.layers import GlobalLocalFilter
 from mmfreq.models import gfnet
-from mmfreq.testing.messages import naming
+from mmfreq.testing import naming
+from mmfreq.weights.rules import describe
 
 ARCHS = [arch for arch in gfnet.CNN_ARCHS if 'micro' not in arch]
 

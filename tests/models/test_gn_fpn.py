@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet.models.necks import FPN
 
-from mmfreq.models.gnconv_module import GnConvModule
+from mmfreq.models.conv_layer import GnConvModule
 from mmfreq.models.necks import GnFPN
 from mmfreq.registry import MODELS
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error

@@ -4,8 +4,8 @@ import torch
 from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads import FPNHead
 
-from mmfreq.models.decode_heads import GnFPNHead
-from mmfreq.models.gnconv_module import GnConvModule
+from mmfreq.models.conv_layer import GnConvModule
+from mmfreq.models.seg_heads import GnFPNHead
 from mmfreq.registry import MODELS
 
 ARGS = dict(

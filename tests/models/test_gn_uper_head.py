@@ -5,8 +5,8 @@ import torch
 from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads import UPerHead
 
-from mmfreq.models.decode_heads import GnUPerHead
-from mmfreq.models.gnconv_module import GnConvModule
+from mmfreq.models.conv_layer import GnConvModule
+from mmfreq.models.seg_heads import GnUPerHead
 from mmfreq.registry import MODELS
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
 

@@ -25,7 +25,7 @@ PARAMS = {
 
 @pytest.fixture
 def micro():
-    return contract.awaken(HorNet('hornet-micro')).eval()
+    return contract.randomize_scales_and_filters(HorNet('hornet-micro')).eval()
 
 
 def count(model):
@@ -90,7 +90,7 @@ def test_golden_logits(golden_folder, within_limit):
 
 @pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (3,), (1, 3), (-1,), (-4, -2), (0,)])
 def test_out_indices(out_indices):
-    model = contract.awaken(HorNet('hornet-micro', out_indices=out_indices))
+    model = contract.randomize_scales_and_filters(HorNet('hornet-micro', out_indices=out_indices))
     assert model.out_indices == tuple(i % 4 for i in out_indices)
     assert sorted(n for n, _ in model.named_children() if n.startswith('norm')) == [f'norm{i}' for i in model.out_indices]
     contract.check_declared_shapes(model, batch=1)
@@ -101,7 +101,7 @@ def test_checkpointing_changes_no_number():
     grads = []
     for with_cp in (False, True):
         torch.manual_seed(0)
-        model = contract.awaken(HorNet('hornet-micro', with_cp=with_cp, drop_path_rate=0.3)).train()
+        model = contract.randomize_scales_and_filters(HorNet('hornet-micro', with_cp=with_cp, drop_path_rate=0.3)).train()
         torch.manual_seed(1)
         outs = model(contract.image(2, 3, 64, 64).requires_grad_())
         sum((o * o).sum() for o in outs).backward()

@@ -17,8 +17,8 @@ from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
-from mmfreq.derive.mix import mix
-from mmfreq.engine.machine import sync_to_batch_norm
+from mmfreq.config.mix import mix
+from mmfreq.engine.processes import sync_to_batch_norm
 
 FAMILIES = ('hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro')
 ISOTROPIC = 'gfnet-micro'

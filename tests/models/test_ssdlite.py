@@ -11,14 +11,12 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 import mmfreq
-from mmfreq.checkpoint.convert import to_official, to_ours
-from mmfreq.engine.checkpoint_guard import load_checked
 from mmfreq.models.affnet import ARCHS
-from mmfreq.models.dense_heads import AFFNetSSDAnchorGenerator, AFFNetSSDLiteHead
-from mmfreq.models.dense_heads.ssdlite_head import by_anchor, in_pixels
-from mmfreq.models.necks import AFFNetSSDLiteNeck
+from mmfreq.models.ssdlite import AFFNetSSDAnchorGenerator, AFFNetSSDLiteHead, AFFNetSSDLiteNeck, by_anchor, in_pixels
+from mmfreq.testing import naming
 from mmfreq.testing.golden import golden_inputs, golden_state, read_golden, worst_error
-from mmfreq.testing.messages import naming
+from mmfreq.weights.convert import to_mmfreq, to_published
+from mmfreq.weights.load import load_checked
 
 GOLDEN = 'affnet__affnet_et_ssdlite'
 PUBLISHED = (512, 256, 256, 128, 128, 64)
@@ -106,8 +104,8 @@ def test_names_go_there_and_back(golden_folder):
     state = golden_state(read_golden(golden_folder, GOLDEN)['state_dict'])
     model = detector('affnet-et')
     load_checked(model, {'state_dict': state}, 'a file', strict=True)
-    assert to_ours(state)['state_dict'].keys() == model.state_dict().keys()
-    back = to_official({'state_dict': model.state_dict()})
+    assert to_mmfreq(state)['state_dict'].keys() == model.state_dict().keys()
+    back = to_published({'state_dict': model.state_dict()})
     assert back.keys() == state.keys() and all(torch.equal(back[name], value) for name, value in state.items())
 
 

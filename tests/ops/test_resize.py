@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from mmfreq.ops import RESIZE_POLICIES, apply_filter, half_width, resize_filter
-from mmfreq.testing.messages import naming
+from mmfreq.testing import naming
 
 RESIZING = [policy for policy in RESIZE_POLICIES if policy != 'none']
 

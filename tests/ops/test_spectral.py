@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmfreq.ops import apply_filter, apply_mixture, half_width, irfft2, map_spectrum, rfft2
 from mmfreq.ops.spectral import hermitian_columns
-from mmfreq.testing.messages import naming
+from mmfreq.testing import naming
 
 GRIDS = [(7, 7), (8, 8), (14, 15), (1, 5), (5, 1), (1, 1), (1, 8), (13, 11), (25, 42), (37, 41)]
 BACKENDS = ('fft', 'matmul')

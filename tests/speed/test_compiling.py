@@ -13,7 +13,7 @@ import mmfreq
 from mmfreq.models.dfformer import DFFormer
 from mmfreq.models.hornet import HorNet
 from mmfreq.speed.compiling import SharedStochasticDepth
-from mmfreq.testing.backbone_contract import awaken
+from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def no_compiled_code():
     [('hornet-micro', False), ('gfnet-cnn-micro', True), ('gfnet-h-micro', True), ('dfformer-micro', True), ('affnet-micro', True)],
 )
 def test_outputs_and_gradients_are_those_of_the_model(arch, train):
-    model = awaken(mmfreq.build_backbone(arch)).train(train)
+    model = randomize_scales_and_filters(mmfreq.build_backbone(arch)).train(train)
     compiled = mmfreq.compile_blocks(copy.deepcopy(model), backend='aot_eager', fullgraph=True)
     x, found = torch.randn(2, 3, 64, 96), []
     for each in (model, compiled):
@@ -44,7 +44,7 @@ def test_outputs_and_gradients_are_those_of_the_model(arch, train):
 @pytest.mark.slow
 def test_inductor_trains():
     """Two stages of other sizes, for which inductor fails if shapes are dynamic (torch 2.14)."""
-    model = awaken(mmfreq.build_backbone('hornet-micro', out_indices=(1,))).train()
+    model = randomize_scales_and_filters(mmfreq.build_backbone('hornet-micro', out_indices=(1,))).train()
     compiled, x, found = mmfreq.compile_blocks(copy.deepcopy(model)), torch.randn(2, 3, 64, 64), []
     for each in (model, compiled):
         (out,) = each(x)

@@ -18,7 +18,7 @@ from mmfreq.models.dfformer import MetaFormerBlock, SepConv
 from mmfreq.models.gfnet import GFNetBlock, GFNetCNNBlock
 from mmfreq.models.hornet import HorNetBlock
 from mmfreq.speed.memory_efficient import saving_less
-from mmfreq.testing.backbone_contract import awaken
+from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 
 ARCHS = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
 C, GRID = 64, (16, 32)
@@ -81,7 +81,9 @@ def test_a_step_is_the_same_to_the_last_bit(arch, train, autocast):
     found = []
     for efficient in (False, True):
         torch.manual_seed(0)
-        model = awaken(mmfreq.build_backbone(arch, memory_efficient=efficient, drop_path_rate=0.2)).train(train)
+        model = randomize_scales_and_filters(mmfreq.build_backbone(arch, memory_efficient=efficient, drop_path_rate=0.2)).train(
+            train
+        )
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm2d):
                 nn.init.normal_(norm.weight, 1, 0.2), nn.init.normal_(norm.bias)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmfreq.testing.golden_limits import LIMITS
+from mmfreq.testing.golden import LIMITS
 
 PAGE = Path(__file__).parents[2] / 'docs/measurements/golden_errors.md'
 

@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
 
-from mmfreq.engine.errors import DataError
+from mmfreq.errors import DataError
 
 
 def raise_deep():

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mmfreq
 from mmfreq.engine import launch
-from mmfreq.engine.cpu_group import init_cpu_group
+from mmfreq.engine.processes import init_cpu_group
 from mmfreq.testing.whole_models import MICRO, backbones, total, whole_models
 
 FEW = ((0,), (0, 1), (2,), (0, 1, 2, 3))  # tests/models has every choice; DDP cares for the last stage alone

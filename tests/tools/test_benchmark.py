@@ -16,7 +16,7 @@ def benchmark(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     monkeypatch.setenv('COLUMNS', '300')
     tool = importlib.import_module('benchmark')
-    monkeypatch.setattr('mmfreq.analysis.benchmark.floor.SIDES', {'cpu': (64,)})
+    monkeypatch.setattr('benchmarks.harness.timing.SIDES', {'cpu': (64,)})
     monkeypatch.setattr(tool, 'WIDTH', 300)
 
     def run(*args):
@@ -63,7 +63,7 @@ def test_beside_peers(benchmark):
 
 
 def test_list_measures_nothing(benchmark, monkeypatch):
-    monkeypatch.setattr('mmfreq.analysis.benchmark.run.measure', lambda *_: pytest.fail('measured'))
+    monkeypatch.setattr('benchmarks.harness.measure.measure', lambda *_: pytest.fail('measured'))
     lines = benchmark('--list', '--forms', 'ours', 'mmpretrain').splitlines()
     assert len(lines) == 10 and lines[0].startswith('hornet-tiny-7x7, 512x512, inference: hornet-tiny-7x7 published fp32 512x512, ')
     assert 'mmpretrain' in lines[0] and 'mmpretrain' not in lines[-1] and 'bf16' in lines[0] and 'bf16' not in lines[1]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mmfreq
-from tests.checkpoint.layouts import classifier_state, dense_state, named, to_mmpretrain
+from tests.weights.layouts import classifier_state, dense_state, named, to_mmpretrain
 
 ROOT = Path(__file__).parents[2]
 

@@ -147,7 +147,7 @@ def test_synchronised_norms_are_plain_ones(two):
 
 @pytest.mark.slow
 def test_mmengines_sharded_strategy_trains_and_cannot_resume(two, laws):
-    """If this fails at its end, mmengine was mended: see `mmfreq/engine/sharding.py`."""
+    """If this fails at its end, mmengine was mended: see `mmfreq/engine/launch.py`."""
     assert laws["mmengine's strategy"] == BOTH['max_iters']
     sharded = checkpoint(two / 'sharded')['state_dict']
     assert sharded.keys() == checkpoint(two / 'plain')['state_dict'].keys()

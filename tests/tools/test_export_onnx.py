@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
-from mmfreq.engine.subjects import load_subject
+from mmfreq.apis.loading import load_model
 
 onnx = pytest.importorskip('onnx', reason='extra [export] is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
@@ -56,7 +56,7 @@ def infer(*args):
 @pytest.mark.slow
 def test_a_segmentor_from_training_to_a_picture_without_pytorch(export_onnx, toy_config, picture, tmp_path):
     torch.manual_seed(1)
-    model = load_subject(str(toy_config)).model
+    model = load_model(str(toy_config)).model
     with torch.no_grad():  # random weights would put one class everywhere
         model.decode_head.conv_seg.weight.mul_(100)
     meta = {'dataset_meta': {'classes': tuple('abcdef'), 'palette': [(k, k, k) for k in range(6)]}}

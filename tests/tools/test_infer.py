@@ -94,7 +94,7 @@ def _names(folder):
 def test_masks_overlays_and_panels_hold_what_mmsegs_own_inference_says(infer, segmentor, toy, tmp_path, capsys):
     from mmseg.apis import inference_model, init_model
 
-    from mmfreq.analysis.panels import overlay
+    from mmfreq.analysis.predictions import overlay
 
     config, checkpoint = segmentor
     pictures, truth = toy / 'images/validation', toy / 'annotations/validation'
@@ -117,7 +117,7 @@ def test_masks_overlays_and_panels_hold_what_mmsegs_own_inference_says(infer, se
 
 
 def test_truth_is_read_as_the_config_reads_it(segmentor, toy, tmp_path):
-    from mmfreq.engine.inference import load_predictor
+    from mmfreq.apis.inference import load_predictor
 
     folder = toy / 'annotations/validation'
     written = np.array(Image.open(folder / 'val_00000.png')).astype(int)

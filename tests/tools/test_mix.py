@@ -66,7 +66,7 @@ def test_out_writes_a_leaf_beside_its_base(mix, tmp_path, monkeypatch):
 
 
 def test_what_libraries_print_is_kept_out_of_the_config(mix, monkeypatch):
-    import mmfreq.derive.mix as module
+    import mmfreq.config.mix as module
 
     real = module.mix
 

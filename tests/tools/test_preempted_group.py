@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmfreq.engine.resume import latest_checkpoint
+from mmfreq.engine.resume.start import latest_checkpoint
 from tests.tools._light_run import write_light_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmfreq.analysis.count_subject import count_subject
-from mmfreq.checkpoint.zoo import ZOO, find
-from mmfreq.engine.errors import UserError
+from mmfreq.analysis.flops import build_for_counting
+from mmfreq.errors import UserError
+from mmfreq.weights.files import ZOO, find
 from mmfreq.zoo import checkpoints
 from mmfreq.zoo.checkpoints import Matcher, Stray, assign, find_checkpoints, sha256_of
 from mmfreq.zoo.rows import load_rows
@@ -29,7 +29,7 @@ def real():
 @pytest.fixture(scope='module')
 def states(real):
     """A state dict for each of these."""
-    return {name: weightless(count_subject(str(each.config))[0]) for name, each in real.items()}
+    return {name: weightless(build_for_counting(str(each.config))[0]) for name, each in real.items()}
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmfreq.engine.errors import UserError
+from mmfreq.errors import UserError
 from mmfreq.zoo.data_roots import data_name, locate, parse_folders
 from tests.zoo.rows_for_tests import row
 

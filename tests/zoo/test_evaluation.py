@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmfreq.compat.safe_load import CheckpointError
-from mmfreq.engine.errors import UserError
+from mmfreq.errors import UserError
 from mmfreq.zoo.evaluation import Job, evaluate_apart, reason_of, refuse_broken_weights
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmfreq.engine.errors import UserError
-from mmfreq.zoo import measured_here
-from mmfreq.zoo.measured_here import check_writable, merged, update_zoo
-from mmfreq.zoo.render import page_text
+from mmfreq.errors import UserError
+from mmfreq.zoo import page
+from mmfreq.zoo.page import check_writable, merged, page_text, update_zoo
 from mmfreq.zoo.results import FAILED, MEASURED, Result
 from mmfreq.zoo.rows import load_rows, metafiles
 
@@ -99,6 +98,6 @@ def test_an_installed_package_is_refused(tree):
 
 def test_a_tree_that_cannot_be_written_is_refused(tree, monkeypatch):
     closed = tree / 'configs/det/gfnet'
-    monkeypatch.setattr(measured_here.os, 'access', lambda path, mode: Path(path) != closed)
+    monkeypatch.setattr(page.os, 'access', lambda path, mode: Path(path) != closed)
     with pytest.raises(UserError, match=r'configs/det/gfnet/metafile\.yml'):
         check_writable(tree)

@@ -8,13 +8,11 @@ import pytest
 import yaml
 
 import mmfreq
-from mmfreq.analysis.complexity import count
-from mmfreq.analysis.count_subject import count_subject
-from mmfreq.checkpoint import zoo as published_files
+from mmfreq.analysis.flops import build_for_counting, count
 from mmfreq.models._factory import FAMILIES
-from mmfreq.zoo.audit import Difference, audit
-from mmfreq.zoo.measure import FIELDS, Agreement, agreements, measure
-from mmfreq.zoo.render import index_text, is_own, page_text
+from mmfreq.weights import files as published_files
+from mmfreq.zoo.page import FIELDS, Agreement, agreements, index_text, is_own, measure, page_text
+from mmfreq.zoo.recipes import Difference, audit
 from mmfreq.zoo.rows import load_rows, metafile_text, metafiles, read_metafile
 from tests.configs.reading import check_each, configs_parsed_once, read_config
 
@@ -195,7 +193,7 @@ def test_few_numbers_disagree():
 )
 def test_gfnets_segmentors_are_explained(row):
     """By what their note says: a classifier's norm and head too many, the convolutions between the stages not counted."""
-    model, _ = count_subject(str(row.config))
+    model, _ = build_for_counting(str(row.config))
     report = count(model, tuple(row.published['Size']))
     width = model.backbone.out_channels[-1]
     norm_and_head = 2 * width + (width + 1) * 1000

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mmfreq.engine.errors import UserError
+from mmfreq.errors import UserError
 from mmfreq.zoo.checkpoints import Match
 from mmfreq.zoo.evaluation import Outcome
 from mmfreq.zoo.reproduction import Settings, audited, reproduce, select

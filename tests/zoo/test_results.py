@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from mmfreq.engine.errors import UserError
-from mmfreq.zoo.report import lines_of, list_table, newest, page, table, tally
+from mmfreq.errors import UserError
+from mmfreq.zoo.reproduction import lines_of, list_table, newest, page, table, tally
 from mmfreq.zoo.results import FAILED, MEASURED, NO_DATA, Result, ResultsFile
 from tests.zoo.rows_for_tests import NAME, row
 

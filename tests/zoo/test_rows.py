@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from mmfreq.zoo import rows
-from mmfreq.zoo.measure import Agreement, last_digit, printed_value
-from mmfreq.zoo.render import page_text
+from mmfreq.zoo.page import Agreement, last_digit, page_text, printed_value
 from mmfreq.zoo.rows import Row, load_rows, metafile_text, read_metafile, update_models, write_text
 
 

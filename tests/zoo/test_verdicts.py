@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mmfreq.zoo.verdicts import MULTI, SINGLE, NoScoreError, is_good, named_metrics, published_for, verdict, ways_of
+from mmfreq.zoo.results import MULTI, SINGLE, NoScoreError, is_good, named_metrics, published_for, verdict, ways_of
 from tests.zoo.rows_for_tests import row
 
 BOTH = {'mIoU': 49.2, 'mIoU(ms+flip)': 49.3}

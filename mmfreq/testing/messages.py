@@ -1,8 +1,0 @@
-"""What an error message must name, whatever its wording."""
-
-import re
-
-
-def naming(*facts: object) -> str:
-    """A pattern for `pytest.raises(match=...)` that finds each of `facts`, in any order, and not inside a longer word."""
-    return '(?s)' + ''.join(rf'(?=.*(?<!\w){re.escape(str(fact))}(?!\w))' for fact in facts)

@@ -1,0 +1,73 @@
+"""Configs and data that every check is shown."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from mmfreq.preflight import Report
+from mmfreq.testing.toy_segmentation import toy_segmentation_config
+
+
+@pytest.fixture
+def report():
+    return Report()
+
+
+@pytest.fixture
+def cfg(toy_root):
+    """A segmentation config on generated data."""
+    return Config(toy_segmentation_config(toy_root, work_dir=str(toy_root / 'work')))
+
+
+@pytest.fixture
+def write_coco(tmp_path):
+    """`write_coco(change)`: the config of a little data set of two classes, whose JSON file `change(table)` has changed.
+
+    Three pictures of 40 x 30: two boxes in the first, one in the second, none in the third.
+    """
+
+    def write(change=lambda table: None, name='train.json', with_mask=False, **leaf):
+        (tmp_path / 'pictures').mkdir(exist_ok=True)
+        table = {
+            'images': [{'id': 10 + i, 'file_name': f'{i}.jpg', 'width': 40, 'height': 30} for i in range(3)],
+            'annotations': [
+                {'id': 1, 'image_id': 10, 'category_id': 7, 'bbox': [1, 2, 10, 10], 'area': 100, 'iscrowd': 0},
+                {'id': 2, 'image_id': 10, 'category_id': 3, 'bbox': [5, 5, 20, 20], 'area': 400, 'iscrowd': 0},
+                {'id': 3, 'image_id': 11, 'category_id': 7, 'bbox': [0, 0, 40, 30], 'area': 1200, 'iscrowd': 0},
+            ],
+            'categories': [{'id': 7, 'name': 'date'}, {'id': 3, 'name': 'fig'}],
+        }
+        for row in table['annotations']:
+            x, y, w, h = row['bbox']
+            row['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        for image in table['images']:
+            cv2.imwrite(str(tmp_path / 'pictures' / image['file_name']), np.zeros((30, 40, 3), np.uint8))
+        change(table)
+        (tmp_path / name).write_text(json.dumps(table))
+        pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': with_mask}]
+        return {
+            'type': 'CocoDataset',
+            'data_root': str(tmp_path),
+            'ann_file': name,
+            'data_prefix': {'img': 'pictures'},
+            'metainfo': {'classes': ('date', 'fig')},
+            'filter_cfg': {'filter_empty_gt': True},
+            'pipeline': pipeline,
+        } | leaf
+
+    return write
+
+
+@pytest.fixture
+def detection(write_coco):
+    """`detection(leaf, ...)`: a config with these data sets for training and validation; by default both are well."""
+
+    def make(train=None, val=None):
+        leaves = {'train': train or write_coco(), 'val': (val or write_coco(name='val.json')) | {'test_mode': True}}
+        loaders = {f'{name}_dataloader': {'batch_size': 1, 'dataset': leaf} for name, leaf in leaves.items()}
+        return Config({'default_scope': 'mmdet', 'model': {'type': 'X'}, **loaders})
+
+    return make

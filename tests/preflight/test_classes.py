@@ -1,0 +1,73 @@
+"""Numbers of classes: data sets against heads, for the three libraries."""
+
+import re
+
+import pytest
+from mmengine.config import Config
+
+from mmfreq.errors import DataError
+from mmfreq.preflight import check_data
+from mmfreq.preflight.paths import check_classes
+
+BOX, MASK = {'type': 'Shared2FCBBoxHead', 'num_classes': 2}, {'type': 'FCNMaskHead', 'num_classes': 2}
+DETECTORS = {
+    'model.bbox_head': lambda head: {'bbox_head': head, 'rpn_head': {'num_classes': 1}},
+    'model.mask_head': lambda head: {'bbox_head': BOX, 'mask_head': head},
+    'model.roi_head.bbox_head': lambda head: {'roi_head': {'bbox_head': head, 'mask_head': MASK}, 'rpn_head': {'num_classes': 1}},
+    'model.roi_head.bbox_head.1': lambda head: {'roi_head': {'bbox_head': [BOX, head], 'mask_head': [MASK, MASK]}},
+    'model.roi_head.mask_head': lambda head: {'roi_head': {'bbox_head': BOX, 'mask_head': head}},
+}
+
+
+@pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head'])
+def test_segmentation_data_may_not_have_more_classes_than_a_head(cfg, head):
+    cfg.model.auxiliary_head = [{'type': 'FCNHead', 'num_classes': 6}]
+    check_data(cfg)
+    heads = cfg.model[head]
+    (heads[0] if isinstance(heads, list) else heads).num_classes = 5
+    with pytest.raises(DataError, match=rf'6 classes.*model\.{head}(\.0)? .*num_classes=5'):
+        check_data(cfg)
+    cfg.train_dataloader.dataset.metainfo = cfg.val_dataloader.dataset.metainfo = {'classes': ('ground', 'disk')}
+    check_data(cfg)
+
+
+@pytest.mark.parametrize('key', DETECTORS)
+@pytest.mark.parametrize(('count', 'why'), [(1, 'score'), (80, 'IndexError')])
+def test_a_detector_must_have_as_many_classes_as_its_data(key, count, why):
+    data = {'type': 'CocoDataset', 'metainfo': {'classes': ['date', 'fig']}}
+
+    def check(number):
+        model = DETECTORS[key]({'num_classes': number})
+        check_classes(Config({'default_scope': 'mmdet', 'model': model}), 'train_dataloader.dataset', data)
+
+    check(2)
+    with pytest.raises(DataError) as error:
+        check(count)
+    message = str(error.value)
+    assert re.search(rf'2 classes.*{re.escape(key)} .*num_classes={count}', message) and why in message
+    assert f'--cfg-options {key}.num_classes=2' in message
+
+
+def test_heads_without_classes_do_not_count():
+    model = {
+        'roi_head': {'bbox_head': BOX, 'mask_head': {'num_classes': 80, 'class_agnostic': True}},
+        'rpn_head': {'num_classes': 1},
+    }
+    cfg = Config({'default_scope': 'mmdet', 'model': model})
+    check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': ('date', 'fig')}})
+
+
+@pytest.mark.parametrize('model', [{'head': {'num_classes': 10}}, {'num_classes': 10}])
+def test_a_classifier_may_not_have_fewer_classes_than_its_data(model):
+    cfg = Config({'default_scope': 'mmpretrain', 'model': model})
+    check_classes(cfg, 'd', {'type': 'CustomDataset', 'metainfo': {'classes': ['a', 'b']}})
+    with pytest.raises(DataError, match=r'ImageNet.*1000 classes.*model(\.head)? .*num_classes=10'):
+        check_classes(cfg, 'd', {'type': 'ImageNet'})
+
+
+def test_one_class_without_its_comma(tmp_path):
+    cfg = Config({'default_scope': 'mmdet', 'model': {'bbox_head': {'num_classes': 2}}})
+    with pytest.raises(DataError, match=r"'date'.*classes=\('date',\)"):
+        check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': 'date'}})
+    (tmp_path / 'names.txt').write_text('date\nfig\n')
+    check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': str(tmp_path / 'names.txt')}})

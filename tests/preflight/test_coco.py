@@ -1,0 +1,207 @@
+"""COCO files: what is refused, what is counted, and that mmdet does with it what the messages say."""
+
+import copy
+import math
+import re
+
+import pytest
+
+from mmfreq.errors import DataError
+from mmfreq.preflight.coco import check_coco
+
+pytest.importorskip('mmdet')
+LOADERS = ('train_dataloader', 'val_dataloader')
+
+
+def annotation(index, **changes):
+    return lambda table: table['annotations'][index].update(changes)
+
+
+def without(kind, index, key):
+    return lambda table: table[kind][index].pop(key)
+
+
+def name_image(name):
+    return lambda table: table['images'][0].update(file_name=name)
+
+
+def again(kind, **changes):
+    return lambda table: table[kind].append(copy.deepcopy(table[kind][0]) | changes)
+
+
+REFUSED = {
+    'no category of a class': (
+        lambda table: table['categories'][1].update(name='hazelnut'),
+        r"1 of the 2 classes.*fig.*date, hazelnut.*classes=\('date', 'hazelnut'",
+    ),
+    'no categories': (lambda table: table['categories'].clear(), 'The file has no category'),
+    'category twice': (again('categories', id=9), "two categories have the name 'date'"),
+    'category id twice': (again('categories', name='else'), 'two categories have the id 7'),
+    'category without name': (without('categories', 0, 'name'), r'categories\[0\] is .*a text `name`'),
+    'path traversal': (name_image('../secret.jpg'), r'1 file names.*pictures.*\.\./secret\.jpg.*data_prefix\.img'),
+    'path traversal within': (name_image('a/../../secret.jpg'), 'lead out of'),
+    'absolute path': (name_image('/etc/hostname'), 'lead out of'),
+    'windows path': (name_image('..\\secret.jpg'), 'lead out of'),
+    'missing image': (name_image('gone.jpg'), r'1 of the 2 images.*pictures.*gone\.jpg'),
+    'image without size': (without('images', 1, 'height'), r'images\[1\] has no valid height'),
+    'image without name': (without('images', 1, 'file_name'), r'images\[1\] has no valid file_name'),
+    'image id twice': (again('images', file_name='2.jpg'), r'two images have the id 10, 0\.jpg and 2\.jpg'),
+    'annotation id twice': (annotation(2, id=1), 'two annotations have the id 1'),
+    'no box': (without('annotations', 2, 'bbox'), r'annotations\[2\] has no valid bbox'),
+    'three numbers': (annotation(1, bbox=[1, 2, 3]), r'annotations\[1\] has no valid bbox'),
+    'text in a box': (annotation(1, bbox=[1, 2, '3', 4]), r'annotations\[1\] has no valid bbox'),
+    'no area': (without('annotations', 0, 'area'), r'annotations\[0\] has no valid area'),
+    'no category id': (without('annotations', 0, 'category_id'), r'annotations\[0\] has no valid category_id'),
+    'infinite box': (annotation(0, bbox=[1, 2, math.inf, 10]), r'annotations\[0\] has an infinite box'),
+    'no images': (lambda table: table['images'].clear(), r'no image.*\b0\b'),
+    'no annotations': (lambda table: table['annotations'].clear(), r'no image.*\b3 have no annotation'),
+    'all degenerate': (
+        lambda table: [row.update(bbox=[1, 1, 0, 5]) for row in table['annotations']],
+        r'no annotation.*\b3 are narrower',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_mmdet_cannot_train_with_is_told(detection, write_coco, report, case):
+    change, told = REFUSED[case]
+    with pytest.raises(DataError, match=told) as error:
+        check_coco(detection(write_coco(change)), report, LOADERS)
+    assert 'train.json' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'told'),
+    [
+        ('{"images": [', r'train\.json.*JSON'),
+        ('\udcff', 'is no JSON'),
+        ('[]', 'list.*dict'),
+        ('{"images": [], "annotations": {}}', "'annotations' is a dict"),
+        ('{"images": [], "annotations": [3], "categories": []}', "'annotations'.*dicts"),
+        ('{"images": [], "annotations": []}', "'categories'.*images, annotations"),
+    ],
+)
+def test_what_is_no_coco_file(detection, write_coco, report, tmp_path, text, told):
+    cfg = detection(write_coco())
+    (tmp_path / 'train.json').write_bytes(text.encode(errors='surrogateescape'))
+    with pytest.raises(DataError, match=told):
+        check_coco(cfg, report, LOADERS)
+
+
+LEFT_OUT = {
+    'narrow': (annotation(0, bbox=[1, 2, 0.5, 10]), '1 are narrower or lower than 1 pixel'),
+    'no extent': (annotation(0, bbox=[1, 2, 0, 10]), '1 are narrower or lower than 1 pixel'),
+    'negative': (annotation(0, bbox=[9, 2, -5, 10]), '1 are narrower or lower than 1 pixel'),
+    'no area': (annotation(0, area=0), '1 are narrower or lower than 1 pixel'),
+    'outside': (annotation(0, bbox=[41, 2, 10, 10]), '1 lie outside of their image'),
+    'outside and low': (annotation(0, bbox=[41, 2, 10, 0.5]), '1 lie outside of their image'),
+    'NaN': (annotation(0, bbox=[math.nan, 2, 10, 10]), '1 lie outside of their image, or have NaN in their box'),
+    'unknown image': (annotation(0, image_id=99), '1 are of images that the file does not have'),
+    'unknown category': (annotation(0, category_id=99), '1 are of categories that are no class'),
+    'ignored': (annotation(0, ignore=1), '1 have ignore=1'),
+    'crowd': (annotation(0, iscrowd=1), '1 are crowds'),
+    'bad mask': (annotation(0, segmentation=[[1, 2, 3]]), '1 have an invalid mask'),
+}
+
+
+@pytest.mark.parametrize('case', LEFT_OUT)
+def test_what_mmdet_leaves_out_is_counted(detection, write_coco, report, case):
+    from mmdet.datasets import CocoDataset
+    from mmdet.datasets.transforms import LoadAnnotations
+
+    change, told = LEFT_OUT[case]
+    leaf = write_coco(change, with_mask=True)
+    check_coco(detection(leaf), report, LOADERS)
+    notes = [note for note in report.notes if told in note]
+    assert len(notes) == 1 and 'train.json' in notes[0]
+    dataset = CocoDataset(**{key: value for key, value in leaf.items() if key not in ('type', 'pipeline')}, pipeline=[])
+    sample = dataset.get_data_info(0) | {'ori_shape': (30, 40)}
+    trained = len(sample['instances']) - sum(LoadAnnotations(with_mask=True)(sample)['gt_ignore_flags'])
+    assert trained == 1
+
+
+def test_good_files_are_told_nothing_of_but_counted(detection, write_coco, report):
+    check_coco(detection(), report, LOADERS)
+    assert not report.warnings
+    seen = report.data['train_dataloader.dataset']
+    assert (seen.total, seen.kept, seen.classes) == (3, 2, 2)
+    assert report.data['val_dataloader.dataset'].kept == 3  # nothing is filtered in validation
+    assert [note for note in report.notes if '1 of 3 images have no annotation of a class, and are left out' in note]
+
+
+@pytest.mark.parametrize('filters', [None, {'filter_empty_gt': True}, {'min_size': 31}, {'filter_empty_gt': True, 'min_size': 30}])
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_kept_images_are_those_of_mmdet(detection, write_coco, report, filters, test_mode):
+    from mmdet.datasets import CocoDataset
+
+    leaf = write_coco(
+        lambda table: (table['images'][0].update(height=31), table['annotations'][2].update(bbox=[0, 0, 0, 0], area=0)),
+        filter_cfg=filters,
+        test_mode=test_mode,
+    )
+    check_coco(detection(leaf), report, LOADERS)
+    dataset = CocoDataset(**{key: value for key, value in leaf.items() if key not in ('type', 'pipeline')}, pipeline=[])
+    assert report.data['train_dataloader.dataset'].kept == len(dataset)
+
+
+def test_masks_that_are_asked_for_must_be_there(detection, write_coco, report):
+    change = without('annotations', 1, 'segmentation')
+    check_coco(detection(write_coco(change)), report, LOADERS)
+    with pytest.raises(DataError, match=r'1 of the 3 .*`segmentation`.*with_mask=False'):
+        check_coco(detection(write_coco(change, with_mask=True)), report, LOADERS)
+
+
+def test_images_that_are_left_out_may_be_missing(detection, write_coco, report, tmp_path):
+    cfg = detection(val=write_coco(lambda table: table['images'].pop(), name='val.json'))
+    (tmp_path / 'pictures' / '2.jpg').unlink()
+    check_coco(cfg, report, LOADERS)
+    assert [note for note in report.notes if '1 images are not there, of those that are left out anyway: 2.jpg' in note]
+
+
+def test_the_order_of_the_categories_numbers_the_labels(detection, write_coco, report):
+    from mmdet.datasets import CocoDataset
+
+    leaf = write_coco(lambda table: table['categories'].reverse())
+    check_coco(detection(leaf, val=leaf), report, LOADERS)
+    assert [told for told in report.warnings if re.search(r"label 0 .*'fig'.*'date'", told)]
+    dataset = CocoDataset(**{key: value for key, value in leaf.items() if key not in ('type', 'pipeline')}, pipeline=[])
+    fig = next(instance for instance in dataset.get_data_info(0)['instances'] if instance['bbox'][0] == 5)
+    assert fig['bbox_label'] == 0 and dataset.metainfo['classes'][0] == 'date'  # so it is in mmdet 3.3
+    with pytest.raises(DataError, match=r"label 0 .*'fig'.*'date'"):
+        check_coco(detection(leaf), report, LOADERS)
+
+
+def test_data_sets_in_wrappers_are_looked_at(detection, write_coco, report):
+    leaf = write_coco(name_image('gone.jpg'), name='b.json')
+    cfg = detection()
+    cfg.train_dataloader.dataset = {
+        'type': 'MultiImageMixDataset',
+        'pipeline': [],
+        'dataset': {
+            'type': 'RepeatDataset',
+            'times': 2,
+            'dataset': {'type': 'ConcatDataset', 'datasets': [write_coco(name='a.json'), leaf]},
+        },
+    }
+    with pytest.raises(DataError, match=r'train_dataloader\.dataset\.dataset\.dataset\.datasets\.1: .*gone\.jpg'):
+        check_coco(cfg, report, LOADERS)
+
+
+def test_subclasses_are_looked_at_and_other_formats_are_not(detection, write_coco, report):
+    leaf = write_coco(name_image('gone.jpg'), metainfo={'classes': ('date', 'fig')})
+    with pytest.raises(DataError, match=r'gone\.jpg'):
+        check_coco(detection(leaf | {'type': 'mmfreq.ToyInstancesDataset'}), report, LOADERS)
+    check_coco(detection(leaf | {'type': 'CocoPanopticDataset'}), report, LOADERS)
+
+
+def test_the_evaluator_reads_the_same_file(detection, write_coco, report, tmp_path):
+    cfg = detection()
+    cfg.val_evaluator = {'type': 'CocoMetric', 'ann_file': str(tmp_path / 'val.json')}
+    check_coco(cfg, report, LOADERS)
+    assert not report.warnings
+    cfg.val_evaluator.ann_file = str(tmp_path / 'train.json')
+    check_coco(cfg, report, LOADERS)
+    assert 'val_evaluator' in report.warnings[0] and 'train.json' in report.warnings[0]
+    cfg.val_evaluator.ann_file = 'none.json'
+    with pytest.raises(DataError, match=r"val_evaluator\.ann_file='none\.json'"):
+        check_coco(cfg, report, LOADERS)
