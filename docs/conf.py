@@ -79,7 +79,7 @@ sphinx_gallery_conf = {
     'show_memory': False,
     'min_reported_time': 600,
     'remove_config_comments': True,
-    'default_thumb_file': str(HERE / 'pictures' / 'filters.png'),
+    'default_thumb_file': str(HERE / 'images' / 'filters.png'),
     'image_scrapers': ('matplotlib',),
     'reset_modules': ('matplotlib',),
     'capture_repr': (),
