@@ -232,7 +232,7 @@ mmfreq_ensure_installed() {
     mmfreq_lock "$venv/bin/python" "$venv.lock"
     if ! mmfreq_is_installed "$venv" "$which"; then
         mmfreq_log "Installing mmfreq from $MMFREQ_ROOT (editable) in $venv"
-        mmfreq_outside mmfreq_pip "$venv/bin/python" "$venv.log" --no-deps --no-build-isolation -e "$MMFREQ_ROOT" ||
+        mmfreq_outside mmfreq_pip "$venv/bin/python" "$venv.log" --quiet --no-deps --no-build-isolation -e "$MMFREQ_ROOT" ||
             mmfreq_log "warning: the installation failed, so \`import mmfreq\` works only in the checkout. The log: $venv.log"
     fi
     exec 9>&-

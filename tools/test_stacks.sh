@@ -9,7 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 # The core of the test suite: without slow tests, except golden ones. `backbones`: imports, backbones, golden numbers, published files.
-# `core`: also ops, layers, decoders, mmcv's ops, the doctor, data, the engine, and training runs of the toy config.
+# `core`: also ops, layers, decoders, mmcv's ops, the doctor, data, checks before a run, the engine, and training runs of the toy config.
 BACKBONES=(
     tests/test_imports.py tests/compat/test_finder.py tests/weights/test_load.py
     tests/models/test_{affnet,backbone_contract,dfformer,gfnet,gfnet_cnn,hornet}.py
@@ -17,8 +17,8 @@ BACKBONES=(
 CORE=(
     "${BACKBONES[@]}" tests/ops/test_{complex,spectral,resize}.py tests/layers tests/speed tests/weights/test_{convert,files}.py
     tests/models/test_{affnet_aspp_head,conv_layer,gn_fpn,gn_fpn_head,gn_uper_head,image_classifier,in_stock_configs,precision}.py
-    tests/models/test_ssdlite.py tests/integrations/test_timm.py tests/test_doctor.py tests/datasets tests/engine
-    tests/compat/test_{facts,mmcv_attention,mmcv_deform,mmcv_focal,mmcv_missing,mmcv_nms,mmcv_roi,safe_load,stack,stock_models}.py
+    tests/models/test_ssdlite.py tests/integrations/test_timm.py tests/test_doctor.py tests/datasets tests/engine tests/preflight tests/apis
+    tests/compat/test_{installed,mmcv_attention,mmcv_deform,mmcv_focal,mmcv_missing,mmcv_nms,mmcv_roi,safe_load,stack,stock_models}.py
     tests/tools/test_train_test.py
 )
 
