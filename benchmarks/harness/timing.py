@@ -181,7 +181,7 @@ def _quiet():
 
 # The least time that the multiply-adds alone would take: their number over the rate of large matrix products on this machine.
 #
-# Convolutions and matrix products count (`analysis.complexity`), Fourier transforms do not: a published FFT would count next to
+# Convolutions and matrix products count (`analysis.flops`), Fourier transforms do not: a published FFT would count next to
 # nothing. Training counts three times inference, as usual: forward, gradient of the input, gradient of the weights.
 
 

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import mmfreq
-from mmfreq.analysis.complexity import count
+from mmfreq.analysis.flops import count
 from mmfreq.layers import GlobalFilter
 from mmfreq.ops import resize_filter
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmfreq.analysis.complexity import count
+from mmfreq.analysis.flops import count
 from mmfreq.layers import GnConv, GnConvLayer, LayerNorm2d
 
 plt.rcParams.update({'figure.dpi': 120, 'font.size': 9, 'axes.titlesize': 9})

@@ -42,7 +42,7 @@ def measure(row: Row) -> dict[str, Any]:
     """What `Metadata` says of the model: one image of the published size, one multiply-add is one FLOP.
 
     `FLOPs` are convolutions, matrix products, transforms and products of spectra (`ops/cost.py`); norms, activations and the
-    like are left out, as everywhere. The paper's counting is that of `analysis/paper_counts.py`.
+    like are left out, as everywhere. The paper's counting is `analysis.flops.paper_macs`.
     """
     model, size = build_for_counting(str(row.config))
     size = tuple(row.published.get('Size', size))
