@@ -1,4 +1,12 @@
-"""Functions on tensors; torch only."""
+"""Functions on tensors; they import torch alone.
+
+| module | contents |
+|---|---|
+| `spectral` | transform, multiply with a filter, transform back: `apply_filter`, `apply_mixture`, `map_spectrum` |
+| `resize` | rules that resize a stored filter to another grid: `resize_filter`, `resize_tokens` |
+| `complex` | the block-diagonal complex MLP of AFFNet and AFNO: `block_mlp` |
+| `cost` | multiply-adds of the spectral layers, by formula |
+"""
 
 from mmfreq.ops.complex import block_mlp, soft_shrink
 from mmfreq.ops.resize import RESIZE_POLICIES, resize_filter, resize_tokens

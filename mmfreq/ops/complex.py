@@ -1,9 +1,8 @@
-"""Complex arithmetic on pairs of real tensors: the block-diagonal network of AFFNet's and AFNO's spectral masks.
+"""The block-diagonal complex MLP of AFFNet's masks and of AFNO, on pairs of real tensors.
 
-Complex weights are kept as real tensors whose first axis is (real, imaginary). `real - imaginary` and `real + imaginary` in such
-code is the product of two complex numbers written out: (a + ib)(c + id) = (ac - bd) + i(ad + bc).
+A complex weight is a real tensor whose first axis is (real, imaginary).
 
-Legend: B batch, K blocks, I O channels of a block, H F half spectrum.
+Legend: B batch, K blocks, I O input and output channels of a block, H F half spectrum.
 """
 
 from collections.abc import Callable
@@ -16,13 +15,13 @@ __all__ = ['block_linear', 'block_mlp', 'soft_shrink']
 
 
 def block_linear(stacked: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Block-diagonal complex linear map over the channels, the same at every frequency.
+    """Block-diagonal complex linear map over the channels, the same at every frequency: y = x W + b.
 
-    The four real products are one: (re, im) times the real matrix ((Re W, Im W), (-Im W, Re W)).
+    One real product computes it: (Re y, Im y) = (Re x, Im x) ((Re W, Im W), (-Im W, Re W)) + (Re b, Im b).
 
     Shape:
-        `stacked` `(B, K, 2I, N)`, the real parts of a block's channels before the imaginary ones, N frequencies; `weight`
-        `(2, K, I, O)`, `bias` `(2, K, O)`; `(B, K, 2O, N)`.
+        `stacked` `(B, K, 2I, N)` for N frequencies, a block's real parts before its imaginary parts; `weight` `(2, K, I, O)`,
+        `bias` `(2, K, O)`. Returns `(B, K, 2O, N)`.
     """
     w_re, w_im = weight
     matrix = torch.cat((torch.cat((w_re, w_im), 2), torch.cat((-w_im, w_re), 2)), 1).transpose(1, 2)  # (K, 2O, 2I)
@@ -38,18 +37,19 @@ def block_mlp(
     activation: Callable[[Tensor], Tensor],
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Linear, activation, linear, soft-shrink; activation and soft-shrink act on real and imaginary part separately.
+    """`softshrink(activation(x W1 + b1) W2 + b2)`; the activation and the soft-shrink act on real and imaginary parts separately.
 
     Args:
-        re, im: the spectrum; blocks are contiguous groups of channels.
+        re, im: real and imaginary part of the spectrum; blocks are contiguous groups of channels.
         first, second: (weight, bias) as in `block_linear`.
-        activation: a real function.
+        activation: a function of real tensors.
         threshold: lambda of the soft-shrink.
 
     Shape:
-        Two of `(B, C, H, F)` to two of the same, C = K I.
+        Two tensors `(B, C, H, F)` to two of the same shape, C = K I.
     """
     stacked = torch.cat([part.unflatten(1, (first[0].shape[1], -1)) for part in (re, im)], 2)  # (B, K, 2I, H, F)
     hidden = activation(block_linear(stacked.flatten(3), *first))
     out = soft_shrink(block_linear(hidden, *second), threshold)
-    return tuple(part.flatten(1, 2) for part in out.unflatten(3, re.shape[2:]).chunk(2, 2))
+    out_re, out_im = out.unflatten(3, re.shape[2:]).chunk(2, 2)
+    return out_re.flatten(1, 2), out_im.flatten(1, 2)

@@ -1,19 +1,22 @@
-"""Policies that carry a stored filter to another grid.
+"""Rules that resize a stored filter, or position embeddings, to the grid of another image size.
 
-| policy | what stays the same | source |
+| policy | what it preserves | used by |
 |---|---|---|
-| `bilinear` | the half spectrum as a picture, corners on corners | HorNet's code, at load and in forward |
-| `bicubic` | the same with a cubic kernel | GFNet's and DFFormer's code |
-| `kernel` | the spatial kernel in pixels: zero-padded or cropped around its centre | ours |
-| `modes` | the response to each number of cycles per image; others zero or dropped | ours |
-| `none` | nothing: maps of another size are refused | ours |
+| `bilinear` | the half spectrum as an image, corners aligned | HorNet (published), GFNet-CNN |
+| `bicubic` | the same, with a cubic kernel | GFNet, GFNet-H, DFFormer (published) |
+| `kernel` | the spatial kernel in pixels: zero-padded or cropped around its centre | not published |
+| `modes` | the response to each number of cycles per image; new frequencies are zero | not published |
+| `none` | nothing is resized: maps of another size raise an error | fixed-size models |
 
-The published two treat the spectrum as if it were an image, without centring the vertical frequencies; the published weights were
-trained with them. `kernel` and `modes` act on the operator that the filter *is* (see `ops/spectral.py`): the part of the zero and
-Nyquist columns that the inverse ignores is not carried over.
+A family's rule is the class attribute `published_resize` of its backbone; the argument `filter_resize` overrides it. The rule is
+applied when a file is loaded (`StoredFilter.fit_stored`) and in forward (`StoredFilter.filter_for`), see `mmfreq.layers.filters`.
 
-A filter is a real tensor with (real, imaginary) in its last axis. The width W of a stored grid cannot be read off its half width
-F = W // 2 + 1 (W = 2F - 2 or 2F - 1); square grids are the published case, so W = H where that fits.
+The published rules treat the spectrum as an image without centring the vertical frequencies, and the published weights were trained
+with them. `kernel` and `modes` resize the operator that the filter represents: the imaginary part of the zero and Nyquist columns,
+which the inverse transform ignores (see `mmfreq.ops.spectral`), is not preserved.
+
+A filter is a real tensor with (real, imaginary) as its last axis. Its half width F = W // 2 + 1 does not determine W (2F - 2 or
+2F - 1); a square grid, W = H, is assumed where it fits.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -29,57 +32,52 @@ RESIZE_POLICIES = ('bilinear', 'bicubic', 'kernel', 'modes', 'none')
 def resize_filter(
     weight: Tensor, size: tuple[int, int], policy: str, dims: tuple[int, int] = (-3, -2), width: int | None = None
 ) -> Tensor:
-    """The filter for maps of `size` (H, W) from a filter stored for another grid.
+    """Resize a filter stored for one grid to maps of `size`.
 
     Args:
         weight: real filter, (real, imaginary) last, H and F at `dims`; at most one more axis.
-        size: (H, W) of the maps to filter; the half width is derived.
+        size: (H, W) of the maps to filter.
         policy: one of `RESIZE_POLICIES`.
         dims: positions of H and F in `weight`.
-        width: W of the stored grid; by default H if H // 2 + 1 fits, else 2F - 2.
+        width: W of the stored grid; by default H if H // 2 + 1 is F, else 2F - 2.
 
     Shape:
-        `(..., H0, F0, ..., 2)` to `(..., H, W // 2 + 1, ..., 2)`; the same tensor where nothing changes.
+        `(..., H0, F0, ..., 2)` to `(..., H, W // 2 + 1, ..., 2)`; returns `weight` itself if nothing changes.
 
     Raises:
         ValueError: unknown policy, or another size with policy 'none'.
     """
     if policy not in RESIZE_POLICIES:
         raise ValueError(f"filter resize policy '{policy}' is unknown; choose one of {', '.join(RESIZE_POLICIES)}")
-    dims = tuple(d % weight.ndim for d in dims)
-    stored = (weight.shape[dims[0]], stored_width(weight, dims) if width is None else width)
-    if (weight.shape[dims[0]], weight.shape[dims[1]]) == (size[0], size[1] // 2 + 1) and policy in ('bilinear', 'bicubic'):
-        return weight
-    if stored == tuple(size):
+    h_dim, f_dim = (d % weight.ndim for d in dims)
+    stored_half = (weight.shape[h_dim], weight.shape[f_dim])
+    half = (size[0], size[1] // 2 + 1)
+    stored = (stored_half[0], stored_width(*stored_half) if width is None else width)
+    if stored == tuple(size) or (stored_half == half and policy in ('bilinear', 'bicubic')):
         return weight
     if policy == 'none':
         raise ValueError(
-            f'the filter is stored for maps of {stored[0]}x{stored[1]} and not to be resized, got one of {size[0]}x{size[1]}'
+            f"A filter with filter_resize='none' takes maps of {stored[0]}x{stored[1]} only, got {size[0]}x{size[1]}. "
+            f'Use images of the size that the model was built or optimized for, or another filter_resize.'
         )
-    spec = weight.movedim((-1, *dims), (0, -2, -1))  # (2, ..., H, F)
+    spec = weight.movedim((-1, h_dim, f_dim), (0, -2, -1))  # (2, ..., H, F)
     with without_autocast(weight):
-        if policy in ('bilinear', 'bicubic'):
-            out = _as_picture(spec, (size[0], size[1] // 2 + 1), policy)
-        elif policy == 'kernel':
-            out = _same_kernel(spec, stored, size)
+        if policy == 'kernel':
+            out = _resize_kernel(spec, stored, size)
+        elif policy == 'modes':
+            out = _resize_modes(spec, stored, size)
         else:
-            out = _same_modes(spec, stored, size)
-    return out.movedim((0, -2, -1), (-1, *dims))
+            out = interpolate(spec.reshape(2, -1, *stored_half), size=half, mode=policy, align_corners=True, antialias=False)
+            out = out.reshape(*spec.shape[:-2], *half)
+    return out.movedim((0, -2, -1), (-1, h_dim, f_dim))
 
 
-def stored_width(weight: Tensor, dims: tuple[int, int]) -> int:
-    """W of a stored grid: that of a square one where the half width fits, else the even candidate."""
-    height, half = weight.shape[dims[0]], weight.shape[dims[1]]
+def stored_width(height: int, half: int) -> int:
+    """W of a stored grid: that of a square one if its half width is `half`, else the even candidate."""
     return height if height // 2 + 1 == half else max(2 * half - 2, 1)
 
 
-def _as_picture(spec: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    flat = spec.reshape(2, -1, *spec.shape[-2:])
-    out = interpolate(flat, size=size, mode=mode, align_corners=True, antialias=False)
-    return out.reshape(*spec.shape[:-2], *size)
-
-
-def _same_kernel(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def _resize_kernel(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
     kernel = torch.fft.irfft2(torch.complex(spec[0], spec[1]), s=stored)
     for dim, (old, new) in zip((-2, -1), zip(stored, size)):
         kernel = _pad_or_crop(kernel, dim, old, new)
@@ -88,15 +86,15 @@ def _same_kernel(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) -
 
 
 def _pad_or_crop(kernel: Tensor, dim: int, old: int, new: int) -> Tensor:
-    """A periodic kernel with its origin at index 0: offsets -(k // 2) .. (k - 1) // 2 are kept, k = min(old, new)."""
+    """Resize a periodic kernel with its origin at index 0: offsets -(k // 2) .. (k - 1) // 2 stay, k = min(old, new)."""
     keep = min(old, new)
     ahead, behind = (keep + 1) // 2, keep // 2
     zeros = kernel.new_zeros(()).expand([new - keep if d == dim % kernel.ndim else n for d, n in enumerate(kernel.shape)])
     return torch.cat((kernel.narrow(dim, 0, ahead), zeros, kernel.narrow(dim, old - behind, behind)), dim)
 
 
-def _same_modes(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Rows are signed frequencies (an even side's Nyquist row is -side/2), columns 0 .. W // 2."""
+def _resize_modes(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Rows are signed frequencies (the Nyquist row of an even side is -side/2), columns 0 .. W // 2."""
     keep = min(stored[0], size[0])
     ahead, behind = (keep + 1) // 2, keep // 2
     columns = min(spec.shape[-1], size[1] // 2 + 1)
@@ -107,24 +105,24 @@ def _same_modes(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) ->
 
 
 def resize_tokens(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """Position embeddings of a square grid, for a grid of `size` (H, W): bicubic, align_corners=False (GFNet's fine-tuning code).
+    """Resize position embeddings of a square grid to `size` (H, W): bicubic, align_corners=False (GFNet's fine-tuning code).
 
     Shape:
-        `(1, side * side, C)`, row by row, to `(1, H * W, C)`; the same tensor where nothing changes.
+        `(1, side * side, C)`, row by row, to `(1, H * W, C)`; returns `tokens` itself if nothing changes.
 
     Raises:
         ValueError: the number of tokens is not a square.
     """
     side = isqrt(tokens.shape[1])
     if side * side != tokens.shape[1]:
-        raise ValueError(f'position embeddings must be of a square grid, got {tokens.shape[1]} tokens')
+        raise ValueError(f'position embeddings must belong to a square grid, got {tokens.shape[1]} tokens')
     if (side, side) == tuple(size):
         return tokens
-    picture = tokens.transpose(1, 2).unflatten(2, (side, side))
+    grid = tokens.transpose(1, 2).unflatten(2, (side, side))
     with without_autocast(tokens):
-        return interpolate(picture, size=size, mode='bicubic', align_corners=False, antialias=False).flatten(2).transpose(1, 2)
+        return interpolate(grid, size=size, mode='bicubic', align_corners=False, antialias=False).flatten(2).transpose(1, 2)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """Autocast off on the device of `x`; a meta device has none."""
+    """A context with autocast off on the device of `x`; the meta device has no autocast."""
     return nullcontext() if x.device.type == 'meta' else torch.autocast(x.device.type, enabled=False)

@@ -1,16 +1,19 @@
-"""The spectral operator: to the half spectrum of a real map, multiply or map it, back to the same grid.
+"""The spectral operator of every family: transform a real map, multiply or change its spectrum, transform back.
 
-One operator serves every family (GFNet section 3.2, HorNet section 3.2). It computes in float32 (float64 for float64 input) with
-autocast off, uses `norm='ortho'` both ways, always gives the size of the inverse, and returns the input's dtype.
+    y = irfft2(K * rfft2(x))                 apply_filter: K a learned filter (GFNet, HorNet, sections 3.2)
+    y = irfft2((sum_n r_n K_n) * rfft2(x))   apply_mixture: r_n of each sample and channel (DFFormer)
+    y = irfft2(f(rfft2(x)))                  map_spectrum: f a network (AFFNet, AFNO)
 
-The inverse has one meaning on every device, also for spectra that are not Hermitian, as a product with a learned filter is in its
-zero column and, for even W, in its Nyquist column: complex inverse over H, the imaginary part of those two columns dropped, real
-inverse over W. `torch.fft.irfft2` computes this on a CPU. Other devices may read those columns in another way; there the two
-columns are replaced by their Hermitian part first.
+It computes in float32 (float64 for float64 input) with autocast off and `norm='ortho'`, and returns the input's dtype.
 
-The backend 'matmul' computes the same by real matrix products: no complex numbers, no FFT. For a map X (H x W): a real transform
-over W by a (W, 2F) basis, a complex transform over H by cosines and sines, the filter on (re, im), and the way back. There the zero
-and Nyquist columns enter once and the others twice, and the sines of the former are zero, so their imaginary part drops out.
+The spectrum to invert is not Hermitian: the product with a learned filter violates the symmetry in the zero column and, for even W,
+in the Nyquist column. The inverse is defined alike on every device: complex inverse over H, the imaginary part of those two columns
+dropped, real inverse over W. On a CPU `torch.fft.irfft2` computes this. Other devices may treat the two columns differently, so
+they get their Hermitian part (`hermitian_columns`).
+
+The backend 'matmul' computes the same with real matrix products, without complex numbers or FFT operators; 'auto' selects it during
+an export to ONNX (`resolve_backend`), so that exported graphs contain no FFT. With real (W, F) and (H, H) bases of cosines and
+sines it transforms over W, then over H, and back. In the inverse the zero and Nyquist columns count once and the others twice.
 
 Legend: H W grid, F = W // 2 + 1 half width. `dims` are the positions of H and W in the tensor.
 """
@@ -25,11 +28,11 @@ from torch.autograd.function import Function
 from mmfreq.ops.resize import without_autocast
 
 SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
-SpectralMap = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # real and imaginary part of a spectrum to those of another
+SpectralMap = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (real, imaginary) of a spectrum to those of another
 
 
 def half_width(width: int) -> int:
-    """Columns F of the half spectrum of a grid `width` columns wide."""
+    """Number of columns F in the half spectrum of a grid of `width` columns."""
     return width // 2 + 1
 
 
@@ -38,20 +41,20 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
 
     Args:
         x: real map.
-        weight: real view of the filter's half spectrum; the last axis holds (real, imaginary) and the others broadcast against
-            the spectrum of `x`. For an NCHW map `(C, H, F, 2)`, for a channels-last map with `dims=(1, 2)` `(H, F, C, 2)`; with
-            a leading batch axis, one filter for each sample.
+        weight: real view of the filter's half spectrum: the last axis is (real, imaginary), the others broadcast against the
+            spectrum of `x`. It is `(C, H, F, 2)` for an NCHW map and `(H, F, C, 2)` for a channels-last map with
+            `dims=(1, 2)`; a leading batch axis gives one filter per sample.
         dims: positions of H and W in `x`.
         backend: 'fft', 'matmul' (real matrix products), or 'auto': 'fft', but 'matmul' during an export to ONNX.
 
     Shape:
-        `x` of any shape and memory layout; the result has its shape and dtype.
+        `x` may have any shape and memory layout; the result has its shape and dtype.
 
     Raises:
         ValueError: unknown backend, or a filter for another grid (resize it first with `resize_filter`).
-        TypeError: an integer or complex map.
+        TypeError: an integer or a complex map.
     """
-    backend, dtype = plan(x, backend)
+    backend, dtype = resolve_backend(x, backend)
     dims = (dims[0] % x.ndim, dims[1] % x.ndim)
     check_grid(x, weight, dims)
     with without_autocast(x):
@@ -63,7 +66,7 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
 
 
 def apply_mixture(x: Tensor, routing: Tensor, filters: Tensor, backend: str = 'auto') -> Tensor:
-    """`apply_filter` with a filter of its own for each sample and channel, mixed from a few.
+    """`apply_filter` with another filter for each sample and channel: a mixture of N stored ones.
 
     Args:
         x: real map.
@@ -77,35 +80,33 @@ def apply_mixture(x: Tensor, routing: Tensor, filters: Tensor, backend: str = 'a
     Raises:
         ValueError, TypeError: as `apply_filter`.
     """
-    backend, dtype = plan(x, backend)
+    backend, dtype = resolve_backend(x, backend)
     check_grid(x, filters.permute(2, 0, 1, 3), (2, 3))
     with without_autocast(x):
         routing, bases = routing.to(dtype), filters.to(dtype).permute(2, 0, 1, 3)  # (N, H, F, 2)
         if backend == 'matmul':
             return apply_filter(x.to(dtype), mixture(routing, bases), (2, 3), backend).to(x.dtype)
         spec = rfft2(x.to(dtype))
-        # the mixtures, larger than the map, are not saved for backward
         product = mixture_product if is_traced() else _MixtureProduct.apply
-        spec = product(spec, routing, bases)
-        return irfft2(spec, (x.shape[2], x.shape[3])).to(x.dtype)
+        return irfft2(product(spec, routing, bases), (x.shape[2], x.shape[3])).to(x.dtype)
 
 
 def map_spectrum(x: Tensor, function: SpectralMap, dims: tuple[int, int] = (-2, -1), backend: str = 'auto') -> Tensor:
-    """Inverse transform of any function of the spectrum of `x`.
+    """Inverse transform of a function of the spectrum of `x`.
 
     Args:
         x: real map.
-        function: from the real and imaginary part of the half spectrum to those of the new one, with autocast off.
+        function: maps the real and imaginary part of the half spectrum to those of a new one; called with autocast off.
         dims, backend: as in `apply_filter`.
 
     Shape:
-        `(..., H, W)` at `dims` to the same; `function` sees `x` with F = W // 2 + 1 in place of W, and keeps it.
+        `(..., H, W)` at `dims` to the same. `function` gets the shape of `x` with F = W // 2 + 1 in place of W, and keeps it.
 
     Raises:
         ValueError: unknown backend.
-        TypeError: an integer or complex map.
+        TypeError: an integer or a complex map.
     """
-    backend, dtype = plan(x, backend)
+    backend, dtype = resolve_backend(x, backend)
     dims = (dims[0] % x.ndim, dims[1] % x.ndim)
     with without_autocast(x):
         if backend == 'matmul':
@@ -116,7 +117,7 @@ def map_spectrum(x: Tensor, function: SpectralMap, dims: tuple[int, int] = (-2, 
 
 
 def rfft2(x: Tensor, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """Orthonormal half spectrum of a real float32 or float64 tensor; its backward pass is one real inverse transform.
+    """Orthonormal half spectrum of a real float32 or float64 tensor; backward is one real inverse transform.
 
     Shape:
         `(..., H, W)` at `dims` to complex `(..., H, F)`, DC at index 0, not shifted.
@@ -128,7 +129,7 @@ def rfft2(x: Tensor, dims: tuple[int, int] = (-2, -1)) -> Tensor:
 
 
 def irfft2(spec: Tensor, size: tuple[int, int], dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """Back to the `(H, W)` grid, with the module's one meaning for spectra that are not Hermitian.
+    """Orthonormal inverse of `rfft2`; spectra that are not Hermitian are treated alike on every device (see the module docstring).
 
     Shape:
         Complex `(..., H, F)` at `dims` to real `(..., H, W)`.
@@ -139,7 +140,7 @@ def irfft2(spec: Tensor, size: tuple[int, int], dims: tuple[int, int] = (-2, -1)
 
 
 def hermitian_columns(spec: Tensor, width: int, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """`spec` with its self-conjugate columns c(k) replaced by (c(k) + conj c(-k)) / 2, k the row's frequency."""
+    """`spec` with its self-conjugate columns c(k), k the row's frequency, replaced by (c(k) + conj c(-k)) / 2."""
     step = width // 2 if width > 1 and width % 2 == 0 else spec.shape[dims[1]]  # the zero column, and Nyquist for even W
     at = [slice(None)] * spec.ndim
     at[dims[1]] = slice(None, None, step)
@@ -150,10 +151,9 @@ def hermitian_columns(spec: Tensor, width: int, dims: tuple[int, int] = (-2, -1)
 
 
 class _RealTransform(Function):
-    """`torch.fft.rfft2`, whose own backward pass transforms the full complex grid.
+    """`torch.fft.rfft2` with a cheaper backward pass: torch's own transforms the full complex grid.
 
-    With orthonormal transforms the adjoint is the inverse of the gradient over the multiplicity of its columns: the full spectrum
-    has each column twice, the zero and Nyquist columns once.
+    With orthonormal transforms the adjoint is the inverse transform of the gradient divided by the multiplicity of its columns.
     """
 
     generate_vmap_rule = True
@@ -179,12 +179,12 @@ class _RealTransform(Function):
 
 
 def mixture_product(spec: Tensor, routing: Tensor, bases: Tensor) -> Tensor:
-    """A spectrum times the mixtures of filters."""
+    """A spectrum times the mixed filters of its samples and channels."""
     return spec * as_complex(mixture(routing, bases))
 
 
 class _MixtureProduct(Function):
-    """`mixture_product`, whose own backward pass computes the mixture, as large as the spectrum, again."""
+    """`mixture_product` that does not save the mixed filters, as large as the spectrum, but recomputes them in backward."""
 
     generate_vmap_rule = True
 
@@ -200,7 +200,7 @@ class _MixtureProduct(Function):
     @staticmethod
     def backward(ctx, grad):
         spec, routing, bases = ctx.saved_tensors
-        # reshape, not flatten: batched gradients know no other
+        # reshape, not flatten: flatten fails for batched gradients
         mixed = torch.view_as_real(grad * spec.conj()).reshape(*spec.shape[:2], -1)  # (B, M, H F 2)
         drouting = (mixed @ bases.reshape(len(bases), -1).t()).transpose(1, 2)
         dbases = (routing @ mixed).sum(0).reshape(bases.shape)
@@ -214,33 +214,32 @@ class _MixtureProduct(Function):
 
 
 def mixture(routing: Tensor, bases: Tensor) -> Tensor:
-    """Filters of all channels as one real product: `(B, N, M)`, `(N, H, F, 2)` to `(B, M, H, F, 2)`."""
+    """The mixed filters, as one real product: `(B, N, M)` and `(N, H, F, 2)` to `(B, M, H, F, 2)`."""
     mixed = routing.transpose(1, 2) @ bases.reshape(len(bases), -1)
     return mixed.reshape(*mixed.shape[:2], *bases.shape[1:])
 
 
 def as_complex(weight: Tensor) -> Tensor:
-    """A complex view of a filter whose last axis is (real, imaginary); of a copy where its strides allow none."""
+    """A complex view of a filter whose last axis is (real, imaginary), or of a copy if its strides do not allow a view."""
     *steps, last = weight.stride()
     pairs = last == 1 and all(step % 2 == 0 for step in steps)
-    # not `contiguous()`: it keeps the odd stride of an axis of one entry, which torch 2.4 refuses
+    # not `contiguous()`: it keeps the odd stride of an axis of size 1, which torch 2.4 refuses
     return torch.view_as_complex(weight if pairs else weight.clone(memory_format=torch.contiguous_format))
 
 
 def complex_product(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> tuple[Tensor, Tensor]:
-    """Real and imaginary part of a product."""
+    """(a + ib)(c + id) = (ac - bd) + i(ad + bc), on real and imaginary parts."""
     return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
 
 
 def map_by_matmul(x: Tensor, function: SpectralMap, dims: tuple[int, int] = (-2, -1)) -> Tensor:
     """`map_spectrum` by real matrix products, in the dtype of `x`."""
-    dims = (dims[0] % x.ndim, dims[1] % x.ndim)
-    in_place = (part.movedim((-2, -1), dims) for part in spectrum(x.movedim(dims, (-2, -1))))
-    re, im = (part.movedim(dims, (-2, -1)) for part in function(*in_place))
-    return grid(re, im, x.shape[dims[1]]).movedim((-2, -1), dims)
+    re, im = (part.movedim((-2, -1), dims) for part in rfft2_by_matmul(x.movedim(dims, (-2, -1))))
+    re, im = (part.movedim(dims, (-2, -1)) for part in function(re, im))
+    return irfft2_by_matmul(re, im, x.shape[dims[1]]).movedim((-2, -1), dims)
 
 
-def spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
+def rfft2_by_matmul(x: Tensor) -> tuple[Tensor, Tensor]:
     """Real and imaginary part of the orthonormal half spectrum: `(..., H, W)` to two of `(..., H, F)`."""
     height, width = x.shape[-2:]
     cos_w, sin_w = cos_sin(width, half_width(width), width, x.dtype, x.device)
@@ -249,8 +248,8 @@ def spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
     return cos_h @ re + sin_h @ im, cos_h @ im - sin_h @ re
 
 
-def grid(re: Tensor, im: Tensor, width: int) -> Tensor:
-    """Back to the grid: two of `(..., H, F)` to `(..., H, W)`; imaginary parts of self-conjugate columns are ignored."""
+def irfft2_by_matmul(re: Tensor, im: Tensor, width: int) -> Tensor:
+    """Inverse: two of `(..., H, F)` to `(..., H, W)`; imaginary parts of self-conjugate columns are ignored."""
     height, half = re.shape[-2:]
     cos_h, sin_h = cos_sin(height, height, height, re.dtype, re.device)
     cos_w, sin_w = cos_sin(half, width, width, re.dtype, re.device)
@@ -260,43 +259,43 @@ def grid(re: Tensor, im: Tensor, width: int) -> Tensor:
 
 
 def cos_sin(rows: int, cols: int, period: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Matrices cos and sin of 2 pi j k / period over sqrt(period), j < rows, k < cols, computed in float64."""
+    """Matrices cos(2 pi j k / period) / sqrt(period) and sin likewise, j < rows, k < cols, computed in float64."""
     turns = torch.outer(torch.arange(rows, device=device), torch.arange(cols, device=device)) % period  # exact for long sides
     angle = turns.to(torch.float64) * (2 * pi / period)
-    return tuple((f(angle) / period**0.5).to(dtype) for f in (torch.cos, torch.sin))
+    return (angle.cos() / period**0.5).to(dtype), (angle.sin() / period**0.5).to(dtype)
 
 
 def multiplicity(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """How often each of the F columns stands in the full spectrum: 1 for zero and Nyquist, else 2."""
+    """How often each of the F columns occurs in the full spectrum: 1 for zero and Nyquist, else 2."""
     column = torch.arange(half_width(width), device=device)
     return torch.where((column == 0) | (2 * column == width), 1, 2).to(dtype)
 
 
 def is_traced() -> bool:
-    """Whether a compiler or `torch.jit.trace` watches: they decide by themselves what is saved for backward."""
+    """Whether a compiler or `torch.jit.trace` is tracing: then plain functions run, without autograd functions of this module."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def plan(x: Tensor, backend: str) -> tuple[str, torch.dtype]:
-    """The backend that 'auto' means here, and the dtype to compute in."""
+def resolve_backend(x: Tensor, backend: str) -> tuple[str, torch.dtype]:
+    """The backend to use ('auto' is 'matmul' during an export to ONNX, else 'fft') and the dtype to compute in."""
     if backend not in SPECTRAL_BACKENDS:
         raise ValueError(f"spectral backend '{backend}' is unknown; choose one of {', '.join(SPECTRAL_BACKENDS)}")
     if not x.is_floating_point():
-        raise TypeError(f'the map to filter must be a real floating-point tensor, got {x.dtype}')
+        raise TypeError(f'the map to filter must be a floating-point tensor, got {x.dtype}')
     if backend == 'auto':
         backend = 'matmul' if torch.onnx.is_in_onnx_export() else 'fft'
     return backend, torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def check_grid(x: Tensor, weight: Tensor, dims: tuple[int, int]) -> None:
-    """Refuse a filter whose stored grid is not that of the map's spectrum."""
+    """Raise a ValueError if the grid of the filter is not that of the map's spectrum."""
     if weight.shape[-1:] != (2,):
-        raise ValueError(f'the last axis of a filter holds (real, imaginary) and has size 2, got shape {tuple(weight.shape)}')
+        raise ValueError(f'the last axis of a filter must be (real, imaginary), of size 2, got shape {tuple(weight.shape)}')
     height, width = x.shape[dims[0]], x.shape[dims[1]]
     at = tuple(d - x.ndim - 1 for d in dims)  # counted from the end, past the (real, imaginary) axis
     got = tuple(weight.shape[d] for d in at)
     if got != (height, half_width(width)):
         raise ValueError(
-            f'a filter of half-spectrum size {got} cannot act on a {height}x{width} map, which needs '
-            f'{(height, half_width(width))}; resize it with mmfreq.ops.resize_filter'
+            f'A {height}x{width} map needs a filter of half-spectrum size {(height, half_width(width))}, got {got}. '
+            f'Resize the filter with mmfreq.ops.resize_filter.'
         )

@@ -35,7 +35,7 @@ from mmfreq.models.gfnet import GFNetBlock
 from mmfreq.models.hornet import HorNetBlock
 from mmfreq.ops import apply_mixture, irfft2, rfft2
 from mmfreq.ops.resize import without_autocast
-from mmfreq.ops.spectral import as_complex, is_traced, mixture, plan
+from mmfreq.ops.spectral import as_complex, is_traced, mixture, resolve_backend
 from mmfreq.speed.compiling import SharedStochasticDepth
 
 PIECE_BYTES = 8 * 2**20  # of the widest intermediate result of a piece on a CPU
@@ -385,7 +385,7 @@ class FoldedDynamicFilter(Folded, StoredFilter):
 
     def filtered(self, x: Tensor, act: Callable[[Tensor], Tensor], routing: Tensor, filters: Tensor) -> Tensor:
         """Each channel of `act(x)` through its mixture of filters, some channels at a time; may write into `x`."""
-        if is_traced() or plan(x, self.spectral)[0] == 'matmul':
+        if is_traced() or resolve_backend(x, self.spectral)[0] == 'matmul':
             return apply_mixture(act(x), routing, filters, self.spectral)
         bases = filters.float().permute(2, 0, 1, 3)
         slices = pieces(x.shape[1], x.shape[0] * bases[0].numel() * 4, x)

@@ -1,4 +1,4 @@
-"""Laws of complex arithmetic on pairs of real tensors."""
+"""Laws of the block-diagonal complex MLP."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from mmfreq.ops.complex import block_linear as stacked_block_linear
 
 
 def block_linear(re, im, weight, bias):
-    """The two parts `(B, K, I, H, F)` apart."""
+    """Of separate real and imaginary parts `(B, K, I, H, F)`."""
     out = stacked_block_linear(torch.cat((re, im), 2).flatten(3), weight, bias)
     return out.unflatten(3, re.shape[3:]).chunk(2, 2)
 
@@ -25,7 +25,7 @@ def linear(blocks, inputs, outputs):
 
 @pytest.mark.parametrize('blocks,inputs,outputs', [(1, 1, 1), (8, 4, 4), (3, 2, 5), (2, 5, 2)])
 @pytest.mark.parametrize('grid', [(3, 4), (1, 1), (5, 1)])
-def test_block_linear_is_the_product_of_complex_numbers(blocks, inputs, outputs, grid):
+def test_block_linear_is_a_complex_product(blocks, inputs, outputs, grid):
     re, im = random(2, blocks, inputs, *grid), random(2, blocks, inputs, *grid)
     weight, bias = linear(blocks, inputs, outputs)
     want = torch.einsum('bkihf,kio->bkohf', torch.complex(re, im), torch.complex(*weight))
@@ -40,7 +40,7 @@ def test_block_linear_by_hand():
     assert (re.item(), im.item()) == (-4.5, 9.0)  # (1 + 2i)(3 + 4i) + (0.5 - i)
 
 
-def test_a_weight_goes_from_its_row_to_its_column():
+def test_weight_maps_row_to_column():
     re = torch.zeros(1, 1, 2, 1, 1)
     re[0, 0, 0] = 1
     weight = torch.zeros(2, 1, 2, 2)
@@ -49,7 +49,7 @@ def test_a_weight_goes_from_its_row_to_its_column():
     assert out.flatten().tolist() == [0, 7]
 
 
-def test_blocks_are_contiguous_groups_that_do_not_mix():
+def test_blocks_are_contiguous_and_independent():
     spectrum, first, second = (random(1, 6, 2, 3), random(1, 6, 2, 3)), linear(3, 2, 2), linear(3, 2, 2)
     before = block_mlp(*spectrum, first, second, silu, 0.01)
     spectrum[1][:, 2] += 1  # the first channel of the second block
@@ -58,7 +58,7 @@ def test_blocks_are_contiguous_groups_that_do_not_mix():
     assert changed == {2, 3}
 
 
-def test_every_frequency_is_for_itself():
+def test_frequencies_are_independent():
     spectrum, layers = (random(2, 4, 3, 5), random(2, 4, 3, 5)), (linear(2, 2, 2), linear(2, 2, 2))
     shift = dict(shifts=(1, 2), dims=(-2, -1))
     moved = block_mlp(*(part.roll(**shift) for part in spectrum), *layers, silu, 0.01)
@@ -66,7 +66,7 @@ def test_every_frequency_is_for_itself():
         torch.testing.assert_close(got, want.roll(**shift), rtol=1e-12, atol=1e-12)
 
 
-def test_block_mlp_is_two_layers_with_functions_of_each_part_between_and_after():
+def test_block_mlp_is_two_layers_with_activation_and_soft_shrink():
     spectrum, first, second = (random(1, 6, 2, 3), random(1, 6, 2, 3)), linear(2, 3, 3), linear(2, 3, 3)
     hidden = block_linear(*(part.unflatten(1, (2, 3)) for part in spectrum), *first)
     out = block_linear(*(silu(part) for part in hidden), *second)
@@ -75,7 +75,7 @@ def test_block_mlp_is_two_layers_with_functions_of_each_part_between_and_after()
         torch.testing.assert_close(got, want.sign() * (want.abs() - 0.3).clamp(min=0), rtol=1e-12, atol=1e-12)
 
 
-def test_without_weights_the_biases_remain_soft_shrunk():
+def test_zero_weights_leave_the_soft_shrunk_biases():
     spectrum, nothing = (random(1, 4, 2, 3), random(1, 4, 2, 3)), torch.zeros(2, 2, 2, 2, dtype=torch.float64)
     bias = torch.tensor([[[1.0, -1.0], [0.25, -0.25]], [[0.5, 0.75], [-3.0, 0.0]]], dtype=torch.float64)
     re, im = block_mlp(*spectrum, (nothing, bias.flip(0)), (nothing, bias), silu, 0.5)

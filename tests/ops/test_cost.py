@@ -1,4 +1,4 @@
-"""The formulas, against numbers worked out by hand."""
+"""The formulas against hand-computed numbers."""
 
 import pytest
 
@@ -15,18 +15,18 @@ def test_transforms_of_eight_by_eight():
     assert cost.published_fft_cost(8, 8) == 64 * 6 and cost.published_fft_cost(7, 7, 3) == 3 * 49 * 6
 
 
-def test_sides_are_not_exchangeable():
+def test_height_and_width_are_not_interchangeable():
     # 4 x 16: 4 rows of 64, 9 columns of 16; 16 x 4: 16 rows of 8, 3 columns of 128
     assert cost.rfft2_cost(4, 16) == 4 * 64 + 9 * 16
     assert cost.rfft2_cost(16, 4) == 16 * 8 + 3 * 128
 
 
 @pytest.mark.parametrize('side', [32, 128, 1024])
-def test_large_grids_tend_to_the_count_of_gfnets_author(side):
-    """HW/4 log2(HW) complex products, four multiply-adds each; what is more is the one column that could be packed away."""
-    theirs = side * side / 4 * cost.log2(side * side) * 4
-    assert theirs < cost.rfft2_cost(side, side) == pytest.approx(theirs + cost.fft_cost(side))
-    assert cost.published_fft_cost(side, side) == theirs
+def test_large_grids_approach_the_count_of_gfnets_author(side):
+    """HW/4 log2(HW) complex products, four multiply-adds each, plus one column that could be packed."""
+    reference = side * side / 4 * cost.log2(side * side) * 4
+    assert reference < cost.rfft2_cost(side, side) == pytest.approx(reference + cost.fft_cost(side))
+    assert cost.published_fft_cost(side, side) == reference
 
 
 def test_layers():
@@ -42,6 +42,6 @@ def test_layers():
     assert cost.adaptive_filter_cost(16, 8, 8, 8) == 10240 + 16 * 1024
 
 
-def test_the_profiler_of_affnet():
+def test_published_count_of_affnets_profiler():
     # AFFNet-ET, layer_3 at 256: C 64 on 32 x 32: 64 * 64 * 4 / 8 = 2048 weights; int(ln 1024) = 6
     assert cost.published_adaptive_filter_cost(64, 8, 32, 32) == 2048 * 1024 + 5 * 1024 * 6 * 64

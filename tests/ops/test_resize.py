@@ -1,4 +1,4 @@
-"""Each resize policy keeps what it says it keeps."""
+"""Each resize policy preserves what its documentation promises."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def transfer_function(kernel):
 
 @pytest.mark.parametrize('policy', RESIZING)
 @pytest.mark.parametrize('size', [(7, 7), (14, 15), (8, 8), (5, 1), (1, 5)])
-def test_shape_and_no_change_at_the_stored_size(policy, size):
+def test_shape_and_identity_at_the_stored_size(policy, size):
     weight = random(3, size[0], half_width(size[1]), 2)
     assert resize_filter(weight, size, policy, width=size[1]) is weight
     for other in [(24, 24), (9, 13), (5, 6), (1, 1), (3, 40)]:
@@ -47,7 +47,7 @@ def test_corners_stay(policy):
 
 
 @pytest.mark.parametrize('policy', RESIZING)
-def test_axes_may_lie_anywhere(policy):
+def test_axes_may_be_anywhere(policy):
     weight = random(3, 14, 8, 2)
     want = resize_filter(weight, (9, 12), policy)
     got = resize_filter(weight.permute(1, 2, 0, 3), (9, 12), policy, dims=(0, 1))
@@ -55,8 +55,8 @@ def test_axes_may_lie_anywhere(policy):
 
 
 @pytest.mark.parametrize('size', [(14, 14), (15, 13), (9, 16), (7, 7)])
-def test_kernel_policy_keeps_a_small_kernel_in_pixels(size):
-    """A 5x5 kernel on an 11x11 grid acts alike on every grid that holds it."""
+def test_kernel_policy_preserves_a_small_kernel_in_pixels(size):
+    """A 5x5 kernel on an 11x11 grid has the same effect on every grid that contains it."""
     small = random(2, 5, 5)
 
     def on_grid(size):
@@ -69,8 +69,8 @@ def test_kernel_policy_keeps_a_small_kernel_in_pixels(size):
 
 @pytest.mark.parametrize('stored', [(8, 8), (7, 7), (8, 7)])
 @pytest.mark.parametrize('size', [(16, 16), (9, 20), (6, 6), (5, 7)])
-def test_modes_policy_keeps_the_response_to_each_wave(stored, size):
-    """A wave of (u, v) cycles per image comes out with the same gain and phase on both grids, below both Nyquist limits."""
+def test_modes_policy_preserves_the_response_to_each_wave(stored, size):
+    """A wave of (u, v) cycles per image has the same gain and phase on both grids, below both Nyquist limits."""
     weight = random(1, stored[0], half_width(stored[1]), 2)
     resized = resize_filter(weight, size, 'modes', width=stored[1])
     checked = 0
@@ -93,12 +93,17 @@ def test_modes_policy_keeps_the_response_to_each_wave(stored, size):
 
 @pytest.mark.parametrize('policy', ['kernel', 'modes'])
 def test_growing_and_shrinking_back_is_the_identity_on_the_operator(policy):
-    """For an odd stored grid nothing lies at a Nyquist frequency, so nothing is lost on the way."""
+    """For an odd stored grid there is no Nyquist frequency, so nothing is lost."""
     weight = transfer_function(random(2, 7, 9))
     back = resize_filter(resize_filter(weight, (12, 15), policy, width=9), (7, 9), policy, width=15)
     torch.testing.assert_close(back, weight, rtol=1e-10, atol=1e-10)
 
 
-def test_unknown_policy_is_told():
+def test_policy_none_raises_for_another_size():
+    with pytest.raises(ValueError, match=naming('7x7', '8x9')):
+        resize_filter(random(1, 7, 4, 2), (8, 9), 'none')
+
+
+def test_unknown_policy_raises():
     with pytest.raises(ValueError, match=naming('nearest', *RESIZE_POLICIES)):
         resize_filter(random(1, 7, 4, 2), (8, 8), 'nearest')

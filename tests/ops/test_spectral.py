@@ -56,7 +56,7 @@ def test_filter_commutes_with_roll(size, backend):
 
 
 @pytest.mark.parametrize('size', GRIDS)
-def test_all_forms_agree_on_filters_that_are_not_hermitian(size):
+def test_backends_agree_on_filters_that_are_not_hermitian(size):
     x, weight = random(2, 3, *size), random(3, size[0], half_width(size[1]), 2)
     fft = apply_filter(x, weight, backend='fft')
     spec = rfft2(x) * torch.view_as_complex(weight)
@@ -76,7 +76,7 @@ def test_imaginary_part_of_self_conjugate_entries_has_no_effect():
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_dims_may_lie_anywhere(backend):
+def test_dims_may_be_anywhere(backend):
     x, weight = random(2, 3, 9, 10), random(3, 9, 6, 2)
     want = apply_filter(x, weight, backend=backend)
     got = apply_filter(x.permute(0, 2, 3, 1), weight.permute(1, 2, 0, 3), dims=(1, 2), backend=backend)
@@ -84,7 +84,7 @@ def test_dims_may_lie_anywhere(backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_a_filter_may_be_a_view_of_something_wider(backend):
+def test_filter_may_be_a_strided_view(backend):
     x, wide = torch.randn(2, 3, 6, 9), torch.randn(3, 6, 5, 3)
     for weight in (wide[..., :2], wide.as_strided((3, 6, 5, 2), (29, 5, 1, 1)), wide.as_strided((1, 6, 5, 2), (7, 10, 2, 1))):
         some = x[:, : len(weight)]
@@ -107,18 +107,18 @@ def test_gradients(size, backend):
 
 
 @pytest.mark.parametrize('size', [(3, 4), (4, 5), (1, 3), (2, 1)])
-def test_the_transform_and_all_its_derivatives_are_those_of_torch(size):
+def test_rfft2_has_the_derivatives_of_torch_fft(size):
     x, direction = random(2, 2, *size), random(2, 2, *size)
 
     def loss(transform):
         return lambda x: (transform(x).abs() + 1).log().sum()
 
-    ours, theirs = loss(rfft2), loss(lambda x: torch.fft.rfft2(x, norm='ortho'))
+    loss_fn, reference = loss(rfft2), loss(lambda x: torch.fft.rfft2(x, norm='ortho'))
     for derivative in (torch.func.grad, torch.func.hessian):
-        torch.testing.assert_close(derivative(ours)(x), derivative(theirs)(x), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(torch.func.jvp(ours, (x,), (direction,)), torch.func.jvp(theirs, (x,), (direction,)))
-    each = torch.func.vmap(torch.func.grad(ours))(x)
-    torch.testing.assert_close(each, torch.stack([torch.func.grad(theirs)(one) for one in x]), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(derivative(loss_fn)(x), derivative(reference)(x), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(torch.func.jvp(loss_fn, (x,), (direction,)), torch.func.jvp(reference, (x,), (direction,)))
+    each = torch.func.vmap(torch.func.grad(loss_fn))(x)
+    torch.testing.assert_close(each, torch.stack([torch.func.grad(reference)(one) for one in x]), rtol=1e-9, atol=1e-12)
 
 
 FUNCTIONS = {
@@ -130,7 +130,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('name', FUNCTIONS)
 @pytest.mark.parametrize('size', [(3, 4), (2, 3)])
-def test_derivatives_of_every_kind_and_order(size, name, backend):
+def test_first_and_second_derivatives(size, name, backend):
     function, weights = FUNCTIONS[name]
     inputs = [t.requires_grad_() for t in (random(1, 2, *size), *weights(size))]
 
@@ -141,7 +141,7 @@ def test_derivatives_of_every_kind_and_order(size, name, backend):
     assert torch.autograd.gradgradcheck(call, inputs)
 
 
-def test_a_mixture_is_the_filter_that_it_mixes_for_each_sample_and_channel():
+def test_mixture_is_a_filter_per_sample_and_channel():
     x, routing, filters = random(2, 3, 6, 9), random(2, 4, 3), random(6, 5, 4, 2)
     mixed = torch.einsum('bnm,hfnc->bmhfc', routing, filters)
     for backend in BACKENDS:
@@ -150,7 +150,7 @@ def test_a_mixture_is_the_filter_that_it_mixes_for_each_sample_and_channel():
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('name', FUNCTIONS)
-def test_tensors_without_values_leave_nothing_behind(name, backend):
+def test_fake_and_meta_tensors_leave_no_state(name, backend):
     function, weights = FUNCTIONS[name]
     tensors = [t.float() for t in (random(1, 2, 6, 9), *weights((6, 9)))]
     want = function(*tensors, backend=backend)
@@ -162,7 +162,7 @@ def test_tensors_without_values_leave_nothing_behind(name, backend):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtype_in_is_dtype_out_and_the_work_is_float32(dtype, backend):
+def test_dtype_is_preserved_and_the_computation_is_float32(dtype, backend):
     x, weight = random(1, 2, 14, 14).to(dtype), random(2, 14, 8, 2, dtype=torch.float32)
     got = apply_filter(x, weight, backend=backend)
     assert got.dtype == dtype
@@ -171,7 +171,7 @@ def test_dtype_in_is_dtype_out_and_the_work_is_float32(dtype, backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_autocast_does_not_reach_the_transform(backend):
+def test_autocast_does_not_affect_the_transform(backend):
     x, weight = random(1, 2, 14, 14, dtype=torch.float32), random(2, 14, 8, 2, dtype=torch.float32)
     with torch.autocast('cpu', torch.bfloat16):
         got = apply_filter(x, weight, backend=backend)
@@ -180,7 +180,7 @@ def test_autocast_does_not_reach_the_transform(backend):
     assert low.dtype == torch.bfloat16
 
 
-def test_bad_arguments_are_told():
+def test_invalid_arguments_raise():
     x = random(1, 2, 8, 8)
     with pytest.raises(ValueError, match=naming('ftt', 'auto', *BACKENDS)):
         apply_filter(x, random(2, 8, 5, 2), backend='ftt')
@@ -193,13 +193,13 @@ def test_bad_arguments_are_told():
 
 
 def gated(re, im):
-    """A function of the spectrum whose result is not Hermitian in the zero and Nyquist columns."""
+    """A function whose result is not Hermitian in the zero and Nyquist columns."""
     return re * im.sigmoid() + 0.5, im * (re + im).tanh()
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('size', GRIDS)
-def test_the_same_spectrum_gives_the_map_back(size, backend):
+def test_identity_function_returns_the_map(size, backend):
     x = random(2, 3, *size)
     got = map_spectrum(x, lambda re, im: (re, im), backend=backend)
     torch.testing.assert_close(got, x, rtol=1e-12, atol=1e-12)
@@ -207,20 +207,20 @@ def test_the_same_spectrum_gives_the_map_back(size, backend):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('size', GRIDS)
-def test_the_function_sees_the_orthonormal_half_spectrum(size, backend):
+def test_function_gets_the_orthonormal_half_spectrum(size, backend):
     x, seen = random(2, 3, *size), []
 
-    def look(re, im):
+    def record(re, im):
         seen.append(torch.complex(re, im))
         return re, im
 
-    map_spectrum(x, look, backend=backend)
+    map_spectrum(x, record, backend=backend)
     torch.testing.assert_close(seen, [rfft2(x)], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('size', GRIDS)
-def test_a_map_that_multiplies_is_the_filter(size, backend):
+def test_function_that_multiplies_is_a_filter(size, backend):
     x, weight = random(2, 3, *size), random(3, size[0], half_width(size[1]), 2)
     c, d = weight.unbind(-1)
     got = map_spectrum(x, lambda a, b: (a * c - b * d, a * d + b * c), backend=backend)
@@ -228,7 +228,7 @@ def test_a_map_that_multiplies_is_the_filter(size, backend):
 
 
 @pytest.mark.parametrize('size', GRIDS)
-def test_all_forms_agree_on_maps_that_are_not_hermitian(size):
+def test_backends_agree_on_functions_that_are_not_hermitian(size):
     x = random(2, 3, *size)
     spec = rfft2(x)
     spec = torch.complex(*gated(spec.real, spec.imag))
@@ -239,14 +239,14 @@ def test_all_forms_agree_on_maps_that_are_not_hermitian(size):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('dims', [(1, 2), (0, 3), (3, 0), (-1, -3)])
-def test_dims_of_a_map_may_lie_anywhere(dims, backend):
+def test_dims_of_map_spectrum_may_be_anywhere(dims, backend):
     x = random(2, 3, 9, 10)
     got = map_spectrum(x.movedim((-2, -1), dims), gated, dims=dims, backend=backend)
     torch.testing.assert_close(got.movedim(dims, (-2, -1)), map_spectrum(x, gated, backend=backend))
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_the_function_sees_h_and_f_where_the_map_has_h_and_w(backend):
+def test_function_gets_h_and_f_in_place_of_h_and_w(backend):
     shapes = []
     map_spectrum(random(2, 9, 10, 3), lambda re, im: (shapes.append(re.shape), (re, im))[1], dims=(1, 2), backend=backend)
     assert shapes == [(2, 9, 6, 3)]
@@ -254,29 +254,29 @@ def test_the_function_sees_h_and_f_where_the_map_has_h_and_w(backend):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('size', [(3, 4), (4, 5), (1, 3)])
-def test_gradients_of_a_map(size, backend):
+def test_gradients_of_map_spectrum(size, backend):
     x = random(1, 2, *size).requires_grad_()
     assert torch.autograd.gradcheck(lambda a: map_spectrum(a, gated, backend=backend), (x,))
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_the_function_gets_float32_and_the_map_keeps_its_dtype(dtype, backend):
+def test_function_gets_float32_and_the_dtype_is_preserved(dtype, backend):
     x, seen = random(1, 2, 14, 14).to(dtype), []
 
-    def work(re, im):
+    def function(re, im):
         seen.extend((re.dtype, im.dtype, (re.flatten(0, 2) @ im.flatten(0, 2).T).dtype))  # a product that autocast would lower
         return gated(re, im)
 
     with torch.autocast('cpu', torch.bfloat16):
-        got = map_spectrum(x, work, backend=backend)
+        got = map_spectrum(x, function, backend=backend)
     assert got.dtype == dtype
     assert set(seen) == {torch.float64 if dtype == torch.float64 else torch.float32}
     exact = map_spectrum(x.double(), gated)
     torch.testing.assert_close(got, exact.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
 
 
-def test_bad_arguments_of_a_map_are_told():
+def test_invalid_arguments_of_map_spectrum_raise():
     with pytest.raises(ValueError, match=naming('ftt', 'auto', *BACKENDS)):
         map_spectrum(random(1, 2, 8, 8), gated, backend='ftt')
     with pytest.raises(TypeError, match='floating'):
@@ -285,13 +285,13 @@ def test_bad_arguments_of_a_map_are_told():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('size', [(7, 7), (8, 8), (14, 14), (16, 16), (28, 28), (32, 32), (25, 42)])
-def test_cuda_has_the_meaning_of_the_cpu(size):
+def test_cuda_filter_agrees_with_cpu(size):
     x, weight = random(2, 3, *size, dtype=torch.float32), random(3, size[0], half_width(size[1]), 2, dtype=torch.float32)
     torch.testing.assert_close(apply_filter(x.cuda(), weight.cuda()).cpu(), apply_filter(x, weight), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('size', [(7, 7), (8, 8), (16, 16), (25, 42), (32, 32)])
-def test_a_map_on_cuda_has_the_meaning_of_the_cpu(size):
+def test_cuda_map_spectrum_agrees_with_cpu(size):
     x = random(2, 3, *size, dtype=torch.float32)
     torch.testing.assert_close(map_spectrum(x.cuda(), gated).cpu(), map_spectrum(x, gated), rtol=1e-5, atol=1e-5)
