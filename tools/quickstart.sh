@@ -34,7 +34,7 @@ data=()
 for split in train val test; do data+=("${split}_dataloader.dataset.data_root=$work/toy"); done
 
 step 3 "training $config"
-rm -rf "$work/run" "$work/pictures"
+rm -rf "$work/run" "$work/images"
 "$MMFREQ_PYTHON" tools/train.py "$config" --work-dir "$work/run" --cfg-options "${data[@]}"
 checkpoint="$(cat "$work/run/last_checkpoint")"
 
@@ -44,7 +44,7 @@ step 4 'testing'
 
 step 5 'drawing predictions'
 "$MMFREQ_PYTHON" tools/infer.py "$config" "$checkpoint" "$work/toy/images/validation" --truth "$work/toy/annotations/validation" \
-    --out "$work/pictures" --cfg-options "${data[@]}"
+    --out "$work/images" --cfg-options "${data[@]}"
 
 "$MMFREQ_PYTHON" - "$work" "$needed_ratio" "$checkpoint" "$SECONDS" "$environment" <<'CLOSING'
 import re
@@ -57,9 +57,9 @@ scores = re.search(r'^mIoU ([\d.]+), constant predictor ([\d.]+), ratio', report
 if not scores:
     sys.exit(f'[mmfreq] error: tools/test.py did not print "mIoU ..., constant predictor ..., ratio ...". Its output: {work}/test.txt')
 miou, constant = map(float, scores.groups())
-panels = sorted((work / 'pictures').rglob('*_panel.png'))
+panels = sorted((work / 'images').rglob('*_panel.png'))
 if not panels:
-    sys.exit(f'[mmfreq] error: tools/infer.py did not write *_panel.png to {work}/pictures')
+    sys.exit(f'[mmfreq] error: tools/infer.py did not write *_panel.png to {work}/images')
 print('\n' + '=' * 80)
 table = re.search(r'^[^\n]*IoU by class.*?(?=^mIoU )', report, re.MULTILINE | re.DOTALL)
 print(table.group().rstrip() if table else '')

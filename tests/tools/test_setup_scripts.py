@@ -217,8 +217,8 @@ def test_packages_in_the_current_folder_are_not_an_installed_stack(host):
 
 def test_users_pythonpath_stays_behind_the_checkout(host):
     host.add_python(modules=host.working)
-    result = host.source(CHOOSE, PYTHONPATH='/theirs')
-    assert result.stdout.splitlines()[1] == f'{host.root}:/theirs'
+    result = host.source(CHOOSE, PYTHONPATH='/other')
+    assert result.stdout.splitlines()[1] == f'{host.root}:/other'
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_users_pythonpath_stays_behind_the_checkout(host):
     ],
 )
 def test_a_broken_active_stack_is_named_and_replaced_by_the_own_environment(host, modules, message):
-    host.add_python(modules=host.modules('theirs', **modules))
+    host.add_python(modules=host.modules('other', **modules))
     result = host.source(CHOOSE)
     assert result.returncode == 0, result.stderr
     assert message in result.stderr
@@ -667,7 +667,7 @@ def test_quickstart_ends_with_scores_and_a_picture(host, summary, status, messag
         closing = result.stdout.split('=' * 80)[1]
         assert closing.strip().startswith('IoU by class, %\nsky 1.0')
         assert 'log lines' not in closing
-        assert str(host.root / 'work_dirs' / 'quickstart' / 'pictures' / '0001_panel.png') in closing
+        assert str(host.root / 'work_dirs' / 'quickstart' / 'images' / '0001_panel.png') in closing
         assert 'environment  the active Python' in closing
 
 

@@ -28,7 +28,7 @@ PACKAGE = ('version.py', '__init__.py', 'compat/__init__.py', 'compat/finder.py'
 FAKE_PYTEST = """\
 import sys
 from pathlib import Path
-assert sys.path[1] != 'theirs', sys.path
+assert sys.path[1] != 'other', sys.path
 print('pytest was asked for', *sys.argv[1:])
 numbers = Path({state!r}, 'report').read_text().split()
 if numbers:
@@ -66,7 +66,7 @@ def rows(text):
 
 
 def test_a_stack_is_made_tested_reported_and_removed(host):
-    result = host.run('test_stacks.sh', 'one', PYTHONPATH='theirs')
+    result = host.run('test_stacks.sh', 'one', PYTHONPATH='other')
     assert result.returncode == 0, result.stderr
     assert set(rows(result.stdout)) == {'one'}
     version = '.'.join(map(str, sys.version_info[:3]))
