@@ -27,10 +27,10 @@ mmfreq_existing_environment
 read -ra srun_args <<<"${SRUN_ARGS:-}"
 
 STOPPED=75 # the exit status in mmfreq/torchrun.py for a run that saved its state
-step=''
 # the run is a child of this script, which must survive the signal to read the exit status
 set -m # so that the run does not ignore Ctrl-C
-for signal in INT TERM USR1; do trap '[ -z "$step" ] || kill -'$signal' "$step" 2>/dev/null || true' "$signal"; done
+# `$!` instead of a variable: the signal may arrive before the assignment that follows the start
+for signal in INT TERM USR1; do trap '[ -z "${!:-}" ] || kill -'$signal' "$!" 2>/dev/null || true' "$signal"; done
 
 train() {
     srun --partition "$partition" --job-name "$job" --gres "gpu:$gpus_per_node" --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" \
