@@ -1,8 +1,8 @@
-"""`python -m mmfreq.doctor`: what is installed, what fits together, what is missing and the one command that mends it.
+"""`python -m mmfreq.doctor`: report what is installed, what is missing or incompatible, and the one command that fixes it.
 
-Needs nothing but the standard library; with `rich` the table is prettier. Exit code 0 if segmentation and detection can be
-trained here, 1 otherwise. The command it prints is for pip's default index; where torch comes from another, add that index
-yourself.
+Needs only the standard library and runs where nothing else is installed; with `rich` the table is prettier. The exit code is 0 if
+segmentation and detection can be trained here, 1 otherwise. The printed command uses pip's default index; if you install torch from
+another one, add it to the command.
 """
 
 import argparse
@@ -16,7 +16,7 @@ COLUMNS = ('package', 'version', 'verdict', 'what', 'remedy')
 
 
 def report(facts):
-    """The whole finding as plain data."""
+    """All findings as plain data, for JSON."""
     findings = judge(facts)
     return {
         'usable': usable(findings),
@@ -24,15 +24,15 @@ def report(facts):
         'devices': facts.devices,
         'mmcv_ops': {
             'source': None if not facts.ops else 'mmfreq' if facts.fallback else 'compiled',
-            'real': sorted(op for op, there in facts.ops.items() if there),
-            'stubs': sorted(op for op, there in facts.ops.items() if not there),
+            'real': sorted(op for op, available in facts.ops.items() if available),
+            'stubs': sorted(op for op, available in facts.ops.items() if not available),
         },
-        'mend': fix_command(findings),
+        'fix': fix_command(findings),
     }
 
 
 def print_table(rows):
-    """The findings as a table: by rich where there is one, in plain columns otherwise."""
+    """Print the findings as a table: with rich if it is installed, in plain columns otherwise."""
     cells = [(row['name'], row['version'], row['verdict'], row['what'], row['remedy']) for row in rows]
     try:
         from rich.console import Console
@@ -45,14 +45,14 @@ def print_table(rows):
             print(f'{start}  {what}' + (f' -> {remedy}' if remedy else ''))
         return
     table = Table(*COLUMNS)
-    colours = {'ok': 'green', 'warn': 'yellow', 'fail': 'red'}
+    colors = {'ok': 'green', 'warn': 'yellow', 'fail': 'red'}
     for row in cells:
-        table.add_row(*(Text(cell, style=colours[row[2]] if i == 2 else '') for i, cell in enumerate(row)))
+        table.add_row(*(Text(cell, style=colors[row[2]] if i == 2 else '') for i, cell in enumerate(row)))
     Console().print(table)
 
 
 def print_report(data):
-    """The report for people."""
+    """Print the report as text."""
     print_table(data['findings'])
     for name, value in data['devices'].items():
         print(f'{name}: {", ".join(value) or "none" if isinstance(value, list) else value}')
@@ -61,8 +61,8 @@ def print_report(data):
         print(f'mmcv ops that can be called ({len(ops["real"])}, {ops["source"]}): {", ".join(ops["real"])}')
         print(f'mmcv ops that raise when called ({len(ops["stubs"])}): {", ".join(ops["stubs"]) or "none"}')
     verdict = 'usable' if data['usable'] else 'not usable'
-    nothing = 'nothing to mend' if data['usable'] else 'no command does it, see the remedies above'
-    print(f'\n{verdict} for segmentation and detection\nto mend: {data["mend"] or nothing}')
+    nothing = 'nothing to fix' if data['usable'] else 'no single command; see the remedies above'
+    print(f'\n{verdict} for segmentation and detection\nto fix: {data["fix"] or nothing}')
 
 
 def main(argv=None):

@@ -1,12 +1,11 @@
 """An import finder that supplies `mmcv._ext` where the compiled one is absent.
 
-mmdet and mmseg import `mmcv.ops`, and that imports the compiled module `mmcv._ext`, which `mmcv-lite` does not have. The
-finder here stands last on `sys.meta_path`, so a compiled module always wins, and answers for that one name with a real module
-spec (mmengine asks `pkgutil.find_loader('mmcv._ext')`) whose source is `mmcv_ops.py` beside this file. Nothing of it runs
-before somebody imports it.
+mmdet and mmseg import `mmcv.ops`, which imports the compiled module `mmcv._ext`; `mmcv-lite` does not have it. The finder is last
+on `sys.meta_path`, so that a compiled module takes precedence. It handles that one name and returns a real module spec (mmengine
+calls `pkgutil.find_loader('mmcv._ext')`) whose source is `mmcv_ops.py`; nothing in that file runs before it is imported.
 
-`import mmfreq` must come before the first import of `mmcv.ops`, `mmdet` or `mmseg` models. In worker processes that are
-spawned, not forked, the main script's `import mmfreq` does that; a script without it is not helped.
+`import mmfreq` must come before the first import of `mmcv.ops`, `mmdet` or `mmseg` models. In worker processes that are spawned,
+not forked, the `import mmfreq` of the main script does that; a script without it has no replacement there.
 """
 
 import sys
@@ -19,7 +18,7 @@ SOURCE = Path(__file__).with_name('mmcv_ops.py')
 
 
 class MmcvOpsFinder:
-    """Meta-path finder for `mmcv._ext` and for no other name."""
+    """Meta-path finder for `mmcv._ext` only."""
 
     @staticmethod
     def find_spec(fullname, path=None, target=None):
@@ -30,15 +29,15 @@ class MmcvOpsFinder:
 
 
 def install_finder():
-    """Append the finder to `sys.meta_path`; a second call changes nothing."""
+    """Append the finder to `sys.meta_path`, once."""
     if MmcvOpsFinder not in sys.meta_path:
         sys.meta_path.append(MmcvOpsFinder)
 
 
 def using_fallback():
-    """True if `mmcv._ext` is, or on import would be, the fallback; False with a compiled one, or without mmcv.
+    """Whether `mmcv._ext` is, or on import would be, the fallback; False with a compiled one, or without mmcv.
 
-    Imports nothing: looks at the loaded module if there is one, at mmcv's folder otherwise.
+    Imports nothing: checks the loaded module if there is one, and mmcv's folder otherwise.
     """
     if NAME in sys.modules:
         return getattr(sys.modules[NAME], '__file__', None) == str(SOURCE)

@@ -1,17 +1,17 @@
-"""What onedl-mmengine 0.10.12 needs: to find the configs of OneDL's mmsegmentation, and to load checkpoints without running code.
+"""Two fixes for onedl-mmengine 0.10.12: it finds the configs of OneDL's mmsegmentation, and loads checkpoints without running code.
 
-`_base_ = 'mmseg::...'` and `mmengine.hub.get_config('mmseg::...')` look for a distribution called mmsegmentation. OneDL's is called
-onedl-mmsegmentation, so mmengine does not find it: the first raises, the second has pip install the stock one over it.
+`_base_ = 'mmseg::...'` and `mmengine.hub.get_config('mmseg::...')` search for a distribution named mmsegmentation. OneDL's is named
+onedl-mmsegmentation, so the first raises, and the second lets pip install the stock one over it.
 
-Its loader of checkpoints allows the real `getattr`, takes back afterwards what others have allowed, and loads what torch's safe
-unpickler refuses by the unsafe one, which runs the code in the file.
+Its checkpoint loader allows the real `getattr`, removes what others have allowed, and falls back to the unsafe unpickler, which
+runs the code in the file, where torch's safe one refuses.
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
 
 
 def find_onedl_configs(packages):
-    """Let mmengine look for the module `mmseg` itself, where OneDL's mmsegmentation is installed and the stock one is not.
+    """Let mmengine search the module `mmseg` itself where OneDL's mmsegmentation is installed and the stock one is not.
 
     Args:
         packages: mmengine's `MODULE2PACKAGE`, scope to distribution; changed in place.
@@ -21,7 +21,7 @@ def find_onedl_configs(packages):
 
 
 def load_safely():
-    """Let mmengine's loader refuse what torch's safe unpickler refuses, where it is OneDL's; elsewhere nothing is imported."""
+    """Make OneDL's mmengine refuse what torch's safe unpickler refuses; with the stock mmengine nothing is imported."""
     if is_distribution('onedl-mmengine') and not is_distribution('mmengine'):
         from mmengine.runner import checkpoint
 
@@ -29,13 +29,13 @@ def load_safely():
 
 
 def replace_loader(module):
-    """Put `safe_torch_load` in the place of the module's own, if it has one."""
+    """Replace the module's `_safe_torch_load`, if it has one, by `safe_torch_load`."""
     if hasattr(module, '_safe_torch_load'):
         module._safe_torch_load = safe_torch_load
 
 
 def safe_torch_load(file, map_location=None, weights_only=True):
-    """`torch.load` with the safe unpickler; `weights_only` is there for those who pass it, and changes nothing."""
+    """`torch.load` with the safe unpickler; `weights_only` is accepted for the callers that pass it, and ignored."""
     import torch
 
     return torch.load(file, map_location=map_location, weights_only=True)

@@ -1,7 +1,9 @@
-"""What is installed here: versions, real imports, the GPU, and which mmcv ops are real. Nothing is judged; `stack.py` does
-that.
+"""The installed stack: its facts, and what they mean for mmfreq.
 
-Standard library only at import; every look is allowed to fail, and the failure's text is the fact.
+First half, facts: `gather` collects versions, failing imports, GPUs and mmcv's ops as `Facts` and judges nothing. Every check may
+fail; the text of the failure is then the fact. Second half, judgment: `judge` is a pure function of `Facts`. It returns a `Finding`
+for each package and each known incompatibility, from which `fix_command` makes one pip command. The required packages are listed in
+`lite.txt` only. Importing this module needs nothing but the standard library.
 """
 
 import ast
@@ -16,7 +18,21 @@ from pathlib import Path
 
 from mmfreq.compat import finder
 
-MODULES = (  # in this order: the first failure is the cause of the later ones
+LITE = Path(__file__).with_name('lite.txt')  # its lower bound of torch is the oldest one that is tested
+
+# name here -> (stock distributions, OneDL distribution, module that is imported as a check)
+OPENMMLAB = {
+    'mmengine': (('mmengine',), 'onedl-mmengine', 'mmengine'),
+    'mmcv': (('mmcv-lite', 'mmcv', 'mmcv-full'), 'onedl-mmcv', 'mmcv.ops'),
+    'mmsegmentation': (('mmsegmentation',), 'onedl-mmsegmentation', 'mmseg.models'),
+    'mmdet': (('mmdet',), 'onedl-mmdetection', 'mmdet.models'),
+    'mmpretrain': (('mmpretrain',), 'onedl-mmpretrain', 'mmpretrain.models'),
+}
+OPTIONAL = {'mmpretrain': 'classification configs', 'timm': 'the timm entry points'}
+DISTRIBUTIONS = ('torch', 'torchvision', 'numpy', 'timm', 'ftfy', 'regex', 'setuptools') + tuple(
+    name for stock, onedl, _ in OPENMMLAB.values() for name in (*stock, onedl)
+)
+MODULES = (  # in this order: the first failure causes the later ones
     'pkg_resources',
     'numpy',
     'torch',
@@ -35,18 +51,18 @@ MODULES = (  # in this order: the first failure is the cause of the later ones
 
 @dataclass
 class Facts:
-    """One look at an environment; a test writes its own."""
+    """What is installed; tests construct their own."""
 
     python: str
-    versions: dict[str, str] = field(default_factory=dict)  # distribution, as the registry spells it -> version
-    failures: dict[str, str] = field(default_factory=dict)  # module -> text of the exception its import raised
-    fallback: bool = False  # mmcv's ops are ours
+    versions: dict[str, str] = field(default_factory=dict)  # distribution, as the package index spells it -> version
+    failures: dict[str, str] = field(default_factory=dict)  # module -> text of the exception that its import raised
+    fallback: bool = False  # mmcv's ops are those of mmfreq
     ops: dict[str, bool] = field(default_factory=dict)  # op of mmcv -> whether it can be called
     devices: dict[str, object] = field(default_factory=dict)
 
 
 def gather(distributions, modules=None):
-    """The facts of the running interpreter about these distributions; takes seconds, as it imports `modules` (MODULES)."""
+    """The facts of the running interpreter about these distributions; takes seconds, because it imports `modules` (`MODULES`)."""
     versions = {}
     for name in distributions:
         try:
@@ -55,22 +71,21 @@ def gather(distributions, modules=None):
             continue
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        failures = {name: text for name in modules or MODULES if (text := try_import(name))}
-        if 'torchvision' not in failures and (text := try_kernel()):
+        failures = {name: text for name in modules or MODULES if (text := import_error(name))}
+        if 'torchvision' not in failures and (text := kernel_error()):
             failures['torchvision'] = text
-    fallback = finder.using_fallback()
     return Facts(
         python=platform.python_version(),
         versions=versions,
         failures=failures,
-        fallback=fallback,
+        fallback=finder.using_fallback(),
         ops={} if 'mmcv.ops' in failures else available_ops(),
         devices={} if 'torch' in failures else devices(),
     )
 
 
-def try_import(name):
-    """'' if the module can be imported, otherwise the first line of what it raised."""
+def import_error(name):
+    """'' if the module can be imported, otherwise the first line of the exception."""
     try:
         importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -78,8 +93,8 @@ def try_import(name):
     return ''
 
 
-def try_kernel():
-    """'' if torchvision's compiled kernels answer, otherwise the error's text: a misfit may import and fail when called."""
+def kernel_error():
+    """'' if torchvision's compiled kernels work, otherwise the exception: of another build they may import and fail when called."""
     import torch
     import torchvision  # noqa: F401
 
@@ -102,8 +117,8 @@ def devices():
     }
 
 
-def requested_ops():
-    """Names that the installed `mmcv/ops/*.py` ask of `mmcv._ext`, sorted, read from their source; [] without mmcv."""
+def ops_that_mmcv_loads():
+    """Names that the installed `mmcv/ops/*.py` load from `mmcv._ext`, sorted, read from their source; [] without mmcv."""
     spec = find_spec('mmcv')
     names = set()
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -115,39 +130,15 @@ def requested_ops():
 
 
 def available_ops():
-    """Op of mmcv -> whether it can be called: the compiled one, or our stand-in for it."""
+    """Op of mmcv -> whether it can be called: compiled, or replaced by mmfreq."""
     module = importlib.import_module(finder.NAME)
-    supplied = set(module.__all__) if finder.using_fallback() else None
-    return {op: op in supplied if supplied is not None else hasattr(module, op) for op in requested_ops()}
-
-
-# The stack that mmfreq runs on, as data, and a verdict on what is installed.
-#
-# `lite.txt` beside this file is the one list of required packages (the default set-up, nothing to compile); its lower bound
-# of torch
-# is the oldest torch that mmfreq is tested on. `judge` is a pure function of `Facts`: a row for each package and known misfit, with
-# the packages to put in and to take out, from which `mend` makes one command. Standard library only.
-
-
-LITE = Path(__file__).with_name('lite.txt')
-
-# what we call it -> (stock distributions, OneDL distribution, module whose import is tried)
-FAMILIES = {
-    'mmengine': (('mmengine',), 'onedl-mmengine', 'mmengine'),
-    'mmcv': (('mmcv-lite', 'mmcv', 'mmcv-full'), 'onedl-mmcv', 'mmcv.ops'),
-    'mmsegmentation': (('mmsegmentation',), 'onedl-mmsegmentation', 'mmseg.models'),
-    'mmdet': (('mmdet',), 'onedl-mmdetection', 'mmdet.models'),
-    'mmpretrain': (('mmpretrain',), 'onedl-mmpretrain', 'mmpretrain.models'),
-}
-OPTIONAL = {'mmpretrain': 'classification configs', 'timm': 'the timm entry points'}
-DISTRIBUTIONS = ('torch', 'torchvision', 'numpy', 'timm', 'ftfy', 'regex', 'setuptools') + tuple(
-    name for stock, onedl, _ in FAMILIES.values() for name in (*stock, onedl)
-)
+    supplied = module.__all__ if finder.using_fallback() else dir(module)
+    return {op: op in supplied for op in ops_that_mmcv_loads()}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: `verdict` is 'ok', 'warn' or 'fail'; `install` and `uninstall` are what pip would be told."""
+    """The judgment of one package: `verdict` is 'ok', 'warn' or 'fail'; `install` and `uninstall` are arguments of pip."""
 
     name: str
     version: str
@@ -158,10 +149,45 @@ class Finding:
     uninstall: tuple[str, ...] = ()
 
 
+def judge(facts):
+    """Findings: one for each package, and one for each incompatibility between packages."""
+    rows = [_python(facts), _torch(facts), _torchvision(facts), _package(facts, 'numpy')]
+    rows += [_openmmlab(facts, name) for name in OPENMMLAB]
+    rows += [_package(facts, name) for name in ('timm', 'ftfy', 'regex')]
+    rows += [_setuptools(facts), *_incompatibilities(facts)]
+    return rows
+
+
+def usable(findings):
+    """Whether segmentation and detection can be trained here."""
+    return all(finding.verdict != 'fail' for finding in findings)
+
+
+def fix_command(findings):
+    """The one command that fixes what is not ok; '' if there is nothing to fix or pip cannot do it."""
+    broken = [finding for finding in findings if finding.verdict != 'ok']
+    uninstall = list(dict.fromkeys(name for finding in broken for name in finding.uninstall))
+    install = list(dict.fromkeys(line for finding in broken for line in finding.install))
+    force = any(finding.name == 'torchvision' and finding.version for finding in broken)
+    commands = []
+    if uninstall:
+        commands.append('python -m pip uninstall -y ' + ' '.join(uninstall))
+    if install:
+        quoted = (f'"{line}"' if re.search('[<>]', line) else line for line in install)
+        commands.append('python -m pip install ' + '--force-reinstall ' * force + ' '.join(quoted))
+    return ' && '.join(commands)
+
+
 def requirements():
     """Distribution -> requirement line of `lite.txt`, in its order."""
     lines = [line.strip() for line in LITE.read_text(encoding='utf-8').splitlines()]
     return {re.split(r'[<>=!~ ]', line)[0]: line for line in lines if line and not line.startswith('#')}
+
+
+def required(name):
+    """The requirement line of a package; its bare name if `lite.txt` does not list it (numpy)."""
+    lines = requirements()
+    return lines['mmcv-lite'] if name == 'mmcv' else lines.get(name, name)
 
 
 def release(version):
@@ -171,65 +197,30 @@ def release(version):
 
 def oldest_torch():
     """The lower bound of torch in `lite.txt`, as text: '2.4'."""
-    return wanted('torch').partition('>=')[2]
+    return required('torch').partition('>=')[2]
 
 
-def judge(facts):
-    """Findings about the facts, one for each package and one for each misfit between packages."""
-    rows = [_python(facts), _torch(facts), _torchvision(facts), _plain(facts, 'numpy')]
-    rows += [_family(facts, name) for name in FAMILIES]
-    rows += [_plain(facts, name) for name in ('timm', 'ftfy', 'regex')]
-    rows += [_setuptools(facts), *_misfits(facts)]
-    return rows
-
-
-def usable(findings):
-    """True if segmentation and detection can be trained here."""
-    return all(finding.verdict != 'fail' for finding in findings)
-
-
-def fix_command(findings):
-    """The one command that mends what is not ok; '' if there is nothing to mend or pip cannot."""
-    broken = [finding for finding in findings if finding.verdict != 'ok']
-    out = list(dict.fromkeys(name for finding in broken for name in finding.uninstall))
-    into = list(dict.fromkeys(line for finding in broken for line in finding.install))
-    force = any(finding.name == 'torchvision' and finding.version for finding in broken)
-    commands = []
-    if out:
-        commands.append('python -m pip uninstall -y ' + ' '.join(out))
-    if into:
-        quoted = (f'"{line}"' if re.search('[<>]', line) else line for line in into)
-        commands.append('python -m pip install ' + '--force-reinstall ' * force + ' '.join(quoted))
-    return ' && '.join(commands)
-
-
-def found(facts, name):
-    """Distributions of the family that are installed."""
-    stock, onedl, _ = FAMILIES[name]
+def installed(facts, name):
+    """The installed distributions of an OpenMMLab package."""
+    stock, onedl, _ = OPENMMLAB[name]
     return [distribution for distribution in (*stock, onedl) if distribution in facts.versions]
 
 
-def wanted(name):
-    """The line of `lite.txt` for a package or family; the bare name if the list leaves it to others (numpy)."""
-    lines = requirements()
-    return lines['mmcv-lite'] if name == 'mmcv' else lines.get(name, name)
-
-
 def _missing(name):
-    line = wanted(name)
+    line = required(name)
     if name in OPTIONAL:
         return Finding(name, '', 'warn', f'not installed; needed for {OPTIONAL[name]}', f'pip install {line}', (line,))
     return Finding(name, '', 'fail', 'not installed', f'pip install {line}', (line,))
 
 
-def _plain(facts, name):
+def _package(facts, name):
     if name not in facts.versions:
         return _missing(name)
     version = facts.versions[name]
     if name in facts.failures:
         verdict = 'warn' if name in OPTIONAL else 'fail'
         what = f'cannot be imported: {facts.failures[name]}'
-        return Finding(name, version, verdict, what, f'reinstall {name}', (wanted(name),), (name,))
+        return Finding(name, version, verdict, what, f'reinstall {name}', (required(name),), (name,))
     return Finding(name, version, 'ok', 'can be imported')
 
 
@@ -237,86 +228,86 @@ def _python(facts):
     if release(facts.python) < (3, 10):
         return Finding('python', facts.python, 'fail', 'older than 3.10', 'use Python 3.10 to 3.13')
     if release(facts.python) >= (3, 14):
-        what = 'newer than 3.13; mmengine calls pkgutil.find_loader, which is gone'
+        what = 'newer than 3.13: mmengine calls pkgutil.find_loader, which Python 3.14 removed'
         return Finding('python', facts.python, 'fail', what, 'use Python 3.10 to 3.13')
     return Finding('python', facts.python, 'ok', '3.10 to 3.13')
 
 
 def _torch(facts):
-    row = _plain(facts, 'torch')
+    row = _package(facts, 'torch')
     if row.verdict != 'ok':
         return row
     if release(row.version) < release(oldest_torch()):
-        what = f'older than {oldest_torch()}, the oldest that mmfreq is tested on'
-        into = (wanted('torch'), wanted('torchvision'))
-        return Finding('torch', row.version, 'fail', what, 'a newer torch, and the torchvision that belongs to it', into)
+        what = f'older than {oldest_torch()}, the oldest version that mmfreq is tested on'
+        lines = (required('torch'), required('torchvision'))
+        return Finding('torch', row.version, 'fail', what, 'install a newer torch with its matching torchvision', lines)
     return Finding('torch', row.version, 'ok', f'CUDA: {facts.devices.get("torch built for CUDA")}')
 
 
 def _torchvision(facts):
     version, failure = facts.versions.get('torchvision'), facts.failures.get('torchvision')
     if not version or not failure or 'torch' in facts.failures:
-        return _plain(facts, 'torchvision')
-    what = f'does not fit torch {facts.versions.get("torch")}, they are not from the same build: {failure}'
-    remedy = 'install both from one index, with one command'
-    return Finding('torchvision', version, 'fail', what, remedy, (wanted('torch'), wanted('torchvision')))
+        return _package(facts, 'torchvision')
+    what = f'is not from the same build as torch {facts.versions.get("torch")}: {failure}'
+    lines = (required('torch'), required('torchvision'))
+    return Finding('torchvision', version, 'fail', what, 'install both from one index, with one command', lines)
 
 
-def _family(facts, name):
-    installed = found(facts, name)
-    if not installed:
+def _openmmlab(facts, name):
+    distributions = installed(facts, name)
+    if not distributions:
         return _missing(name)
-    module = FAMILIES[name][2]
-    version = ' + '.join(f'{distribution} {facts.versions[distribution]}' for distribution in installed)
-    if len(installed) > 1:
-        what = f'{" and ".join(installed)} write into one folder'
-        remedy = 'take all of them out and put one in'
-        return Finding(name, version, 'fail', what, remedy, (wanted(name),), tuple(installed))
+    module = OPENMMLAB[name][2]
+    version = ' + '.join(f'{distribution} {facts.versions[distribution]}' for distribution in distributions)
+    if len(distributions) > 1:
+        what = f'{" and ".join(distributions)} install into one folder'
+        return Finding(name, version, 'fail', what, 'uninstall all of them, install one', (required(name),), tuple(distributions))
     if module in facts.failures:
         verdict = 'warn' if name in OPTIONAL else 'fail'
         what = f'import {module} fails: {facts.failures[module]}'
-        return Finding(name, version, verdict, what, 'see the other rows first: most import failures follow from them')
+        return Finding(name, version, verdict, what, 'fix the other rows first: they cause most import failures')
     if name == 'mmcv':
-        kind = "torchvision's kernels by mmfreq" if facts.fallback else 'compiled'
-        return Finding(name, version, 'ok', f'ops: {kind}, {sum(facts.ops.values())} of {len(facts.ops)} can be called')
+        source = "torchvision's kernels by mmfreq" if facts.fallback else 'compiled'
+        return Finding(name, version, 'ok', f'ops: {source}, {sum(facts.ops.values())} of {len(facts.ops)} can be called')
     return Finding(name, version, 'ok', f'import {module} works')
 
 
 def _setuptools(facts):
-    version, line = facts.versions.get('setuptools'), wanted('setuptools')
+    version, line = facts.versions.get('setuptools', ''), required('setuptools')
     mmengine = facts.versions.get('mmengine', '')
-    if found(facts, 'mmengine') == ['onedl-mmengine']:
-        return Finding('setuptools', version or '', 'ok', 'not needed: onedl-mmengine does not import pkg_resources')
-    if 'pkg_resources' in facts.failures and (not mmengine or release(mmengine) <= (0, 10, 7)):
-        what = 'mmengine imports pkg_resources, which is not there'
-        return Finding('setuptools', version or '', 'fail', what, f'pip install "{line}"', (line,))
-    if version and release(version) >= (82,) and mmengine and release(mmengine) <= (0, 10, 7):
-        what = '82 and later have no pkg_resources, which mmengine imports'
+    needed = not mmengine or release(mmengine) <= (0, 10, 7)
+    if installed(facts, 'mmengine') == ['onedl-mmengine']:
+        return Finding('setuptools', version, 'ok', 'not needed: onedl-mmengine does not import pkg_resources')
+    if 'pkg_resources' in facts.failures and needed:
+        what = 'mmengine imports pkg_resources, which is not installed'
+        return Finding('setuptools', version, 'fail', what, f'pip install "{line}"', (line,))
+    if version and release(version) >= (82,) and mmengine and needed:
+        what = '82 and later do not have pkg_resources, which mmengine imports'
         return Finding('setuptools', version, 'warn', what, f'pip install "{line}"', (line,))
-    return Finding('setuptools', version or '', 'ok', 'pkg_resources can be imported' if version else 'not needed')
+    return Finding('setuptools', version, 'ok', 'pkg_resources can be imported' if version else 'not needed')
 
 
-def _misfits(facts):
+def _incompatibilities(facts):
     versions = {name: release(version) for name, version in facts.versions.items()}
     mmengine, torch = versions.get('mmengine'), versions.get('torch')
     if mmengine and torch and mmengine < (0, 10, 6) and torch >= (2, 5):
-        what = 'before 0.10.6 it registers Adafactor, which torch >= 2.5 has itself'
-        yield Finding('mmengine x torch', facts.versions['mmengine'], 'fail', what, 'newer mmengine', (wanted('mmengine'),))
-    stock = [name for name in ('mmdet', 'mmsegmentation') if name in versions]
-    onedl = [name for name in versions if name.startswith('onedl-')]
-    everything = [name for family in FAMILIES for name in found(facts, family)]
-    mixed = [name for name in everything if name not in onedl]
+        what = 'mmengine before 0.10.6 registers Adafactor, which torch >= 2.5 has itself'
+        remedy = 'install a newer mmengine'
+        yield Finding('mmengine x torch', facts.versions['mmengine'], 'fail', what, remedy, (required('mmengine'),))
+    refusing = ' and '.join(name for name in ('mmdet', 'mmsegmentation') if name in versions)
+    distributions = [name for package in OPENMMLAB for name in installed(facts, package)]
+    onedl = [name for name in distributions if name.startswith('onedl-')]
+    stock = [name for name in distributions if name not in onedl]
     mmcv = next((name for name in ('mmcv', 'mmcv-lite') if name in versions), None)
-    if onedl and mixed:
-        refused = stock and 'onedl-mmcv' in onedl
-        what = f'{", ".join(onedl)} beside stock {", ".join(mixed)}'
-        what += f': {" and ".join(stock)} refuse its mmcv' if refused else ': nobody tests such a mixture'
-        remedy = 'take OneDL as a set, or none of it; the command takes it out'
-        lite = tuple(wanted(name) for name in FAMILIES)
-        yield Finding('OneDL', '', 'fail' if refused else 'warn', what, remedy, lite, tuple(everything))
-    elif mmcv and stock and versions[mmcv] >= (2, 2):
-        what = f'{" and ".join(stock)} refuse mmcv >= 2.2.0'
-        yield Finding('mmcv x mmdet', facts.versions[mmcv], 'fail', what, wanted('mmcv'), (wanted('mmcv'),), (mmcv,))
+    replace_mmcv = (f'install {required("mmcv")}', (required('mmcv'),), (mmcv,))
+    if onedl and stock:
+        refused = refusing and 'onedl-mmcv' in onedl
+        what = f'{", ".join(onedl)} and stock {", ".join(stock)} are mixed: '
+        what += f'{refusing} refuse onedl-mmcv' if refused else 'the mixture is not tested'
+        remedy = 'use the OneDL packages only, or none of them; the command uninstalls them'
+        lite = tuple(required(name) for name in OPENMMLAB)
+        yield Finding('OneDL', '', 'fail' if refused else 'warn', what, remedy, lite, tuple(distributions))
+    elif mmcv and refusing and versions[mmcv] >= (2, 2):
+        yield Finding('mmcv x mmdet', facts.versions[mmcv], 'fail', f'{refusing} refuse mmcv >= 2.2.0', *replace_mmcv)
     elif mmcv and versions[mmcv] < (2,):
-        what = 'OpenMMLab 1.x; mmfreq needs 2.x'
-        yield Finding('mmcv x mmdet', facts.versions[mmcv], 'fail', what, wanted('mmcv'), (wanted('mmcv'),), (mmcv,))
+        yield Finding('mmcv x mmdet', facts.versions[mmcv], 'fail', 'OpenMMLab 1.x; mmfreq needs 2.x', *replace_mmcv)

@@ -1,8 +1,15 @@
-"""What tests of this package and of its users share: weights from names and shapes, and comparison with golden files."""
+"""What the tests of this package, and of packages that use it, share.
+
+| module | contents |
+|---|---|
+| `golden` | weights and inputs from names, shapes and seeds; golden files; their limits |
+| `backbone_contract` | checks that every backbone passes |
+| `whole_models` | small models of every backbone, neck and head, for checks over all of them |
+| `toy_segmentation` | a complete segmentation config that trains in seconds |
+| `stack_table` | the table of tested stacks, for `tools/test_stacks.sh` |
+"""
 
 import re
-
-# What an error message must name, whatever its wording.
 
 
 def naming(*facts: object) -> str:

@@ -1,4 +1,4 @@
-"""The contract of every backbone, as checks that a family's tests run over its archs."""
+"""The contract of every backbone, as checks that the tests of a family run over its archs."""
 
 import copy
 import pickle
@@ -9,7 +9,7 @@ from torch import nn
 
 from mmfreq.models._base import Stage
 
-SIZES = ((203, 331), (96, 160), (33, 57))  # odd, non-square, and hardly above the smallest
+SIZES = ((203, 331), (96, 160), (33, 57))  # odd, non-square, and little above the smallest size
 
 
 def image(*shape: int) -> torch.Tensor:
@@ -18,7 +18,7 @@ def image(*shape: int) -> torch.Tensor:
 
 
 def randomize_scales_and_filters(model: nn.Module) -> nn.Module:
-    """Layer scales and filters of published size instead of their initial values, so that every parameter matters."""
+    """Set layer scales and filters to values as large as the published ones, so that every parameter affects the output."""
     with torch.no_grad():
         for name, param in model.named_parameters():
             if 'gamma' in name:
@@ -29,10 +29,10 @@ def randomize_scales_and_filters(model: nn.Module) -> nn.Module:
 
 
 def failures(check: Callable, cases: Iterable[Hashable]) -> dict:
-    """`{case: error}` of the cases that `check` fails for: a loop over many cases that reports all of them at once.
+    """`{case: error}` of the cases for which `check` fails: a loop over many cases that reports all failures at once.
 
     Raises:
-        ValueError: no cases, so that nothing was checked.
+        ValueError: there are no cases, so nothing was checked.
     """
     cases, found = list(cases), {}
     if not cases:
@@ -46,7 +46,7 @@ def failures(check: Callable, cases: Iterable[Hashable]) -> dict:
 
 
 def check_declared_shapes(model: nn.Module, batch: int = 2) -> None:
-    """Channels and strides are as declared, at square, odd and non-square sizes, and every value is finite."""
+    """Channels and strides are as declared, at odd and non-square sizes, and every value is finite."""
     for height, width in SIZES:
         with torch.no_grad():
             outs = model(image(batch, model.in_channels, height, width))
@@ -58,14 +58,14 @@ def check_declared_shapes(model: nn.Module, batch: int = 2) -> None:
 
 
 def check_declared_strides(model: nn.Module) -> None:
-    """At a multiple of all strides, a map's side is the image's over the stride."""
+    """At a multiple of all strides, the side of a map is the side of the image divided by the stride."""
     side = 2 * max(model.strides)
     assert model.stage_sides(side) == tuple(side // stride for stride in model.strides)
     assert model.out_strides == tuple(model.strides[i] for i in model.out_indices)
 
 
 def check_gradient_for_every_parameter(model: nn.Module) -> None:
-    """No parameter is unused, as DDP wants it."""
+    """No parameter is unused, as DistributedDataParallel requires."""
     model.zero_grad()
     sum((o * image(*o.shape)).sum() for o in model(image(2, model.in_channels, 64, 96))).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -84,7 +84,7 @@ def check_frozen(model: nn.Module, frozen: tuple[str, ...]) -> None:
 
 
 def check_frozen_stages(model: nn.Module) -> None:
-    """`frozen_stages=k` freezes the stem, stages 0..k and their norms, as the model itself states where a parameter belongs."""
+    """`frozen_stages=k` freezes the stem, stages 0..k and their norms; `block_position` gives the stage of a parameter."""
 
     def frozen(name: str) -> bool:
         position = model.block_position(name)
@@ -101,7 +101,7 @@ def check_frozen_stages(model: nn.Module) -> None:
 
 
 def check_checkpointing(model: nn.Module) -> None:
-    """Recomputation in the backward pass happens, and changes no gradient."""
+    """With `with_cp` blocks are recomputed in the backward pass, and no gradient changes."""
     stages = [module for module in model.modules() if isinstance(module, Stage)]
     blocks = [block for stage in stages for block in stage]
     grads, calls = [], []
@@ -125,7 +125,7 @@ def check_checkpointing(model: nn.Module) -> None:
 
 
 def check_out_indices(model: nn.Module, some: nn.Module) -> None:
-    """A model of the same arch with fewer `out_indices` returns those maps of `model`, in its order, and has no part to spare."""
+    """A model of the same arch with fewer `out_indices` returns these maps of `model` and has no unused parameter."""
     some.load_state_dict(model.state_dict())
     x = image(1, model.in_channels, 64, 64)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def check_out_indices(model: nn.Module, some: nn.Module) -> None:
 
 
 def check_copies(model: nn.Module) -> None:
-    """Deep copies and pickles are the same function."""
+    """Deep copies and pickled models compute the same outputs."""
     x = image(1, model.in_channels, 64, 64)
     with torch.no_grad():
         want = model(x)
@@ -158,7 +158,7 @@ def check_batch_and_memory_format(model: nn.Module) -> None:
 
 
 def check_bfloat16_autocast(model: nn.Module, tolerance: float = 0.05) -> None:
-    """Under autocast the outputs stay within `tolerance`, relative, of float32's."""
+    """Under bfloat16 autocast the outputs are within the relative `tolerance` of the float32 ones."""
     x = image(1, model.in_channels, 64, 96)
     with torch.no_grad():
         want = model(x)

@@ -1,10 +1,15 @@
-"""How far a float32 run may lie from the published numbers: the one place of these limits, and how they were found.
+"""Golden numbers: outputs, losses and gradients of the authors' code, how they are made, compared and accepted.
 
-Another instruction set or another number of threads adds up the same terms in another order, so the distance differs from
-machine to machine. `python benchmarks/golden_errors.py` runs all tests that use the fixture `within_limit` with AVX-512, with AVX2
-and without either, with one and with two threads, and once in float64, where what remains is the rounding of the golden files
-themselves. Its table is `docs/measurements/golden_errors.md`. Each limit is at least 1.5 times the largest distance in that table,
-and for outputs at most 4e-6 (HorNet) or 2e-5 (the other families); tests/testing/test_golden_limits.py compares.
+1. Make: in an environment where the authors' code runs, load `reference_state(shapes)` into the model, run it on
+   `reference_input(seed, shape)` in float32 on a CPU, and save `summarize(output)` of each output, with shapes and seeds, as
+   `tests/golden/NAME.json`. No weights are downloaded: values depend on names, shapes and seeds only.
+2. Compare: a test rebuilds weights and inputs from the file (`read_golden`, `golden_state`, `golden_inputs`), computes
+   `worst_error`, and passes it to the fixture `within_limit`.
+3. Accept: `LIMITS` is the only list of limits. Another instruction set or number of threads adds the same terms in another order, so
+   the distance depends on the machine. `python benchmarks/golden_errors.py` measures it with AVX-512, with AVX2 and without either,
+   with one and two threads, and in float64, where the rounding of the golden files remains; it writes
+   `docs/measurements/golden_errors.md`. A limit is at least 1.5 times the largest distance there, and for outputs at most 4e-6 (HorNet)
+   or 2e-5 (other families). `tests/testing/test_golden_limits.py` checks both.
 """
 
 import json
@@ -16,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# what is compared -> largest distance: relative, the norm of the difference over the norm; of losses as the key says
+# What is compared -> largest accepted distance: norm of the difference over the norm; absolute where the key says it
 LIMITS = {
     'hornet outputs': 4e-6,
     'hornet gradients': 1e-5,
@@ -36,19 +41,12 @@ LIMITS = {
     'affnet decoders': 4e-6,
 }
 
-
-# Deterministic weights and inputs, so that two implementations can be compared without a download.
-#
-# Every value depends on the parameter's name and shape alone (NumPy's PCG64 stream is stable across
-# versions), so a list of names and shapes is enough to rebuild a whole checkpoint.
-
-
-# Substrings of parameter names that are a residual branch's scale rather than a norm's weight.
+# Substrings of parameter names that are the scale of a residual branch, not the weight of a norm.
 BRANCH_SCALES = ('gamma', 'layer_scale')
 
 
 def reference_array(name: str, shape: Sequence[int]) -> np.ndarray:
-    """The value of parameter or buffer `name`: float32, of the given shape."""
+    """The value of the parameter or buffer `name`: float32, from NumPy's PCG64, whose stream is the same in every version."""
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     x = rng.standard_normal(tuple(shape))
     leaf = name.rsplit('.', 1)[-1]
@@ -76,7 +74,7 @@ def reference_array(name: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def reference_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-    """A whole checkpoint from `{name: shape}`."""
+    """A checkpoint as numpy arrays from `{name: shape}`."""
     return {name: reference_array(name, shape) for name, shape in shapes.items()}
 
 
@@ -87,7 +85,7 @@ def reference_input(seed: int, shape: Sequence[int]) -> np.ndarray:
 
 
 def summarize(array: np.ndarray, samples: int = 64) -> dict:
-    """What a golden file keeps of an output: its shape, mean, standard deviation and some of its values."""
+    """What a golden file stores of an output: shape, mean, standard deviation and `samples` of its values."""
     flat = np.asarray(array, dtype=np.float64).ravel()
     at = np.linspace(0, flat.size - 1, min(samples, flat.size)).astype(np.int64)
     return {
@@ -98,8 +96,45 @@ def summarize(array: np.ndarray, samples: int = 64) -> dict:
     }
 
 
+def read_golden(folder: Path, name: str) -> dict:
+    """The golden file `name`.json.
+
+    Raises:
+        FileNotFoundError: the file is missing; the message explains how to make it.
+    """
+    path = Path(folder) / f'{name}.json'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The golden file {path} is missing. Make it by running the authors' code on reference_state(shapes) and "
+            f'reference_input(seed, shape), and save summarize(output) of each output; see mmfreq.testing.golden.'
+        )
+    return json.loads(path.read_text())
+
+
+def golden_state(shapes: Mapping[str, Sequence[int]], scale: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+    """A checkpoint from `{name: shape}`; parameters whose name contains a key of `scale` are multiplied by its value."""
+    state = {name: torch.as_tensor(value) for name, value in reference_state(shapes).items()}
+    for part, factor in (scale or {}).items():
+        for name in state:
+            if part in name:
+                state[name] = state[name] * torch.tensor(factor, dtype=torch.float32)
+    return state
+
+
+def golden_inputs(case: Mapping) -> list[Tensor]:
+    """The inputs of a golden case, in torch's default dtype: one image or map, or one map per level."""
+    inputs = case.get('inputs') or [{'seed': case['input_seed'], 'shape': case['input_shape']}]
+    scale = np.float32(case.get('input_scale', 1))
+    return [torch.from_numpy(scale * reference_input(i['seed'], i['shape'])).to(torch.get_default_dtype()) for i in inputs]
+
+
+def golden_loss(outputs: Iterable[Tensor]) -> Tensor:
+    """The loss whose gradients are golden: the sum of mean(output * reference_input(99, its shape))."""
+    return sum((out * torch.from_numpy(reference_input(99, out.shape)).to(out.dtype)).mean() for out in outputs)
+
+
 def relative_error(array: np.ndarray, golden: Mapping) -> float:
-    """How far `array` is from a golden summary: the samples' error norm over the golden samples' norm.
+    """Distance of `array` from a golden summary: norm of the samples' difference over the norm of the golden samples.
 
     Infinite if the shapes differ or a value is not finite.
     """
@@ -110,53 +145,13 @@ def relative_error(array: np.ndarray, golden: Mapping) -> float:
     return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-12))
 
 
-# Golden files: outputs of the published code on weights and inputs that are rebuilt from names, shapes and seeds.
-
-
-def read_golden(folder: Path, name: str) -> dict:
-    """The golden file `name`.json.
-
-    Raises:
-        FileNotFoundError: it is missing; says how golden files are made.
-    """
-    path = Path(folder) / f'{name}.json'
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'golden file {path} is missing. Make it by running the published code on reference_state(shapes) and '
-            f'reference_input(seed, shape) and keeping summarize(output) of each output (mmfreq.testing.golden)'
-        )
-    return json.loads(path.read_text())
-
-
-def golden_state(shapes: Mapping[str, Sequence[int]], scale: Mapping[str, float] | None = None) -> dict[str, Tensor]:
-    """A checkpoint rebuilt from `{name: shape}`; parameters whose name contains a key of `scale` are multiplied by its value."""
-    state = {name: torch.as_tensor(value) for name, value in reference_state(shapes).items()}
-    for part, factor in (scale or {}).items():
-        for name in state:
-            if part in name:
-                state[name] = state[name] * torch.tensor(factor, dtype=torch.float32)
-    return state
-
-
-def golden_inputs(case: Mapping) -> list[Tensor]:
-    """The inputs of a case in torch's default dtype: one image or map, or one map for each level."""
-    inputs = case.get('inputs') or [{'seed': case['input_seed'], 'shape': case['input_shape']}]
-    scale = np.float32(case.get('input_scale', 1))
-    return [torch.from_numpy(scale * reference_input(i['seed'], i['shape'])).to(torch.get_default_dtype()) for i in inputs]
-
-
-def golden_loss(outputs: Iterable[Tensor]) -> Tensor:
-    """The loss of golden gradients: the sum of mean(output * reference_input(99, its shape))."""
-    return sum((out * torch.from_numpy(reference_input(99, out.shape)).to(out.dtype)).mean() for out in outputs)
-
-
 def worst_error(outputs: Iterable[Tensor], golden: Sequence[Mapping]) -> tuple[float, str]:
-    """(relative error, name) of the output that is farthest from its golden summary.
+    """(relative error, name) of the output with the largest distance from its golden summary.
 
     Raises:
-        ValueError: another number of outputs.
+        ValueError: the number of outputs is different.
     """
     outputs = list(outputs)
     if len(outputs) != len(golden) or not golden:
-        raise ValueError(f'got {len(outputs)} outputs, the golden case has {len(golden)}')
+        raise ValueError(f'Expected {len(golden)} outputs as in the golden case, got {len(outputs)}.')
     return max((relative_error(o.detach().cpu().numpy(), g), g['name']) for o, g in zip(outputs, golden))

@@ -1,10 +1,10 @@
-"""One row for each stack that `tools/test_stacks.sh` tests: what was installed and what pytest said; rows go into a Markdown file.
+"""The table of tested stacks: one row per stack of `tools/test_stacks.sh`, with the installed versions and pytest's counts.
 
-    python -m mmfreq.testing.stack_table row NAME TESTS REPORT.xml       run by the Python of the stack
-    python -m mmfreq.testing.stack_table not-tested NAME PYTHON TESTS WHY
-    python -m mmfreq.testing.stack_table into FILE.md ROW ...
+    python -m mmfreq.testing.stack_table row NAME TESTS REPORT.xml       print a row; run by the Python of the stack
+    python -m mmfreq.testing.stack_table not-tested NAME PYTHON TESTS REASON      print a row
+    python -m mmfreq.testing.stack_table into FILE.md ROW ...            write rows into the Markdown table
 
-The first two print a row. Standard library only: a stack that could not be installed has its row too.
+Needs only the standard library, so that a stack that could not be installed has a row, too.
 """
 
 import platform
@@ -15,30 +15,30 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mmfreq.compat.finder import using_fallback
-from mmfreq.compat.stack import FAMILIES
+from mmfreq.compat.stack import OPENMMLAB
 
 COLUMNS = ('stack', 'verdict', 'passed', 'failed', 'skipped', 'Python', 'torch', 'torchvision', 'numpy', 'mmcv', 'tests', 'date')
 PASSED, FAILED = 'passed', 'FAILED'
 
 
-def measured(name, tests, report):
-    """Cells of a stack whose tests ran in this very Python; `report` is the path of pytest's JUnit file.
+def row_of_tested(name, tests, report):
+    """Row of a stack whose tests ran in this Python; `report` is the path of pytest's JUnit file.
 
-    The verdict is `passed` only where something passed and nothing failed.
+    The verdict is `passed` only if at least one test passed and none failed.
     """
     passed, failed, skipped = counts(report)
     verdict = PASSED if passed and not failed else FAILED
     versions = [installed(package) for package in ('torch', 'torchvision', 'numpy')]
-    return (name, verdict, passed, failed, skipped, platform.python_version(), *versions, mmcv_kind(), tests, today())
+    return (name, verdict, passed, failed, skipped, platform.python_version(), *versions, installed_mmcv(), tests, today())
 
 
-def not_tested(name, python, tests, why):
-    """Cells of a stack that could not be made; the reason is in its verdict."""
-    return (name, f'{FAILED}: {why}', '-', '-', '-', python, '-', '-', '-', '-', tests, today())
+def row_of_not_tested(name, python, tests, reason):
+    """Row of a stack that could not be installed; the verdict contains the reason."""
+    return (name, f'{FAILED}: {reason}', '-', '-', '-', python, '-', '-', '-', '-', tests, today())
 
 
 def counts(report):
-    """(passed, failed, skipped) of a JUnit file; errors count as failures, a missing or torn file is one failure."""
+    """(passed, failed, skipped) of a JUnit file; errors count as failures, a missing or truncated file is one failure."""
     try:
         suites = ElementTree.parse(report).getroot().findall('testsuite')
     except (OSError, ElementTree.ParseError):
@@ -50,32 +50,32 @@ def counts(report):
 
 
 def installed(distribution):
-    """Its version, '-' if it is not installed."""
+    """The version, '-' if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
         return '-'
 
 
-def mmcv_kind():
-    """Such as 'mmcv-lite 2.1.0, ops by mmfreq'."""
-    stock, onedl, _ = FAMILIES['mmcv']
-    there = [f'{name} {installed(name)}' for name in (*stock, onedl) if installed(name) != '-']
-    return f'{" + ".join(there)}, {"ops by mmfreq" if using_fallback() else "compiled ops"}' if there else '-'
+def installed_mmcv():
+    """For example 'mmcv-lite 2.1.0, ops by mmfreq'."""
+    stock, onedl, _ = OPENMMLAB['mmcv']
+    found = [f'{name} {installed(name)}' for name in (*stock, onedl) if installed(name) != '-']
+    return f'{" + ".join(found)}, {"ops by mmfreq" if using_fallback() else "compiled ops"}' if found else '-'
 
 
 def today():
-    """The date here, such as '2026-11-30'."""
+    """The local date, for example '2026-11-30'."""
     return time.strftime('%Y-%m-%d')
 
 
 def markdown(cells):
-    """The cells as a line of a Markdown table; a '|' or a newline within a cell would break it."""
+    """The cells as a line of a Markdown table; '|' and newlines in a cell are replaced."""
     return '| ' + ' | '.join(' '.join(str(cell).replace('|', '/').split()) for cell in cells) + ' |'
 
 
 def read_table(text):
-    """Stack -> its cells as text by column, from the Markdown table whose header is `COLUMNS`; other tables are ignored."""
+    """{stack: {column: text}} from the Markdown table with the header `COLUMNS`; other tables are ignored."""
     lines = text.splitlines()
     if markdown(COLUMNS) not in lines:
         return {}
@@ -89,9 +89,9 @@ def read_table(text):
 
 
 def put_into(text, rows):
-    """The Markdown text with these rows in its table, made at the end if there is none.
+    """The Markdown text with these rows in its table, which is appended if there is none.
 
-    A stack's earlier row is replaced; those of other stacks, and all else, stay as they are.
+    An earlier row of the same stack is replaced. The other rows and the rest of the text do not change.
     """
     header = [markdown(COLUMNS), '|' + '---|' * len(COLUMNS)]
     before = read_table(text)
@@ -103,14 +103,14 @@ def put_into(text, rows):
 
 
 def main(argv):
-    """See the docstring of this file."""
+    """Run one of the commands in the module docstring."""
     command, *arguments = argv
     if command == 'into':
         path, *rows = arguments
         path = Path(path)
         path.write_text(put_into(path.read_text(encoding='utf-8') if path.exists() else '', rows), encoding='utf-8')
         return
-    print(markdown({'row': measured, 'not-tested': not_tested}[command](*arguments)))
+    print(markdown({'row': row_of_tested, 'not-tested': row_of_not_tested}[command](*arguments)))
 
 
 if __name__ == '__main__':

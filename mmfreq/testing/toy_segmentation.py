@@ -1,6 +1,6 @@
-"""A whole segmentation config in little: HorNet-micro and a small UPerHead on the generated toy set, for tests of the engine.
+"""A complete small segmentation config: HorNet-micro and a small UPerHead on the generated toy data, for tests of the engine.
 
-Seconds on a CPU. It learns nothing worth a score; for that there is the toy config under `configs/seg`.
+It runs in seconds on a CPU and is not meant to reach a score; the toy config in `configs/seg` is.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ SIZE = (64, 64)
 
 
 def toy_segmentor(norm='SyncBN', num_classes=6, in_channels=3):
-    """The `model` of the config: every stage of the backbone is used; `norm` is the type of the head's norms, 'GN' or a BN."""
+    """The `model` of the config: every stage of the backbone is used; `norm` is the type of the head's norms, 'GN' or a batch norm."""
     norm_cfg = {'type': norm, 'requires_grad': True} | ({'num_groups': 4} if norm == 'GN' else {})
     return {
         'type': 'EncoderDecoder',

@@ -1,4 +1,4 @@
-"""Everything that the package trains, in little, for laws that hold for each: that no parameter is unused, for one."""
+"""Small models of everything that the package trains, for checks that hold for all of them, such as that no parameter is unused."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,7 +28,7 @@ def backbones(subsets=SUBSETS) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
 
 
 def whole_models() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
-    """(name, builder) of the classifiers, and of each of our necks and heads on a backbone; they map images to maps or logits."""
+    """(name, builder) of the classifiers, and of each neck and head of mmfreq on a backbone; they map images to maps or logits."""
     for arch in MICRO:
         yield f'classifier {arch}', partial(build_classifier, arch, CLASSES)
     conv = {'type': 'mmfreq.GnConv'}
@@ -41,10 +41,10 @@ def whole_models() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     }
     fpn = {'in_channels': [16, 32, 64, 128], 'out_channels': WIDTH, 'num_outs': 5}
     for grid in (None, 4):
-        kind = f'gnConv{"" if grid is None else " with a global filter"}'
+        name = f'gnConv{"" if grid is None else " with a global filter"}'
         cfg = {'grid': grid}
-        yield f'GnUPerHead, {kind}', _on('hornet-micro', 'mmseg', {'type': 'mmfreq.GnUPerHead', 'gnconv_cfg': cfg, **levels})
-        yield f'GnFPN, {kind}', _on('hornet-micro', 'mmdet', {'type': 'mmfreq.GnFPN', 'gnconv_cfg': cfg, **fpn})
+        yield f'GnUPerHead, {name}', _on('hornet-micro', 'mmseg', {'type': 'mmfreq.GnUPerHead', 'gnconv_cfg': cfg, **levels})
+        yield f'GnFPN, {name}', _on('hornet-micro', 'mmdet', {'type': 'mmfreq.GnFPN', 'gnconv_cfg': cfg, **fpn})
     equal = {**levels, 'in_channels': [WIDTH] * 4, 'feature_strides': [4, 8, 16, 32]}
     neck = {'type': 'FPN', **fpn, 'num_outs': 4}
     yield 'GnFPNHead', _on('hornet-micro', 'mmseg', neck, {'type': 'mmfreq.GnFPNHead', **equal})
@@ -61,7 +61,7 @@ def whole_models() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
 
 
 def total(outputs) -> Tensor:
-    """A number that depends on every value of nested outputs, and on each in another way."""
+    """A scalar that depends on every value of nested outputs, nonlinearly."""
     if isinstance(outputs, Tensor):
         return (outputs.float().square() + outputs.float()).mean()
     return sum(map(total, outputs))

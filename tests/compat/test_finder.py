@@ -1,4 +1,4 @@
-"""Laws of the import finder: it stands last, answers for one name, loads nothing and gives way to a compiled module."""
+"""The finder is last, handles one name, loads nothing, and a compiled module takes precedence."""
 
 import json
 import subprocess
@@ -21,13 +21,13 @@ def run(code, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_importing_mmfreq_loads_nothing_heavy():
+def test_import_mmfreq_loads_no_heavy_module():
     loaded = run('import mmfreq; print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))')
     assert 'mmfreq' in loaded
     assert not {'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'rich'} & set(loaded)
 
 
-def test_finder_stands_last_and_once():
+def test_finder_is_installed_last_and_once():
     finder.install_finder()
     finder.install_finder()
     assert sys.meta_path.count(finder.MmcvOpsFinder) == 1
@@ -35,19 +35,19 @@ def test_finder_stands_last_and_once():
     assert run(code)[-1] == 'MmcvOpsFinder'
 
 
-def test_finder_answers_for_one_name_only():
+def test_finder_handles_one_name_only():
     assert finder.MmcvOpsFinder.find_spec('mmcv._ext').origin == str(finder.SOURCE)
     for name in ('mmcv', 'mmcv.ops', 'mmcv._extra', '_ext', 'mmdet._ext'):
         assert finder.MmcvOpsFinder.find_spec(name) is None
 
 
 @pytest.mark.parametrize('missing', ['torch', 'torchvision'])
-def test_finder_is_silent_without_torch_and_torchvision(monkeypatch, missing):
+def test_finder_finds_nothing_without_torch_and_torchvision(monkeypatch, missing):
     monkeypatch.setattr(finder, 'find_spec', lambda name: None if name == missing else object())
     assert finder.MmcvOpsFinder.find_spec('mmcv._ext') is None
 
 
-def test_a_compiled_module_wins(tmp_path):
+def test_a_compiled_module_takes_precedence(tmp_path):
     for folder in ('mmcv', 'compiled'):
         (tmp_path / folder).mkdir()
     (tmp_path / 'mmcv' / '__init__.py').write_text('')
@@ -67,7 +67,7 @@ print(json.dumps([without, before, using_fallback(), mmcv._ext.nms, mmcv._ext.__
     assert run(code, str(tmp_path)) == [True, False, False, 'compiled', path, False]
 
 
-def test_mmcv_on_another_path_is_seen_without_importing_it(tmp_path):
+def test_using_fallback_does_not_import_mmcv(tmp_path):
     package = tmp_path / 'mmcv'
     package.mkdir()
     (package / '__init__.py').write_text('raise RuntimeError("imported")\n')

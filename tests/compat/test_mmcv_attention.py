@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention: our stand-in for the compiled op, called through mmcv's autograd function."""
+"""Multi-scale deformable attention through mmcv's autograd function, on the replacement of the compiled op."""
 
 import pytest
 import torch

@@ -20,7 +20,7 @@ TARGET = torch.tensor([0, 1, 2, 3, 4, 1, 4])  # 4 is background
 
 
 @pytest.mark.parametrize('gamma, alpha', [(2.0, 0.25), (1.5, 0.6), (0.0, 0.5)])
-def test_sigmoid_focal_loss_is_torchvisions(logits, gamma, alpha):
+def test_sigmoid_focal_loss_equals_torchvision(logits, gamma, alpha):
     got = sigmoid_focal_loss(logits, TARGET, gamma, alpha, None, 'none')
     expected = torchvision.ops.sigmoid_focal_loss(logits, one_hot(TARGET, 4), alpha, gamma)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
@@ -28,14 +28,14 @@ def test_sigmoid_focal_loss_is_torchvisions(logits, gamma, alpha):
     torch.testing.assert_close(mean, expected.sum() / len(logits), rtol=1e-10, atol=1e-12)
 
 
-def test_sigmoid_focal_loss_weighs_rows_by_class_and_background_by_one(logits):
+def test_class_weights_scale_rows_and_background_has_weight_one(logits):
     weight = torch.tensor([0.5, 2.0, 3.0, 4.0], dtype=torch.float64)
     plain = sigmoid_focal_loss(logits, TARGET, 2.0, 0.25, None, 'none')
     got = sigmoid_focal_loss(logits, TARGET, 2.0, 0.25, weight, 'none')
     torch.testing.assert_close(got, plain * torch.tensor([0.5, 2, 3, 4, 1, 2, 1])[:, None])
 
 
-def test_sigmoid_focal_loss_by_hand():
+def test_sigmoid_focal_loss_of_zero_logits():
     got = sigmoid_focal_loss(torch.zeros(1, 2), torch.tensor([0]), 2.0, 0.25, None, 'none')
     log2 = torch.tensor(2.0).log()  # p = 1/2: alpha (1 - p)^2 log 2 and (1 - alpha) p^2 log 2
     torch.testing.assert_close(got, torch.stack([0.25 * 0.25 * log2, 0.75 * 0.25 * log2])[None])

@@ -1,4 +1,4 @@
-"""Laws of the stubs: an op without a stand-in can be imported, pickled and asked for; only its call fails, with a remedy."""
+"""Stubs: an op without a replacement can be imported and pickled; only the call fails, and the error gives the remedy."""
 
 import copy
 import inspect
@@ -9,21 +9,21 @@ import torch
 
 from mmfreq.compat import mmcv_ops
 from mmfreq.compat.mmcv_ops import MissingOp, MissingOpError
-from mmfreq.compat.stack import requested_ops
+from mmfreq.compat.stack import ops_that_mmcv_loads
 
 
-def test_every_op_that_mmcv_asks_for_is_there():
-    asked = requested_ops()
-    assert len(asked) > 80
-    assert all(callable(getattr(mmcv_ops, op)) for op in asked)
+def test_every_op_that_mmcv_loads_exists():
+    loaded = ops_that_mmcv_loads()
+    assert len(loaded) > 80
+    assert all(callable(getattr(mmcv_ops, op)) for op in loaded)
 
 
-def test_every_supplied_op_is_one_that_mmcv_asks_for():
-    assert set(mmcv_ops.__all__) <= set(requested_ops())
+def test_every_supplied_op_is_loaded_by_mmcv():
+    assert set(mmcv_ops.__all__) <= set(ops_that_mmcv_loads())
     assert not any(isinstance(getattr(mmcv_ops, op), MissingOp) for op in mmcv_ops.__all__)
 
 
-def test_a_missing_op_fails_when_called_and_names_itself_and_the_remedy():
+def test_call_of_a_missing_op_names_the_op_and_the_remedy():
     op = mmcv_ops.carafe_forward
     with pytest.raises(MissingOpError, match=r"'carafe_forward'.*compiled mmcv.*python -m mmfreq\.doctor"):
         op(torch.zeros(1), up=2)
@@ -43,7 +43,7 @@ def test_private_names_are_absent_as_in_any_module(name):
         getattr(mmcv_ops, name)
 
 
-def test_tools_that_look_at_modules_still_work():
+def test_inspect_and_pickle_work():
     assert inspect.getmodule(mmcv_ops.nms).__name__ == 'mmfreq.compat.mmcv_ops'
     assert pickle.loads(pickle.dumps(mmcv_ops.nms)) is mmcv_ops.nms
     assert dict(inspect.getmembers(mmcv_ops))['nms'] is mmcv_ops.nms

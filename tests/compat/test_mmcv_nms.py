@@ -35,7 +35,7 @@ def slow_nms(boxes, scores, threshold, offset):
 
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('threshold', [0.1, 0.3, 0.5, 0.7])
-def test_nms_keeps_what_the_slow_loop_keeps(threshold, offset):
+def test_nms_equals_the_slow_loop(threshold, offset):
     boxes, scores = boxes_and_scores()
     dets, kept = nms(boxes, scores, threshold, offset=offset)
     expected = slow_nms(boxes, scores, threshold, offset)
@@ -56,13 +56,13 @@ def test_threshold_is_a_float32_as_in_the_compiled_op():
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
-def test_nms_takes_every_float_type(dtype):
+def test_nms_accepts_every_float_type(dtype):
     boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 7], [20, 20, 28, 28]], dtype=dtype)
     dets, kept = nms(boxes, torch.tensor([0.5, 0.75, 0.25], dtype=dtype), 0.5)
     assert kept.tolist() == [1, 2] and dets.dtype == dtype
 
 
-def test_nms_takes_empty_input_and_arrays():
+def test_nms_accepts_empty_input_and_arrays():
     assert nms(torch.zeros(0, 4), torch.zeros(0), 0.5)[1].shape == (0,)
     boxes, scores = boxes_and_scores(20)
     _, kept = nms(boxes.numpy(), scores.numpy(), 0.5)
@@ -99,7 +99,7 @@ def slow_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):
 
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
-def test_soft_nms_decays_as_the_slow_loop_does(method, offset):
+def test_soft_nms_equals_the_slow_loop(method, offset):
     boxes, scores = boxes_and_scores()
     dets, kept = soft_nms(boxes, scores, 0.3, sigma=0.5, min_score=0.05, method=method, offset=offset)
     expected = slow_soft_nms(boxes, scores, 0.3, 0.5, 0.05, method, offset)
@@ -108,7 +108,7 @@ def test_soft_nms_decays_as_the_slow_loop_does(method, offset):
     torch.testing.assert_close(dets[:, 4], torch.tensor([score for _, score in expected]), rtol=1e-5, atol=1e-6)
 
 
-def test_soft_nms_takes_empty_input():
+def test_soft_nms_accepts_empty_input():
     dets, kept = soft_nms(torch.zeros(0, 4), torch.zeros(0))
     assert dets.shape == (0, 5) and kept.shape == (0,)
 

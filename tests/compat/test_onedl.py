@@ -1,4 +1,4 @@
-"""OneDL's mmsegmentation is found by mmengine, and a stock one, or none, is left to it."""
+"""mmengine finds the configs of OneDL's mmsegmentation and loads checkpoints safely; a stock mmsegmentation is not affected."""
 
 import pickle
 from types import SimpleNamespace
@@ -24,20 +24,20 @@ CONFIG = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
         (set(), 'mmsegmentation'),
     ],
 )
-def test_only_onedl_alone_changes_where_mmengine_looks(monkeypatch, installed, name):
+def test_only_onedl_without_stock_changes_the_package_name(monkeypatch, installed, name):
     monkeypatch.setattr(onedl, 'is_distribution', installed.__contains__)
     packages = {'mmseg': 'mmsegmentation', 'mmdet': 'mmdet'}
     onedl.find_onedl_configs(packages)
     assert packages == {'mmseg': name, 'mmdet': 'mmdet'}
 
 
-def test_distributions_are_told_apart_from_modules():
+def test_is_distribution_is_false_for_modules():
     assert onedl.is_distribution('pytest') and not onedl.is_distribution('mmseg')
 
 
 @pytest.mark.parametrize('name', [None, 'mmseg'])
-def test_configs_are_found_and_nothing_is_installed(monkeypatch, name):
-    """By what is installed here, and by the name that OneDL gets."""
+def test_configs_are_found_without_installing_anything(monkeypatch, name):
+    """With the packages installed here, and with the name that `find_onedl_configs` sets for OneDL."""
 
     def refuse(command):
         raise AssertionError(f'mmengine would run {command}')
@@ -59,7 +59,7 @@ class Canary:
 
 
 @pytest.mark.parametrize('weights_only', [None, False, True])
-def test_its_loader_runs_no_code_and_reads_what_mmengine_writes(tmp_path, weights_only):
+def test_replaced_loader_runs_no_code_and_reads_mmengine_checkpoints(tmp_path, weights_only):
     module = SimpleNamespace(_safe_torch_load=torch.load)
     onedl.replace_loader(module)
     torch.save({'x': Canary(tmp_path / 'executed')}, tmp_path / 'hostile.pth')
@@ -71,14 +71,14 @@ def test_its_loader_runs_no_code_and_reads_what_mmengine_writes(tmp_path, weight
         assert module._safe_torch_load(tmp_path / 'own.pth', map_location='cpu')['history'].current() == 1.0
 
 
-def test_a_module_without_that_loader_gets_none():
+def test_a_module_without_the_loader_is_not_changed():
     module = SimpleNamespace()
     onedl.replace_loader(module)
     assert vars(module) == {}
 
 
 @pytest.mark.skipif(not onedl.is_distribution('onedl-mmengine'), reason='the loader of onedl-mmengine is not installed here')
-def test_mmengine_itself_loads_so(tmp_path):
+def test_onedl_mmengine_loads_safely(tmp_path):
     from mmengine.runner import load_checkpoint
 
     torch.save({'x': Canary(tmp_path / 'executed')}, tmp_path / 'hostile.pth')

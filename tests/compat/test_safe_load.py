@@ -1,4 +1,4 @@
-"""Laws of reading checkpoints: mmengine's own come back whole, anything else is refused without being run."""
+"""read_checkpoint loads mmengine's checkpoints completely, and refuses other types without running them."""
 
 import functools
 import io
@@ -68,7 +68,7 @@ def checkpoint(tmp_path_factory):
     return folder / 'epoch_2.pth'
 
 
-def test_a_runner_checkpoint_comes_back_whole(checkpoint):
+def test_runner_checkpoint_is_loaded_completely(checkpoint):
     got = read_checkpoint(checkpoint)
     reference = torch.load(checkpoint, weights_only=False)  # written by this test
     assert got.keys() == reference.keys() >= {'state_dict', 'message_hub', 'optimizer', 'param_schedulers', 'meta'}
@@ -84,7 +84,7 @@ def test_a_runner_checkpoint_comes_back_whole(checkpoint):
     assert got['message_hub']['runtime_info']['best_score'] == 0.5
 
 
-def test_plain_torch_load_and_resume_work_too(checkpoint, tmp_path):
+def test_torch_load_reads_it_too(checkpoint, tmp_path):
     allow_mmengine_checkpoints()
     assert torch.load(checkpoint, weights_only=True)['meta']['epoch'] == 2
     hub = torch.load(checkpoint, weights_only=True)['message_hub']['log_scalars']
@@ -108,14 +108,14 @@ def test_arrays_of_numpy_1_and_2_are_read(tmp_path, module):
     assert got == value and {type(entry) for entry in got.values()} == {np.float32, np.int64, np.bool_}
 
 
-def test_allowing_twice_changes_nothing():
+def test_allow_mmengine_checkpoints_is_idempotent():
     allow_mmengine_checkpoints()
     before = set(torch.serialization.get_safe_globals())
     allow_mmengine_checkpoints()
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_no_general_callable_is_on_the_list():
+def test_no_general_callable_is_allowed():
     allow_mmengine_checkpoints()
     listed = [entry[0] if isinstance(entry, tuple) else entry for entry in torch.serialization.get_safe_globals()]
     assert HistoryBuffer in listed
@@ -140,7 +140,7 @@ def history(value):
 
 
 def hostile(canary):
-    """Name -> an object whose unpickling would write `canary`, or reach for what does, and what the error must name."""
+    """Name -> an object whose unpickling would write `canary`, or access what does, with the pattern that the error must match."""
     touch = Call(os.system, f'touch {canary}')
     return {
         'call': (touch, 'posix.system|nt.system'),
@@ -165,14 +165,14 @@ def hostile(canary):
 
 @pytest.mark.parametrize('legacy', [False, True])
 @pytest.mark.parametrize('case', hostile(''))
-def test_code_is_refused_and_not_run(tmp_path, case, legacy):
+def test_code_is_refused_and_not_executed(tmp_path, case, legacy):
     canary, path = tmp_path / 'canary', tmp_path / 'hostile.pth'
     value, name = hostile(canary)[case]
     torch.save({'state_dict': value}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError, match=f'({name})(.|\n)*not executed'):
         read_checkpoint(path)
     assert not canary.exists()
-    if case == 'call':  # the same file does write the canary when it is unpickled without care
+    if case == 'call':  # the same file does write the canary when it is unpickled unsafely
         torch.load(path, weights_only=False)
         assert canary.exists()
 
@@ -185,14 +185,14 @@ def test_a_plain_pickle_is_refused(tmp_path):
     assert not canary.exists()
 
 
-def test_other_classes_are_named(tmp_path):
+def test_error_names_other_classes(tmp_path):
     torch.save({'model': Line()}, tmp_path / 'module.pth')
     with pytest.raises(CheckpointError, match=r'Line.*state_dict'):
         read_checkpoint(tmp_path / 'module.pth')
 
 
 @pytest.mark.parametrize('keep', [0, 10, 0.5, 0.98])
-def test_a_truncated_file_says_its_size_and_to_download_again(checkpoint, tmp_path, keep):
+def test_error_of_a_truncated_file_gives_its_size_and_the_remedy(checkpoint, tmp_path, keep):
     data = checkpoint.read_bytes()
     data = data[: keep if isinstance(keep, int) else int(keep * len(data))]
     (tmp_path / 'cut.pth').write_bytes(data)
@@ -200,7 +200,7 @@ def test_a_truncated_file_says_its_size_and_to_download_again(checkpoint, tmp_pa
         read_checkpoint(tmp_path / 'cut.pth')
 
 
-def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
+def test_error_of_a_missing_file_gives_its_full_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint('weights/none.pth')
@@ -210,12 +210,12 @@ def test_a_missing_file_is_named_in_full(tmp_path, monkeypatch):
     assert issubclass(CheckpointError, ValueError)
 
 
-def test_an_address_is_left_to_the_download():
+def test_error_of_a_url_names_the_function_that_downloads():
     with pytest.raises(CheckpointError, match=r'https://example\.org/a\.pth.*weights\.download'):
         read_checkpoint('https://example.org/a.pth')
 
 
-# What is no checkpoint, by what is said of it
+# Files that are not checkpoints, and what the error calls them
 
 
 def written(data):
@@ -253,7 +253,7 @@ NO_CHECKPOINTS = {
     'a git-lfs pointer': (written(b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n'), 'git lfs pull'),
     'a text': (written('{"message": "Not Found", "straße": 1}'.encode()), 'text file.*{"message"'),
     'random bytes': (written(bytes(range(255, -1, -1)) * 9), 'truncated'),
-    'a picture': (written(b'\xff\xd8\xff\xe0' + bytes(99)), 'a JPEG picture'),
+    'an image': (written(b'\xff\xd8\xff\xe0' + bytes(99)), 'a JPEG image'),
     'a gzip archive': (written(b'\x1f\x8b' + bytes(99)), 'a gzip archive; unpack'),
     'a numpy array': (written(b'\x93NUMPY' + bytes(99)), 'a numpy array'),
     'an HDF5 file': (written(b'\x89HDF\r\n' + bytes(99)), 'an HDF5 file'),
@@ -266,10 +266,10 @@ NO_CHECKPOINTS = {
 
 
 @pytest.mark.parametrize('case', NO_CHECKPOINTS)
-def test_what_is_no_checkpoint_is_told_what_it_is(tmp_path, case):
-    write, told = NO_CHECKPOINTS[case]
+def test_error_names_the_type_of_a_file_that_is_not_a_checkpoint(tmp_path, case):
+    write, description = NO_CHECKPOINTS[case]
     write(tmp_path / 'weights.pth')
-    with pytest.raises(CheckpointError, match=rf'(?s)weights\.pth \(\d+ bytes\).*{told}') as caught:
+    with pytest.raises(CheckpointError, match=rf'(?s)weights\.pth \(\d+ bytes\).*{description}') as caught:
         read_checkpoint(tmp_path / 'weights.pth')
     assert 'weights_only' not in str(caught.value)  # torch's advice to switch the protection off
 
@@ -281,7 +281,7 @@ def test_a_file_without_its_last_bytes_is_refused(checkpoint, tmp_path, cut):
         read_checkpoint(tmp_path / 'cut.pth')
 
 
-def test_a_flipped_bit_is_noticed_which_torch_does_not(tmp_path):
+def test_a_flipped_bit_is_detected(tmp_path):
     path = tmp_path / 'weights.pth'
     torch.save({'weight': torch.zeros(1000)}, path)
     data = bytearray(path.read_bytes())
@@ -305,14 +305,13 @@ def test_a_file_without_checksums_is_read(tmp_path):
     assert read_checkpoint(tmp_path / 'weights.pth')['weight'].sum() == 3
 
 
-def test_it_is_known_where_torch_unpickles_by_itself(monkeypatch):
+def test_unpickles_by_default(monkeypatch):
     monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
     assert unpickles_by_default() == (torch.__version__ < (2, 6))
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     assert unpickles_by_default()
-    test_it = Call(os.system, 'exit 0')
-    with pytest.raises(pickle.UnpicklingError):  # what we say ourselves is not overruled
-        torch.load(io.BytesIO(saved(test_it)), weights_only=True)
+    with pytest.raises(pickle.UnpicklingError):  # an explicit weights_only=True still holds
+        torch.load(io.BytesIO(saved(Call(os.system, 'exit 0'))), weights_only=True)
 
 
 def saved(value):

@@ -1,4 +1,4 @@
-"""Laws of the verdicts: a sound stack needs nothing; every known misfit is named, with a command that mends it."""
+"""Judgments of the stack: a supported one has no findings; each known incompatibility is reported with a command that fixes it."""
 
 import shlex
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from mmfreq.compat.stack import LITE, Facts, fix_command, judge, oldest_torch, release, requirements, usable
 
-SOUND = Facts(
+SUPPORTED = Facts(
     python='3.11.7',
     versions={
         'torch': '2.15.0',
@@ -37,39 +37,39 @@ STOCK = ('mmcv-lite', 'mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain')
 
 
 def with_versions(*without, failures=None, python='3.11.7', **changes):
-    """The sound facts with some distributions changed (`_` for `-`), added or left out."""
-    versions = {name: version for name, version in SOUND.versions.items() if name not in without}
+    """The supported facts with some distributions changed (`_` for `-`), added or removed."""
+    versions = {name: version for name, version in SUPPORTED.versions.items() if name not in without}
     changes = {name.replace('_', '-'): version for name, version in changes.items()}
-    return replace(SOUND, versions={**versions, **changes}, failures=failures or {}, python=python)
+    return replace(SUPPORTED, versions={**versions, **changes}, failures=failures or {}, python=python)
 
 
-def bad(facts):
+def faults(facts):
     """Name -> finding, of those that are not ok."""
     return {finding.name: finding for finding in judge(facts) if finding.verdict != 'ok'}
 
 
-def test_the_default_set_up_is_sound():
-    findings = judge(SOUND)
-    assert bad(SOUND) == {} and usable(findings) and fix_command(findings) == ''
+def test_default_setup_is_supported():
+    findings = judge(SUPPORTED)
+    assert faults(SUPPORTED) == {} and usable(findings) and fix_command(findings) == ''
     assert {'python', 'torch', 'mmcv', 'mmdet', 'mmsegmentation', 'setuptools'} <= {finding.name for finding in findings}
     mmcv = next(finding for finding in findings if finding.name == 'mmcv')
     assert mmcv.version == 'mmcv-lite 2.1.0' and '1 of 2' in mmcv.what and 'mmfreq' in mmcv.what
 
 
 @pytest.mark.parametrize('name, version', [('mmcv', '2.1.0'), ('mmcv', '2.0.1+cu118')])
-def test_a_compiled_mmcv_is_sound(name, version):
+def test_compiled_mmcv_is_supported(name, version):
     facts = replace(with_versions('mmcv-lite', **{name: version}), fallback=False)
-    assert bad(facts) == {}
+    assert faults(facts) == {}
     assert 'compiled' in next(finding.what for finding in judge(facts) if finding.name == 'mmcv')
 
 
-def test_onedl_as_a_set_is_sound():
-    assert bad(with_versions(*STOCK, **ONEDL)) == {}
+def test_complete_onedl_set_is_supported():
+    assert faults(with_versions(*STOCK, **ONEDL)) == {}
     newest = with_versions(*STOCK, **ONEDL, setuptools='84.2.1', failures={'pkg_resources': 'ModuleNotFoundError'})
-    assert bad(newest) == {}, 'onedl-mmengine has done away with pkg_resources'
+    assert faults(newest) == {}, 'onedl-mmengine does not import pkg_resources'
 
 
-def test_the_list_of_requirements_is_the_pinned_set_up():
+def test_requirements_are_the_pinned_setup():
     lines = requirements()
     assert LITE.is_file() and len(lines) == 11
     assert [lines[name] for name in STOCK] == [
@@ -85,23 +85,23 @@ def test_the_list_of_requirements_is_the_pinned_set_up():
 @pytest.mark.parametrize(
     'name', ['torch', 'torchvision', 'numpy', 'mmengine', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'ftfy', 'regex']
 )
-def test_a_missing_package_is_named_and_installed(name):
+def test_missing_package_is_reported_and_installed(name):
     facts = with_versions(name)
-    assert list(bad(facts)) == ['mmcv' if name == 'mmcv-lite' else name]
+    assert list(faults(facts)) == ['mmcv' if name == 'mmcv-lite' else name]
     assert not usable(judge(facts))
     line = requirements().get(name, name)
     assert shlex.split(fix_command(judge(facts))) == ['python', '-m', 'pip', 'install', line]
 
 
 @pytest.mark.parametrize('name', ['mmpretrain', 'timm'])
-def test_a_missing_optional_package_is_a_warning(name):
+def test_missing_optional_package_is_a_warning(name):
     facts = with_versions(name)
-    assert bad(facts)[name].verdict == 'warn' and usable(judge(facts))
+    assert faults(facts)[name].verdict == 'warn' and usable(judge(facts))
     assert fix_command(judge(facts)) == f'python -m pip install {requirements()[name]}'
 
 
-# what is wrong: (facts, name of the finding, words in it, words in the command)
-MISFITS = {
+# case: (facts, name of the finding, words in it, words in the command)
+INCOMPATIBLE = {
     'mmcv 2.2': (
         with_versions('mmcv-lite', mmcv='2.2.0'),
         'mmcv x mmdet',
@@ -147,10 +147,10 @@ MISFITS = {
 }
 
 
-@pytest.mark.parametrize('case', MISFITS)
-def test_a_known_misfit_is_named_and_mended(case):
-    facts, name, what, command = MISFITS[case]
-    finding = bad(facts)[name]
+@pytest.mark.parametrize('case', INCOMPATIBLE)
+def test_known_incompatibility_has_a_fix(case):
+    facts, name, what, command = INCOMPATIBLE[case]
+    finding = faults(facts)[name]
     assert finding.verdict == 'fail' and not usable(judge(facts)) and finding.remedy
     assert what in finding.what
     got = fix_command(judge(facts))
@@ -158,26 +158,26 @@ def test_a_known_misfit_is_named_and_mended(case):
     assert not got or '\n' not in got
 
 
-def test_warnings_leave_it_usable():
+def test_stack_with_warnings_is_usable():
     for facts, name in (
         (with_versions(setuptools='82.0'), 'setuptools'),
         (with_versions('mmengine', **{'onedl-mmengine': '0.10.12'}), 'OneDL'),
     ):
-        assert bad(facts)[name].verdict == 'warn' and usable(judge(facts))
-    assert 'setuptools' not in bad(with_versions(setuptools='81.0'))  # the last with pkg_resources
+        assert faults(facts)[name].verdict == 'warn' and usable(judge(facts))
+    assert 'setuptools' not in faults(with_versions(setuptools='81.0'))  # the last with pkg_resources
 
 
-def test_the_oldest_torch_is_old_enough():
+def test_oldest_torch_is_supported():
     for version in (oldest_torch(), f'{oldest_torch()}.0', f'{oldest_torch()}.1+cpu'):
-        assert bad(with_versions(torch=version)) == {}
+        assert faults(with_versions(torch=version)) == {}
 
 
-def test_newer_mmengine_with_newer_torch_is_fine_and_older_with_older_too():
-    assert 'mmengine x torch' not in bad(with_versions(mmengine='0.10.6'))
-    assert 'mmengine x torch' not in bad(with_versions(mmengine='0.10.5', torch='2.4.1'))
+def test_mmengine_and_torch_conflict_only_if_old_meets_new():
+    assert 'mmengine x torch' not in faults(with_versions(mmengine='0.10.6'))
+    assert 'mmengine x torch' not in faults(with_versions(mmengine='0.10.5', torch='2.4.1'))
 
 
-def test_nothing_installed_gives_one_command_with_every_line_of_the_list():
+def test_empty_environment_gets_one_command_with_every_requirement():
     facts = Facts(python='3.12.1', failures={'pkg_resources': 'ModuleNotFoundError'})
     command = shlex.split(fix_command(judge(facts)))
     assert command[:4] == ['python', '-m', 'pip', 'install'] and set(requirements().values()) <= set(command)

@@ -1,4 +1,4 @@
-"""The limits of the golden tests are those of the measured table, with a margin, and none exceeds what the project promises."""
+"""The limits of the golden tests have a margin above the measured distances and stay below what the project promises."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmfreq.testing.golden import LIMITS
 PAGE = Path(__file__).parents[2] / 'docs/measurements/golden_errors.md'
 
 
-def test_every_limit_leaves_a_margin_above_what_was_measured():
+def test_every_limit_has_a_margin_above_the_measured_distance():
     rows = [line.strip('| ').split(' | ') for line in PAGE.read_text(encoding='utf-8').splitlines() if line.startswith('| ')]
     header, *rows = [row for row in rows if not set(row[0]) <= set('-|')]
     runs = [k for k, title in enumerate(header) if re.search(r'\bthreads?$', title)]
@@ -22,5 +22,5 @@ def test_every_limit_leaves_a_margin_above_what_was_measured():
 
 
 @pytest.mark.parametrize(('family', 'most'), [('hornet', 4e-6), ('gfnet', 2e-5), ('dfformer', 2e-5), ('affnet', 2e-5)])
-def test_outputs_lie_within_what_the_project_promises(family, most):
+def test_limits_of_outputs_are_within_the_promised_ones(family, most):
     assert 0 < LIMITS[f'{family} outputs'] <= most

@@ -1,4 +1,4 @@
-"""Laws of the table of stacks: nothing passes by default, a row replaces its stack's earlier one, and prose stays."""
+"""The table of stacks: nothing passes by default, a new row replaces the earlier one, and other text does not change."""
 
 import sys
 
@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from mmfreq.testing.stack_table import COLUMNS, counts, main, markdown, measured, not_tested, put_into, read_table
+from mmfreq.testing.stack_table import COLUMNS, counts, main, markdown, row_of_tested, row_of_not_tested, put_into, read_table
 
 REPORT = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}" /></testsuites>'
 
@@ -30,19 +30,19 @@ def test_counts_add_up(report):
     [((5, 0, 0, 0), 'passed'), ((5, 0, 0, 4), 'passed'), ((5, 1, 0, 0), 'FAILED'), ((5, 0, 1, 0), 'FAILED'),
      ((5, 0, 0, 5), 'FAILED'), ((0, 0, 0, 0), 'FAILED')],
 )  # fmt: skip
-def test_only_what_ran_and_did_not_fail_has_passed(report, numbers, verdict):
-    assert measured('a', 'core', report(*numbers))[1] == verdict
+def test_verdict_is_passed_only_if_tests_ran_and_none_failed(report, numbers, verdict):
+    assert row_of_tested('a', 'core', report(*numbers))[1] == verdict
 
 
-def test_a_missing_or_torn_report_is_a_failure(tmp_path):
-    torn = tmp_path / 'torn.xml'
-    torn.write_text(REPORT[:30])
-    for path in (torn, tmp_path / 'none.xml'):
-        assert measured('a', 'core', path)[1:5] == ('FAILED', 0, 1, 0)
+def test_missing_or_truncated_report_is_a_failure(tmp_path):
+    truncated = tmp_path / 'truncated.xml'
+    truncated.write_text(REPORT[:30])
+    for path in (truncated, tmp_path / 'none.xml'):
+        assert row_of_tested('a', 'core', path)[1:5] == ('FAILED', 0, 1, 0)
 
 
-def test_a_row_says_what_is_installed_here(report):
-    cells = dict(zip(COLUMNS, measured('a', 'core', report(2, 0, 0, 1)), strict=True))
+def test_row_contains_the_installed_versions(report):
+    cells = dict(zip(COLUMNS, row_of_tested('a', 'core', report(2, 0, 0, 1)), strict=True))
     assert (cells['passed'], cells['failed'], cells['skipped']) == (1, 0, 1)
     assert cells['Python'] == '.'.join(map(str, sys.version_info[:3]))
     assert (cells['torch'].partition('+')[0], cells['numpy']) == (torch.__version__.partition('+')[0], numpy.__version__)
@@ -51,16 +51,16 @@ def test_a_row_says_what_is_installed_here(report):
     assert mmcv.__version__ in cells['mmcv'] and ('ops by mmfreq' in cells['mmcv']) != ('compiled' in cells['mmcv'])
 
 
-def test_what_could_not_be_made_has_a_row_with_the_reason(capsys):
+def test_row_of_a_stack_that_was_not_installed_has_the_reason(capsys):
     main(['not-tested', 'a', '3.10', 'core', 'no wheel | for\nthis Python'])
     printed = capsys.readouterr().out.strip()
     cells = read_table(put_into('', [printed]))['a']
     assert cells['verdict'] == 'FAILED: no wheel / for this Python' and cells['Python'] == '3.10' and cells['torch'] == '-'
 
 
-def test_rows_go_into_the_table_and_nothing_else_changes(tmp_path):
-    def row(name, why):
-        return markdown(not_tested(name, '3.11', 'core', why))
+def test_rows_change_the_table_only(tmp_path):
+    def row(name, reason):
+        return markdown(row_of_not_tested(name, '3.11', 'core', reason))
 
     path = tmp_path / 'stacks.md'
     main(['into', str(path), row('a', 'one'), row('b', 'two')])
