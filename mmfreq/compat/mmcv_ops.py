@@ -74,8 +74,8 @@ class MissingOp:
 
     def __call__(self, *args, **kwargs):
         raise MissingOpError(
-            f"mmcv op '{self.__name__}' was called, but mmcv has no compiled ops here and mmfreq supplies no replacement for this one. "
-            'Install a compiled mmcv that fits your torch (mmcv>=2.0.0,<2.2.0, or the OneDL set), or choose a model or option '
+            f"mmcv op '{self.__name__}' was called, but mmcv has no compiled ops here and mmfreq supplies no replacement for this "
+            'one. Install a compiled mmcv that fits your torch (mmcv>=2.0.0,<2.2.0, or the OneDL set), or choose a model or option '
             'without this op. `python -m mmfreq.doctor` lists the available ops.'
         )
 
@@ -340,7 +340,7 @@ def softmax_focal_loss_forward(softmax, target, weight, output, gamma, alpha):
 
 
 def softmax_focal_loss_backward(softmax, target, weight, buff, grad_input, gamma, alpha):
-    """Add the gradient of the summed loss with respect to the logits to `grad_input`; the factor of each row goes to `buff`, (N,)."""
+    """Add the gradient of the summed loss by the logits to `grad_input`; the factor of each row goes to `buff`, (N,)."""
     softmax, p, scale = _softmax_terms(softmax, target, weight, alpha)
     buff.copy_(scale * (gamma * (1 - p) ** (gamma - 1) * p * p.clamp(min=_TINY).log() - (1 - p) ** gamma))
     one_hot = target[:, None] == torch.arange(softmax.shape[1], device=softmax.device)

@@ -2,9 +2,9 @@
 
 torch >= 2.6 loads with `weights_only=True` and refuses mmengine's checkpoints: beside tensors they hold `HistoryBuffer`s, numpy
 arrays and numpy scalars. Exactly these are allowed here, and `argparse.Namespace`, a plain container of attributes, in which the
-authors' training scripts store their options. One allowed name looks dangerous, `builtins.getattr`: a pickled `HistoryBuffer` refers
-to its methods `min`, `max`, `current` and `mean` by it. It is mapped to a function that returns public methods of `HistoryBuffer`
-and refuses everything else.
+authors' training scripts store their options. One allowed name looks dangerous, `builtins.getattr`: a pickled `HistoryBuffer`
+refers to its methods `min`, `max`, `current` and `mean` by it. It is mapped to a function that returns public methods of
+`HistoryBuffer` and refuses everything else.
 """
 
 import os
@@ -20,8 +20,7 @@ from types import FunctionType
 from mmfreq.compat.file_type import describe_file
 
 SAVE_TENSORS = (
-    'If you trust the file, save only its tensors where it was made: '
-    "torch.save({'state_dict': model.state_dict()}, FILE)"
+    "If you trust the file, save only its tensors where it was made: torch.save({'state_dict': model.state_dict()}, FILE)"
 )
 _NUMBERS = '?bhilqBHILQefd'  # numpy's bools, integers and floats; no objects
 
@@ -36,14 +35,14 @@ def _history_buffer_method(owner, name):
 
     method = vars(HistoryBuffer).get(name) if isinstance(name, str) and not name.startswith('_') else None
     if owner is not HistoryBuffer or not isinstance(method, FunctionType):
-        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr was refused: the file requests {name!r} of {owner!r}')
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr was refused: it requests {name!r} of {owner!r}')
     return method
 
 
 def _latin1(text, encoding):
     """What `_codecs.encode` is needed for in checkpoints: the bytes of numpy's arrays and scalars."""
     if encoding != 'latin1' or not isinstance(text, str):
-        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode was refused: the file requests {encoding!r} of a {type(text).__name__}')
+        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode was refused: it requests {encoding!r} of a {type(text).__name__}')
     return text.encode(encoding)
 
 
@@ -118,7 +117,7 @@ def read_checkpoint(path):
 
 
 def unpickles_by_default():
-    """Whether a plain `torch.load(FILE)`, such as mmengine's, runs code: before torch 2.6, or with TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD."""
+    """Whether a plain `torch.load(FILE)` runs code: with torch before 2.6, or with TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD."""
     import torch
 
     forced = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0').lower()

@@ -5,11 +5,11 @@
    `tests/golden/NAME.json`. No weights are downloaded: values depend on names, shapes and seeds only.
 2. Compare: a test rebuilds weights and inputs from the file (`read_golden`, `golden_state`, `golden_inputs`), computes
    `worst_error`, and passes it to the fixture `within_limit`.
-3. Accept: `LIMITS` is the only list of limits. Another instruction set or number of threads adds the same terms in another order, so
-   the distance depends on the machine. `python benchmarks/golden_errors.py` measures it with AVX-512, with AVX2 and without either,
-   with one and two threads, and in float64, where the rounding of the golden files remains; it writes
-   `docs/measurements/golden_errors.md`. A limit is at least 1.5 times the largest distance there, and for outputs at most 4e-6 (HorNet)
-   or 2e-5 (other families). `tests/testing/test_golden_limits.py` checks both.
+3. Accept: `LIMITS` is the only list of limits. Another instruction set or number of threads adds the same terms in another
+   order, so the distance depends on the machine. `python benchmarks/golden_errors.py` measures it with AVX-512, with AVX2 and
+   without either, with one and two threads, and in float64, where the rounding of the golden files remains; it writes
+   `docs/measurements/golden_errors.md`. A limit is at least 1.5 times the largest distance there, and for outputs at most 4e-6
+   (HorNet) or 2e-5 (other families). `tests/testing/test_golden_limits.py` checks both.
 """
 
 import json

@@ -9,7 +9,7 @@ SIZE = (64, 64)
 
 
 def toy_segmentor(norm='SyncBN', num_classes=6, in_channels=3):
-    """The `model` of the config: every stage of the backbone is used; `norm` is the type of the head's norms, 'GN' or a batch norm."""
+    """The `model` of the config: all stages of the backbone are used; `norm` is the norm type of the head, 'GN' or a batch norm."""
     norm_cfg = {'type': norm, 'requires_grad': True} | ({'num_groups': 4} if norm == 'GN' else {})
     return {
         'type': 'EncoderDecoder',

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from mmfreq.testing.stack_table import COLUMNS, counts, main, markdown, row_of_tested, row_of_not_tested, put_into, read_table
+from mmfreq.testing.stack_table import COLUMNS, counts, main, markdown, put_into, read_table, row_of_not_tested, row_of_tested
 
 REPORT = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}" /></testsuites>'
 
