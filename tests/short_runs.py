@@ -17,4 +17,4 @@ def shorten(replace):
     """
     replace(config, 'FormatCode', lambda text, **_: (text, True))
     replace(base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
-    replace(stack, 'requested_ops', cache(stack.requested_ops))
+    replace(stack, 'ops_that_mmcv_loads', cache(stack.ops_that_mmcv_loads))

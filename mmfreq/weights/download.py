@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import torch
 from filelock import FileLock
 
-from mmfreq.compat.file_kind import file_kind
+from mmfreq.compat.file_type import describe_file
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.weights.files import UNKNOWN, ZOO, Weights
 
@@ -112,7 +112,7 @@ def answer_within(seconds: float) -> Iterator[None]:
 
 def check_content(path: Path, expected: str, url: str) -> None:
     """Raise DownloadError unless the file is what was meant or, where no sha256 is known, can be read safely."""
-    kind = file_kind(path)
+    kind = describe_file(path)
     if 'HTML' in kind or 'empty' in kind:
         raise DownloadError(f'{url} could not be downloaded: what came is {kind}.')
     if expected:
@@ -121,7 +121,7 @@ def check_content(path: Path, expected: str, url: str) -> None:
     try:
         read_checkpoint(path)
     except CheckpointError as error:
-        raise DownloadError(f'what came from {url} is no checkpoint, and was not kept: {error}.') from error
+        raise DownloadError(f'what came from {url} is no checkpoint, and was not kept: {error}') from error
 
 
 def check_hash(path: Path, expected: str, url: str, remedy: str) -> None:

@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 for library in ('mmseg.models', 'mmseg.datasets', 'mmseg.evaluation', 'mmdet.models'):  # once, here, and not in every run
     importlib.import_module(library)
 shorten(setattr)
-stack.requested_ops()
+stack.ops_that_mmcv_loads()
 preflight.OF_MODEL = ()  # the checks are not what is interrupted
 gc.freeze()  # what is imported stays as it is in every fork
 

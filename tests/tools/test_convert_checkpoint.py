@@ -99,7 +99,7 @@ def test_refusals_are_one_line_and_leave_nothing_behind(convert, source, tmp_pat
         ('no layout known here', tmp_path / 'resnet.pth', target),
         ('no layout known here', tmp_path / 'resnet.pth', target, '--invert'),
         ('truncated or not a checkpoint', tmp_path / 'broken.pth', target),
-        ('no checkpoint at', tmp_path / 'absent.pth', target),
+        ('There is no checkpoint at', tmp_path / 'absent.pth', target),
         ("no entry 'model'", source, target, '--entry', 'model'),
         ("arch 'hornet-mikro' is unknown", source, target, '--arch', 'hornet-mikro'),
         ('look like HorNet', source, target, '--arch', 'affnet-micro'),

@@ -217,7 +217,7 @@ def latest_checkpoint(work_dir):
             content = check_file(path)
         except CheckpointError as error:
             faults.append(str(error))
-            log_once(f'{error}. It is left out; the checkpoint before it is looked at.', level=logging.WARNING)
+            log_once(f'{error} It is skipped, and the previous checkpoint is tried.', level=logging.WARNING)
         else:
             return path, content
     raise UserError(f'--resume found no checkpoint in {folder} that can be read:\n' + '\n'.join(f'  {fault}' for fault in faults))
