@@ -1,4 +1,17 @@
-"""What layers see and say while a model runs."""
+"""What the layers of a model have learned, as arrays. `draw_layers` draws them.
+
+| plot | layers | array of a layer | computed by |
+|---|---|---|---|
+| 'filters' | stored filters (GFNet, HorNet-GF, DFFormer, GFFormer) | `LearnedFilters`: frequency response, kernel | `learned_filters` |
+| 'gating' | gnConv (HorNet, HorFPN) | `GatingMaps`: its gated products for an image, by order | `gating_maps` |
+| 'routing' | dynamic filters (DFFormer) | `Routing`: how it mixes its filters for an image | `routings` |
+| 'masks' | adaptive frequency filters (AFFNet) | `SpectralMask`: its mask for an image | `spectral_masks` |
+
+The last three take `run`, a function that runs the model on an image; of a batch, the first image is used. `choose_layers` selects
+the layers to draw.
+
+Legend: C channels or filters, N stored filters, M mixed channels, H W grid of a map, h w grid of a filter.
+"""
 
 import re
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -18,40 +31,10 @@ from mmfreq.layers.filters import as_grid
 from mmfreq.ops import block_mlp, irfft2, rfft2
 
 Key = TypeVar('Key', bound=Hashable)
-Seen = TypeVar('Seen')
+Record = TypeVar('Record')
 
-
-@torch.no_grad()
-def record_calls(
-    run: Callable[[], Any], modules: Mapping[Key, nn.Module], look: Callable[[nn.Module, Tensor, Tensor], Seen]
-) -> dict[Key, Seen]:
-    """`look(module, input, output)` of the first call of each module during `run()`, in the order of the calls.
-
-    Without gradients. Modules that are not called are absent; the hooks are gone afterwards.
-    """
-    seen: dict[Key, Seen] = {}
-
-    def hook_for(key: Key) -> Callable:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if key not in seen:
-                seen[key] = look(module, args[0], output)
-
-        return hook
-
-    handles = [module.register_forward_hook(hook_for(key)) for key, module in modules.items()]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-# Which layers of a model have something to draw, and which of them to take where nobody says.
-
-
-# what can be drawn -> (layers that have it, what it is in words)
-KINDS: dict[str, tuple[type[nn.Module], str]] = {
+# plot -> (type of its layers, description)
+PLOTS: dict[str, tuple[type[nn.Module], str]] = {
     'filters': (StoredFilter, 'stored filters (GFNet, HorNet-GF, DFFormer, GFFormer)'),
     'gating': (GnConv, 'gated products of gnConv (HorNet, HorFPN)'),
     'routing': (DynamicFilter, 'routing of dynamic filters (DFFormer)'),
@@ -61,86 +44,105 @@ NAMES_IN_ERRORS = 12
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The layers of one kind that were taken, by name in the order of the model, and how many there were to choose from."""
+class ChosenLayers:
+    """The layers chosen for one plot, by name in the order of the model, and the number of layers that matched."""
 
     layers: dict[str, nn.Module]
-    of: int
+    available: int
 
 
-def choose_layers(model: nn.Module, draw: Collection[str] = (), pattern: str = '*', most: int = 4) -> dict[str, Choice]:
-    """The layers to draw, by kind; at most `most` of each, spread over the stages and within them.
+def choose_layers(model: nn.Module, plots: Collection[str] = (), pattern: str = '*', most: int = 4) -> dict[str, ChosenLayers]:
+    """Choose the layers to draw for each plot: at most `most`, spread over the stages and within them.
 
     Args:
-        draw: keys of `KINDS`; empty for all that the model has.
-        pattern: glob for the layers' names, or for a run of whole parts of them: 'stages.2' is everything below it.
+        plots: keys of `PLOTS`; empty for all that the model has layers for.
+        pattern: glob for layer names or for consecutive parts of them: 'stages.2' is everything below it.
 
     Raises:
-        ValueError: unknown kind, the model has none of them, or no such layer matches; what there is is named.
+        ValueError: unknown plot, the model has no layers for it, or no layer matches. The message lists what is available.
     """
-    if unknown := sorted(set(draw) - set(KINDS)):
-        raise ValueError(f'cannot draw {", ".join(unknown)}; choose from {", ".join(KINDS)}')
+    if unknown := sorted(set(plots) - set(PLOTS)):
+        raise ValueError(f'Cannot draw {", ".join(unknown)}. Choose from {", ".join(PLOTS)}.')
     if most < 1:
-        raise ValueError(f'at most {most} layers are asked for; it must be at least 1')
-    there = {kind: _layers(model, kind) for kind in KINDS}
-    there = {kind: layers for kind, layers in there.items() if layers}
-    if lacking := [kind for kind in draw or KINDS if kind not in there and (draw or not there)]:
-        has = f'it has {", ".join(there)}' if there else 'choose a model of another family'
-        raise ValueError(f'{type(model).__name__} has no {", no ".join(KINDS[kind][1] for kind in lacking)}; {has}')
-    wanted = {kind: layers for kind, layers in there.items() if not draw or kind in draw}
-    found = {kind: [name for name in layers if matches(name, pattern)] for kind, layers in wanted.items()}
-    if not any(found.values()):
-        names = list(dict.fromkeys(name for layers in wanted.values() for name in layers))
+        raise ValueError(f'The number of layers must be at least 1, got {most}.')
+    present = {
+        plot: layers
+        for plot, (layer_type, _) in PLOTS.items()
+        if (layers := {name: module for name, module in model.named_modules() if isinstance(module, layer_type)})
+    }
+    if missing := [plot for plot in plots or PLOTS if plot not in present and (plots or not present)]:
+        remedy = f'It has {", ".join(present)}.' if present else 'Choose a model of another family.'
+        raise ValueError(f'{type(model).__name__} has no {", no ".join(PLOTS[plot][1] for plot in missing)}. {remedy}')
+    candidates = {plot: layers for plot, layers in present.items() if not plots or plot in plots}
+    matching = {plot: [name for name in layers if matches(name, pattern)] for plot, layers in candidates.items()}
+    if not any(matching.values()):
+        names = list(dict.fromkeys(name for layers in candidates.values() for name in layers))
         more = f' and {len(names) - NAMES_IN_ERRORS} more' if len(names) > NAMES_IN_ERRORS else ''
-        raise ValueError(f"no layer that can be drawn matches '{pattern}'; there are {', '.join(names[:NAMES_IN_ERRORS])}{more}")
+        raise ValueError(f"No layer that can be drawn matches '{pattern}'. There are {', '.join(names[:NAMES_IN_ERRORS])}{more}.")
     return {
-        kind: Choice({name: wanted[kind][name] for name in spread_over_groups(names, most)}, len(names))
-        for kind, names in found.items()
+        plot: ChosenLayers({name: candidates[plot][name] for name in spread_over_groups(names, most)}, len(names))
+        for plot, names in matching.items()
         if names
     }
 
 
-def _layers(model: nn.Module, kind: str) -> dict[str, nn.Module]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, KINDS[kind][0])}
-
-
 def matches(name: str, pattern: str) -> bool:
-    """Whether a glob stands for a dotted name or for a run of whole parts of it."""
+    """Whether a glob matches a dotted name or consecutive whole parts of it."""
     return any(fnmatchcase(name, before + pattern + after) for before in ('', '*.') for after in ('', '.*'))
 
 
 def spread_over_groups(names: Sequence[str], most: int) -> list[str]:
-    """At most `most` names, evenly over the stages (what precedes the last number of a name), then evenly within each."""
+    """At most `most` names, spread evenly over the stages (what precedes the last number of a name), then within each."""
     stages = [list(group) for _, group in groupby(names, lambda name: re.sub(r'\d+\D*$', '', name))]
     stages = spread(stages, most)
     return [name for stage in stages for name in spread(stage, most // len(stages))]
 
 
 def spread(items: Sequence, count: int) -> list:
-    """`count` of the items evenly spread, first and last among them, or all if there are fewer; a single one is the last."""
+    """At most `count` of the items, spread evenly, including the first and the last; a single one is the last."""
     if count == 1:
         return list(items[-1:])
     last, count = len(items) - 1, min(count, len(items))
     return [items[round(i * last / max(count - 1, 1))] for i in range(count)]
 
 
-# What a layer has learned in its filters: their frequency responses and their kernels in space.
-#
-# A stored filter W multiplies the spectrum of a map; that is the circular convolution with the kernel whose spectrum W is (GFNet,
-# arXiv 2107.00645, section 3.2). Here a filter is shown as it acts: the part of its zero and Nyquist columns that a real map cannot
-# tell (see `mmfreq.ops.spectral`) is left out.
-#
-# Legend: C filters of a layer, h w grid.
+@torch.no_grad()
+def record_calls(
+    run: Callable[[], Any], modules: Mapping[Key, nn.Module], look: Callable[[nn.Module, Tensor, Tensor], Record]
+) -> dict[Key, Record]:
+    """`look(module, input, output)` for the first call of each module during `run()`, in the order of the calls.
+
+    Runs without gradients. Modules that are not called are absent from the result. The hooks are removed afterwards.
+    """
+    records: dict[Key, Record] = {}
+
+    def hook_for(key: Key) -> Callable:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if key not in records:
+                records[key] = look(module, args[0], output)
+
+        return hook
+
+    handles = [module.register_forward_hook(hook_for(key)) for key, module in modules.items()]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return records
 
 
 @dataclass(frozen=True)
 class LearnedFilters:
-    """The filters of one layer.
+    """The filters of one layer, without the part of their zero and Nyquist columns that no real map is affected by.
+
+    A stored filter W multiplies the spectrum of a map, which is the circular convolution with the kernel whose spectrum is W
+    (GFNet, arXiv 2107.00645, section 3.2).
 
     Attributes:
         name: of the layer in the model.
-        response: complex `(C, h, w)`, the zero frequency at `(h // 2, w // 2)`; a step is one cycle per map.
-        kernel: real `(C, h, w)`, lag zero at `(h // 2, w // 2)`; a step is one position of the map.
+        response: complex `(C, h, w)`, zero frequency at `(h // 2, w // 2)`; a step is one cycle per map.
+        kernel: real `(C, h, w)`, zero lag at `(h // 2, w // 2)`; a step is one position of the map.
     """
 
     name: str
@@ -149,11 +151,11 @@ class LearnedFilters:
 
     @property
     def gain(self) -> np.ndarray:
-        """By which factor each frequency is amplified, `(C, h, w)`."""
+        """The factor by which each frequency is amplified, `(C, h, w)`."""
         return np.abs(self.response)
 
     def strongest(self, count: int) -> list[int]:
-        """The `count` filters with the largest root mean square gain, in their own order."""
+        """The indices of the `count` filters with the largest root mean square gain, in ascending order."""
         power = (self.gain**2).mean((1, 2))
         return sorted(np.argsort(-power, kind='stable')[:count].tolist())
 
@@ -163,10 +165,10 @@ def learned_filters(layer: StoredFilter, name: str = '', size: tuple[int, int] |
     """The filters of one layer.
 
     Args:
-        size: (H, W) of the maps that they act on, resized by the layer's policy as in forward; None is the stored grid.
+        size: (H, W) of the maps to resize the filters for, by the layer's rule as in forward; None is the stored grid.
 
     Raises:
-        ValueError: a size below 1x1.
+        ValueError: the size is below 1x1.
     """
     height, width = as_grid(size or layer.grid)
     weight = layer.filter_for(size) if size else layer.stored
@@ -178,10 +180,10 @@ def learned_filters(layer: StoredFilter, name: str = '', size: tuple[int, int] |
 
 
 def radial_gain(gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean gain against the frequency, whatever its direction.
+    """The mean gain in rings of equal frequency.
 
     Args:
-        gain: `(C, h, w)`, the zero frequency in the middle.
+        gain: `(C, h, w)`, zero frequency in the center.
 
     Returns:
         Frequencies `(R,)` in cycles per position, from 0 in steps of one cycle along the longer side to at most 0.5, and the gain
@@ -195,18 +197,13 @@ def radial_gain(gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rings / side, np.stack([gain[:, ring == r].mean(-1) for r in rings], -1)
 
 
-# What the gated products of gnConv look like over a picture, order by order (HorNet, arXiv 2207.14284, section 3.1).
-#
-# Legend: n order of a gnConv, H W grid of its map.
-
-
 @dataclass(frozen=True)
 class GatingMaps:
-    """The products of one layer over one picture.
+    """The gated products of one gnConv for one image (HorNet, arXiv 2207.14284, section 3.1).
 
     Attributes:
         name: of the layer in the model.
-        maps: n arrays `(H, W)`, the root mean square over the channels of the product of order 1, 2, .. n.
+        maps: an array `(H, W)` for each order from 1: the root mean square of that order's product over the channels.
     """
 
     name: str
@@ -214,72 +211,20 @@ class GatingMaps:
 
 
 def gating_maps(run: Callable[[], Any], layers: Mapping[str, GnConv]) -> list[GatingMaps]:
-    """Those of each layer that `run()`, the model on one picture, calls; of a batch, the first picture's."""
-    # product i is what the next 1x1 convolution gets, and the last one what the projection gets
-    takers = {(name, order): module for name, layer in layers.items() for order, module in enumerate((*layer.pws, layer.proj_out))}
-    seen = record_calls(run, takers, _energy)
-    called = [name for name in layers if (name, 0) in seen]
-    return [GatingMaps(name, tuple(seen[name, order] for order in range(len(layers[name].dims)))) for name in called]
-
-
-def _energy(module: nn.Module, product: Tensor, output: Tensor) -> np.ndarray:
-    return product[0].float().square().mean(0).sqrt().cpu().numpy()
-
-
-# The masks that AFFNet computes from the spectrum of a map: it stores no filters (arXiv 2307.14008, section 3).
-#
-# Legend: C channels, H W grid of the map.
-
-
-@dataclass(frozen=True)
-class SpectralMask:
-    """The mask of one layer for one picture; arrays `(C, H, W)`, the zero frequency at `(H // 2, W // 2)`.
-
-    Attributes:
-        name: of the layer in the model.
-        spectrum: magnitudes of what is masked, from orthonormal transforms.
-        mask: magnitudes of the mask; 0 where the soft-shrink has closed it.
-    """
-
-    name: str
-    spectrum: np.ndarray
-    mask: np.ndarray
-
-
-def masks_over(run: Callable[[], Any], layers: Mapping[str, AdaptiveFrequencyFilter]) -> list[SpectralMask]:
-    """The mask of each layer that `run()`, the model on one picture, calls; of a batch, the first picture's."""
-    seen = record_calls(run, layers, lambda layer, x, y: mask_of(layer, x[:1]))
-    return [SpectralMask(name, *parts) for name, parts in seen.items()]
-
-
-@torch.no_grad()
-def mask_of(layer: AdaptiveFrequencyFilter, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(spectrum, mask) as in `SpectralMask` of a layer for its input, a batch of one."""
-    x = (to_bchw(x) if layer.channels_last else x).float()
-    spec = rfft2(x)
-    first, second = ((w.to(x.dtype), b.to(x.dtype)) for w, b in ((layer.w1, layer.b1), (layer.w2, layer.b2)))
-    mask = torch.complex(*block_mlp(spec.real, spec.imag, first, second, silu, layer.threshold))
-    return tuple(centred_magnitude(part[0].cpu().numpy(), x.shape[-1]) for part in (spec, mask))
-
-
-def centred_magnitude(half: np.ndarray, width: int) -> np.ndarray:
-    """Magnitudes over the whole plane, centred, from a half spectrum `(C, H, width // 2 + 1)`: the other half mirrors it."""
-    rows, columns = -np.arange(half.shape[1]), np.arange(half.shape[2], width)
-    mirrored = half[:, rows][:, :, width - columns]
-    return np.fft.fftshift(np.abs(np.concatenate((half, mirrored), -1)), axes=(-2, -1))
-
-
-# Which filters DFFormer mixes for a picture, and what they become (arXiv 2303.03932, section 3).
-#
-# Legend: N stored filters, M mixed channels, h w stored grid.
+    """The gated products of each layer that `run()` calls."""
+    # the input of the next 1x1 convolution is product i, the input of the projection is the last product
+    consumers = {(name, order): conv for name, layer in layers.items() for order, conv in enumerate((*layer.pws, layer.proj_out))}
+    records = record_calls(run, consumers, lambda conv, x, y: x[0].float().square().mean(0).sqrt().cpu().numpy())
+    called = [name for name in layers if (name, 0) in records]
+    return [GatingMaps(name, tuple(records[name, order] for order in range(len(layers[name].dims)))) for name in called]
 
 
 @dataclass(frozen=True)
 class Routing:
-    """The routing of one layer for one picture.
+    """How one dynamic filter mixes its stored filters for one image (DFFormer, arXiv 2303.03932, section 3).
 
     Attributes:
-        coefficients: `(N, M)`, of each stored filter in each channel's; a column sums to 1.
+        coefficients: `(N, M)`, of each stored filter in the filter of each channel; a column sums to 1.
         basis: the stored filters.
     """
 
@@ -293,22 +238,57 @@ class Routing:
 
     @property
     def typical_channels(self) -> list[int]:
-        """For each stored filter the channel that leans on it most."""
+        """For each stored filter the channel with its largest coefficient."""
         return self.coefficients.argmax(1).tolist()
 
     def mixed(self, channels: list[int]) -> LearnedFilters:
-        """The filters that these channels get for the picture, at the stored grid."""
+        """The mixed filters of these channels, on the stored grid."""
         weights = self.coefficients[:, channels].astype(np.float64)
         response, kernel = (np.einsum('nm,nhw->mhw', weights, part) for part in (self.basis.response, self.basis.kernel))
         return LearnedFilters(self.name, response, kernel)
 
 
-def routing_over(run: Callable[[], Any], layers: Mapping[str, DynamicFilter]) -> list[Routing]:
-    """The routing of each layer that `run()`, the model on one picture, calls; of a batch, the first picture's."""
-    count = {layer.reweight: layer.num_filters for layer in layers.values()}
+def routings(run: Callable[[], Any], layers: Mapping[str, DynamicFilter]) -> list[Routing]:
+    """The routing of each layer that `run()` calls."""
+    num_filters = {layer.reweight: layer.num_filters for layer in layers.values()}
 
     def coefficients(reweight: nn.Module, mean: Tensor, logits: Tensor) -> np.ndarray:
-        return logits[0].float().unflatten(0, (count[reweight], -1)).softmax(0).cpu().numpy()
+        return logits[0].float().unflatten(0, (num_filters[reweight], -1)).softmax(0).cpu().numpy()
 
-    seen = record_calls(run, {name: layer.reweight for name, layer in layers.items()}, coefficients)
-    return [Routing(values, learned_filters(layers[name], name)) for name, values in seen.items()]
+    records = record_calls(run, {name: layer.reweight for name, layer in layers.items()}, coefficients)
+    return [Routing(values, learned_filters(layers[name], name)) for name, values in records.items()]
+
+
+@dataclass(frozen=True)
+class SpectralMask:
+    """The mask that one layer computes from the spectrum of its input for one image (AFFNet, arXiv 2307.14008, section 3).
+
+    Attributes:
+        name: of the layer in the model.
+        spectrum: magnitudes of the masked spectrum `(C, H, W)`, orthonormal, zero frequency at `(H // 2, W // 2)`.
+        mask: magnitudes of the mask, likewise; 0 where the soft-shrink closes it.
+    """
+
+    name: str
+    spectrum: np.ndarray
+    mask: np.ndarray
+
+
+def spectral_masks(run: Callable[[], Any], layers: Mapping[str, AdaptiveFrequencyFilter]) -> list[SpectralMask]:
+    """The mask of each layer that `run()` calls."""
+
+    def spectrum_and_mask(layer: AdaptiveFrequencyFilter, x: Tensor, y: Tensor) -> list[np.ndarray]:
+        x = (to_bchw(x[:1]) if layer.channels_last else x[:1]).float()
+        spec = rfft2(x)
+        first, second = ((w.to(x.dtype), b.to(x.dtype)) for w, b in ((layer.w1, layer.b1), (layer.w2, layer.b2)))
+        mask = torch.complex(*block_mlp(spec.real, spec.imag, first, second, silu, layer.threshold))
+        return [_centered_magnitude(half[0].cpu().numpy(), x.shape[-1]) for half in (spec, mask)]
+
+    return [SpectralMask(name, *parts) for name, parts in record_calls(run, layers, spectrum_and_mask).items()]
+
+
+def _centered_magnitude(half: np.ndarray, width: int) -> np.ndarray:
+    """Centered magnitudes `(C, H, width)` of a half spectrum `(C, H, width // 2 + 1)`, whose other half mirrors it."""
+    rows, columns = -np.arange(half.shape[1]), np.arange(half.shape[2], width)
+    mirrored = half[:, rows][:, :, width - columns]
+    return np.fft.fftshift(np.abs(np.concatenate((half, mirrored), -1)), axes=(-2, -1))

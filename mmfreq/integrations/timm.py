@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmfreq.models._factory import classifier_class, list_archs
 from mmfreq.weights import files
-from mmfreq.weights.fit import fit_backbone
+from mmfreq.weights.fit import fit_checkpoint
 
 POOLS = ('avg', '')
 
@@ -238,7 +238,7 @@ def config(arch: str) -> dict:
 
 def published_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """timm's filter: a file in any published layout, in the model's names and filter sizes."""
-    return fit_backbone(state, model).state
+    return fit_checkpoint(state, model).state
 
 
 def register(arch: str) -> None:

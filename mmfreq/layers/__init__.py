@@ -1,4 +1,11 @@
-"""Modules that hold parameters and call `mmfreq.ops`; torch and torchvision only, so that they can be used in any code base."""
+"""Modules with parameters that call `mmfreq.ops`; they import torch and torchvision alone, so that any code base can use them.
+
+| module | contents |
+|---|---|
+| `filters` | token mixers in the frequency domain: `GlobalFilter`, `DynamicFilter`, `AdaptiveFrequencyFilter` |
+| `gnconv` | `GnConv`, its `GlobalLocalFilter`, and `GnConvLayer` in place of a `Conv2d` |
+| `basic` | norms, activations and the MLP |
+"""
 
 from mmfreq.layers.basic import LayerNorm2d, MapNorm, Mlp, SquaredReLU, StarReLU
 from mmfreq.layers.filters import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter, StoredFilter

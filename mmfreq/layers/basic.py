@@ -1,4 +1,4 @@
-"""Layouts, norms, activations and the MLP that the families share."""
+"""Memory layouts, norms, activations and the MLP that the families share."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import group_norm, layer_norm, relu
 
-LARGEST_ROOT = 255.875  # the largest float16 number with a finite square
+MAX_FLOAT16_ROOT = 255.875  # the largest float16 number whose square is finite
 
 
 def to_bhwc(x: Tensor) -> Tensor:
@@ -20,15 +20,15 @@ def to_bchw(x: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """An NCHW map in channels-last memory; `torch.vmap` knows no memory formats."""
+    """An NCHW map in channels-last memory; works within `torch.vmap`, which does not support memory formats."""
     return to_bchw(to_bhwc(x).contiguous())
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over dim 1: biased variance, `eps` inside the root, a weight and a bias per channel (HorNet, 'channels_first').
+    """`weight * (x - mean) / sqrt(var + eps) + bias` over dim 1, biased variance (HorNet's 'channels_first' layer norm).
 
     Shape:
-        `(B, C, H, W)` to the same; the result lies in memory as channels-last.
+        `(B, C, H, W)` to the same, in channels-last memory.
     """
 
     def __init__(self, channels: int, eps: float = 1e-6):
@@ -39,7 +39,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class MapNorm(nn.GroupNorm):
-    """Norm over channels and grid together, per sample; a weight and a bias per channel (a group norm of one group).
+    """Norm over channels and grid together, with a weight and a bias per channel: a group norm of one group.
 
     Shape:
         `(B, C, H, W)` to the same, in the same memory layout.
@@ -53,10 +53,10 @@ class MapNorm(nn.GroupNorm):
 
 
 def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Group norm of one group.
+    """Group norm of one group, through `layer_norm` for channels-last maps on a CPU.
 
-    torch's own group norm of channels-last maps on a CPU takes the variance as a difference of squares, which loses a map whose
-    mean is large against its spread; its layer norm is exact.
+    torch's group norm computes their variance as a difference of squares, which is inaccurate if the mean is much larger than the
+    standard deviation.
     """
     if x.device.type != 'cpu' or x.is_contiguous():
         return group_norm(x, 1, weight, bias, eps)
@@ -66,11 +66,7 @@ def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 class StarReLU(nn.Module):
-    """`scale * relu(x)^2 + bias` with one learnable scale and bias, starting at 1 and 0 (MetaFormer baselines, arXiv 2210.13452).
-
-    Shape:
-        Any to the same.
-    """
+    """`scale * relu(x)^2 + bias` with one learnable scale and bias, initially 1 and 0 (MetaFormer baselines, arXiv 2210.13452)."""
 
     def __init__(self):
         super().__init__()
@@ -82,30 +78,26 @@ class StarReLU(nn.Module):
 
 
 class SquaredReLU(nn.Module):
-    """`relu(x)^2`.
-
-    Shape:
-        Any to the same.
-    """
+    """`relu(x)^2`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return squared_relu(x)
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """`relu(x)^2`. In float16 it saturates instead of becoming infinite, which would turn into NaN what is computed from it."""
-    return (x.clamp(0, LARGEST_ROOT) if x.dtype == torch.float16 else relu(x)).square()
+    """`relu(x)^2`; in float16 it saturates instead of becoming infinite, which would cause NaN later."""
+    return (x.clamp(0, MAX_FLOAT16_ROOT) if x.dtype == torch.float16 else relu(x)).square()
 
 
 class Mlp(nn.Module):
-    """Linear `fc1`, activation `act`, linear `fc2`, on the last axis.
+    """`fc2(act(fc1(x)))` on the last axis.
 
     Args:
-        channels: of the input.
-        hidden: of the layer in between.
-        out_channels: of the output; default `channels`.
-        act: makes the activation.
-        bias: of both linear layers.
+        channels: size of the last axis.
+        hidden: width between the linear layers.
+        out_channels: width of the output; default `channels`.
+        act: class of the activation.
+        bias: whether both linear layers have a bias.
 
     Shape:
         `(..., channels)` to `(..., out_channels)`.
@@ -128,6 +120,6 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-# functions that look at a tensor's dtype, device or layout are one node of an fx graph
+# torch.fx cannot trace conditions on a tensor's dtype, device or layout: these functions stay one node of a graph
 fx.wrap('map_norm')
 fx.wrap('squared_relu')

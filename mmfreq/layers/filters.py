@@ -1,4 +1,8 @@
-"""Token mixers that work in the frequency domain.
+"""Token mixers in the frequency domain.
+
+`GlobalFilter`, `DynamicFilter` and DFFormer's `GlobalFilterMixer` are `StoredFilter`s: their filter is stored for one grid and
+resized by a policy of `mmfreq.ops.resize`, when a file is loaded (`fit_stored`) and in forward (`filter_for`).
+`AdaptiveFrequencyFilter` stores nothing at a grid.
 
 Legend: B batch, C channels, H W grid of the map, h w stored grid, F = w // 2 + 1 half width, N filters, M mixed channels, K blocks.
 """
@@ -8,7 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, relu, silu
 
 from mmfreq.layers.basic import Mlp, StarReLU, to_bchw, to_bhwc
 from mmfreq.ops import (
@@ -23,34 +27,36 @@ from mmfreq.ops import (
 )
 from mmfreq.ops.spectral import complex_product
 
+MASK_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {'silu': silu, 'relu': relu, 'gelu': gelu}  # of `AdaptiveFrequencyFilter`
+
 
 def as_grid(grid: int | tuple[int, int]) -> tuple[int, int]:
-    """(h, w) from the side of a square grid or from the pair itself."""
+    """(h, w) of a grid given as a pair or as the side of a square."""
     h, w = (grid, grid) if isinstance(grid, int) else grid
     if h < 1 or w < 1:
         raise ValueError(f'the stored grid of a filter must be at least 1x1, got {h}x{w}')
     return h, w
 
 
-def choose(name: str, value: str, known: tuple[str, ...]) -> str:
-    """`value`, if it is one of `known`."""
-    if value not in known:
-        raise ValueError(f"{name} '{value}' is unknown; choose one of {', '.join(known)}")
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """`value`; raises a ValueError that names the argument if it is not one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} '{value}' is unknown; choose one of {', '.join(choices)}")
     return value
 
 
 class StoredFilter(nn.Module):
-    """Base of the layers with a filter that is stored for one grid and resized to the map's in forward.
+    """Base of the layers whose filter is stored for one grid and resized to the map's grid in forward.
 
     Args:
-        count: filters, the size of the axis that is neither of the grid nor (real, imaginary).
-        grid: stored grid, (h, w) or the side of a square one.
+        count: number of filters.
+        grid: stored grid, (h, w) or the side of a square.
         filter_resize: policy of `mmfreq.ops.resize`.
         spectral: backend of `mmfreq.ops.spectral`.
-        grid_first: the parameter is `(h, F, count, 2)`, else `(count, h, F, 2)`.
+        grid_first: the parameter is `(h, F, count, 2)` instead of `(count, h, F, 2)`.
     """
 
-    stored_name: ClassVar[str] = 'complex_weight'  # of the parameter
+    stored_name: ClassVar[str] = 'complex_weight'  # the parameter's name, as published
 
     def __init__(
         self,
@@ -62,8 +68,8 @@ class StoredFilter(nn.Module):
     ):
         super().__init__()
         self.grid = as_grid(grid)
-        self.filter_resize = choose('filter_resize', filter_resize, RESIZE_POLICIES)
-        self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
+        self.filter_resize = check_choice('filter_resize', filter_resize, RESIZE_POLICIES)
+        self.spectral = check_choice('spectral', spectral, SPECTRAL_BACKENDS)
         self.weight_dims = (0, 1) if grid_first else (1, 2)
         half = (self.grid[0], half_width(self.grid[1]))
         shape = (*half, count, 2) if grid_first else (count, *half, 2)
@@ -71,31 +77,30 @@ class StoredFilter(nn.Module):
 
     @property
     def stored(self) -> nn.Parameter:
-        """The filter at its stored grid."""
+        """The filter's parameter, at the stored grid."""
         return getattr(self, self.stored_name)
 
     @property
     def stored_parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that `fit_stored` brings to the stored grid."""
+        """Names of the parameters that `fit_stored` resizes at load."""
         return (self.stored_name,)
 
     def filter_for(self, size: tuple[int, int]) -> Tensor:
-        """The filter for maps of `size`, resized by the policy."""
+        """The filter resized to maps of `size`."""
         return resize_filter(self.stored, size, self.filter_resize, self.weight_dims, width=self.grid[1])
 
     def store_at(self, size: tuple[int, int]) -> None:
-        """Bring the parameter to another grid for good, as forward would for maps of `size`."""
+        """Replace the parameter by the filter that forward uses for maps of `size`."""
         weight = self.filter_for(size).detach().contiguous()
         setattr(self, self.stored_name, nn.Parameter(weight, requires_grad=self.stored.requires_grad))
         self.grid = as_grid(size)
 
     def fit_stored(self, name: str, value: Tensor) -> Tensor:
-        """Parameter `name` of a file, resized to the stored grid by the load-time rule (the same policy)."""
-        want = self.stored.shape
-        at = self.weight_dims
-        if value.ndim != 4 or any(value.shape[d] != want[d] for d in range(4) if d not in at):
-            return value  # not a matter of the grid: the loader reports it
-        return resize_filter(value, self.grid, self.filter_resize, at) if value.shape != want else value
+        """Value of parameter `name` in a file, resized to the stored grid if only the grid differs."""
+        shape = self.stored.shape
+        if value.ndim != 4 or any(value.shape[d] != shape[d] for d in range(4) if d not in self.weight_dims):
+            return value  # other channels: the loader reports the mismatch
+        return value if value.shape == shape else resize_filter(value, self.grid, self.filter_resize, self.weight_dims)
 
     def extra_repr(self) -> str:
         return f'grid={self.grid}, filter_resize={self.filter_resize}, spectral={self.spectral}'
@@ -108,15 +113,16 @@ class StoredFilter(nn.Module):
 
 
 class GlobalFilter(StoredFilter):
-    """One learned transfer function per channel: a circular convolution as large as the map (GFNet, section 3.2).
+    """`irfft2(K * rfft2(x))`, K one learned filter per channel: a circular convolution as large as the map (GFNet, section 3.2).
 
     Args:
         channels: C.
         grid, filter_resize, spectral: as in `StoredFilter`.
-        channels_last: the map is BHWC and the parameter `(h, F, C, 2)`, as GFNet has it; else BCHW and `(C, h, F, 2)`, as HorNet.
+        channels_last: GFNet's layout, map `(B, H, W, C)` and parameter `(h, F, C, 2)`; else HorNet's, map `(B, C, H, W)` and
+            parameter `(C, h, F, 2)`.
 
     Shape:
-        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W, any float dtype (float32 inside).
+        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W, any float dtype (computed in float32).
     """
 
     def __init__(
@@ -136,22 +142,23 @@ class GlobalFilter(StoredFilter):
 
 
 class DynamicFilter(StoredFilter):
-    """Filters mixed for each sample and channel from a few learned ones (DFFormer, arXiv 2303.03932, section 3).
+    """A filter per sample and channel, mixed from N learned ones (DFFormer, arXiv 2303.03932, section 3).
 
-    A linear layer to M = expansion * C channels and an activation; each channel is filtered by a mixture of the N stored filters,
-    whose coefficients are a softmax over the filters of an MLP of the input's spatial mean; a linear layer back to C.
+        r = softmax over n of reweight(mean of x over the grid)           (N, M) coefficients per sample
+        z = act1(pwconv1(x))                                              C to M = expansion * C channels
+        y = pwconv2(irfft2((sum_n r[n, m] K[n]) * rfft2(z[m])))           back to C channels
 
     Args:
         channels: C.
         grid, filter_resize, spectral: as in `StoredFilter`.
         num_filters: N.
-        routing_ratio: width of the routing MLP's hidden layer over C.
+        routing_ratio: hidden width of the MLP `reweight`, over C.
         expansion: M / C.
-        act: makes the activation before the filter; the routing MLP has StarReLU in any case.
-        channels_last: the map is BHWC, as DFFormer has it, else BCHW; the parameters are the same.
+        act: class of the activation before the filter; `reweight` always has StarReLU.
+        channels_last: maps are `(B, H, W, C)`, as in DFFormer, instead of `(B, C, H, W)`; the parameters are the same.
 
     Shape:
-        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W; the filters are `(h, F, N, 2)`.
+        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W. The filters are `(h, F, N, 2)`.
     """
 
     stored_name = 'complex_weights'
@@ -187,25 +194,33 @@ class DynamicFilter(StoredFilter):
 
 
 class AdaptiveFrequencyFilter(nn.Module):
-    """A mask computed from the spectrum itself, times the spectrum, plus the input (AFFNet, arXiv 2307.14008, section 3).
+    """A filter computed from the spectrum itself (AFFNet, arXiv 2307.14008, section 3).
 
-    The mask of each frequency is a two-layer block-diagonal complex network of the channels there, SiLU on real and imaginary part
-    between the layers, soft-shrink on both at the end. Nothing depends on the grid. The products are of complex numbers written out
-    (see `mmfreq.ops.complex`).
+        s = rfft2(x)
+        mask = softshrink(act(s W1 + b1) W2 + b2)     complex, block-diagonal over the channels, the same W and b at every frequency
+        y = x + irfft2(mask * s)
+
+    `act` and the soft-shrink act on the real and the imaginary part separately. No parameter depends on the grid.
 
     Args:
         channels: C, divisible by `blocks`.
         blocks: K; blocks are contiguous groups of channels.
         threshold: lambda of the soft-shrink.
         spectral: backend of `mmfreq.ops.spectral`.
-        channels_last: the map is BHWC, else BCHW; the parameters are the same.
+        channels_last: maps are `(B, H, W, C)` instead of `(B, C, H, W)`; the parameters are the same.
+        act: activation between the two linear maps, a key of `MASK_ACTIVATIONS`; published: 'silu'.
 
     Shape:
-        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W; float32 inside.
+        `(B, C, H, W)` to the same, or `(B, H, W, C)` to the same; any H and W. Computed in float32.
 
     Raises:
-        ValueError: channels not divisible by blocks.
+        ValueError: channels not divisible by blocks, unknown backend or activation.
     """
+
+    w1: nn.Parameter
+    b1: nn.Parameter
+    w2: nn.Parameter
+    b2: nn.Parameter
 
     def __init__(
         self,
@@ -214,37 +229,40 @@ class AdaptiveFrequencyFilter(nn.Module):
         threshold: float = 0.01,
         spectral: str = 'auto',
         channels_last: bool = False,
+        act: str = 'silu',
     ):
         super().__init__()
         if channels % blocks:
-            raise ValueError(f'channels must be divisible by the {blocks} blocks of an adaptive frequency filter, got {channels}')
+            raise ValueError(f'channels of an adaptive frequency filter must be divisible by blocks={blocks}, got {channels}')
         self.threshold = threshold
-        self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
+        self.spectral = check_choice('spectral', spectral, SPECTRAL_BACKENDS)
         self.channels_last = channels_last
+        self.act = check_choice('act', act, tuple(MASK_ACTIVATIONS))
         size = channels // blocks
         for name, shape in (('w1', (size, size)), ('b1', (size,)), ('w2', (size, size)), ('b2', (size,))):
             self.register_parameter(name, nn.Parameter(nn.init.normal_(torch.empty(2, blocks, *shape), std=0.02)))
 
     def forward(self, x: Tensor) -> Tensor:
         x_bchw = to_bchw(x) if self.channels_last else x
-        y = x_bchw + adaptive_filter(x_bchw, self.w1, self.b1, self.w2, self.b2, self.threshold, self.spectral)
+        weights = (self.w1, self.b1, self.w2, self.b2)
+        y = x_bchw + adaptive_filter(x_bchw, *weights, self.threshold, self.spectral, self.act)
         return to_bhwc(y) if self.channels_last else y
 
     def extra_repr(self) -> str:
-        return f'blocks={self.w1.shape[1]}, threshold={self.threshold}, spectral={self.spectral}'
+        return f'blocks={self.w1.shape[1]}, threshold={self.threshold}, spectral={self.spectral}, act={self.act}'
 
 
-def adaptive_filter(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, threshold: float, backend: str) -> Tensor:
-    """The spectrum of `x` times its mask, and back; `(B, C, H, W)`, weights as in `block_mlp`."""
+def adaptive_filter(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, threshold: float, backend: str, act: str) -> Tensor:
+    """`irfft2(mask * rfft2(x))` of `AdaptiveFrequencyFilter`; `(B, C, H, W)` to the same, weights as in `block_mlp`."""
 
-    def filtered(re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
+    def multiply_with_mask(re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
         first, second = ((w.to(re.dtype), b.to(re.dtype)) for w, b in ((w1, b1), (w2, b2)))
-        return complex_product(*block_mlp(re, im, first, second, silu, threshold), re, im)
+        return complex_product(*block_mlp(re, im, first, second, MASK_ACTIVATIONS[act], threshold), re, im)
 
-    return map_spectrum(x, filtered, backend=backend)
+    return map_spectrum(x, multiply_with_mask, backend=backend)
 
 
-# functions that look at dtypes, devices or sizes are one node of an fx graph
+# torch.fx cannot trace conditions on a tensor's dtype, device or size: these functions stay one node of a graph
 fx.wrap('adaptive_filter')
 fx.wrap('apply_filter')
 fx.wrap('apply_mixture')

@@ -19,10 +19,10 @@ from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmfreq.layers.basic import channels_last
-from mmfreq.layers.filters import choose
+from mmfreq.layers.filters import check_choice
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS
 from mmfreq.speed.memory_efficient import saving_less
-from mmfreq.weights.fit import fit_backbone
+from mmfreq.weights.fit import fit_checkpoint
 from mmfreq.weights.load import load_weights
 
 MIN_SIDE = 32  # pixels; the last stage of every family then has a map of at least 1x1
@@ -144,8 +144,8 @@ class FrequencyBackbone(BaseModule):
         self.img_size = self.published_img_size() if img_size is None else img_size
         if not isinstance(self.img_size, int) or self.img_size < MIN_SIDE:
             raise ValueError(f'img_size is the side of a square image, an integer of at least {MIN_SIDE}, got {img_size!r}')
-        self.filter_resize = choose('filter_resize', filter_resize or self.published_resize, RESIZE_POLICIES)
-        self.spectral = choose('spectral', spectral, SPECTRAL_BACKENDS)
+        self.filter_resize = check_choice('filter_resize', filter_resize or self.published_resize, RESIZE_POLICIES)
+        self.spectral = check_choice('spectral', spectral, SPECTRAL_BACKENDS)
         if with_cp and memory_efficient:
             raise ValueError('with_cp recomputes all that memory_efficient would, and more; got both, leave one of them out')
         self.frozen_stages = frozen_stages
@@ -263,7 +263,7 @@ class FrequencyBackbone(BaseModule):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}
         if own:
-            own = fit_backbone(own, self).state
+            own = fit_checkpoint(own, self).state
         state_dict.update({prefix + name: value for name, value in own.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -20,7 +20,7 @@ from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import DynamicFilter, Mlp, SquaredReLU, StarReLU, StoredFilter
 from mmfreq.layers.basic import to_bchw, to_bhwc
-from mmfreq.layers.filters import choose
+from mmfreq.layers.filters import check_choice
 from mmfreq.models._base import (
     STRIDES,
     FrequencyClassifier,
@@ -291,7 +291,7 @@ class DFFormer(StagedBackbone):
         built = self.channels[: self.built_stages]
         self.downsample_layers = nn.ModuleList([Downsampling(self.in_channels, built[0], 7, 4, 2, 'post_norm')])
         self.downsample_layers.extend(Downsampling(a, b, 3, 2, 1, 'pre_norm') for a, b in pairwise(built))
-        act = ACTIVATIONS[choose('act', arch.act, tuple(ACTIVATIONS))]
+        act = ACTIVATIONS[check_choice('act', arch.act, tuple(ACTIVATIONS))]
         self.stages = nn.ModuleList()
         for i, rates in enumerate(drop_path_rates(drop_path_rate, arch.depths)[: self.built_stages]):
             blocks = (MetaFormerBlock(arch.dims[i], self.mixer(i, act), rate, act, SCALED_SKIPS[i]) for rate in rates)
@@ -303,7 +303,7 @@ class DFFormer(StagedBackbone):
     def mixer(self, stage: int, act: Callable[[], nn.Module]) -> nn.Module:
         """A new token mixer of `stage`."""
         arch, channels, grid = self.arch, self.arch.dims[stage], self.img_size // STRIDES[stage]
-        kind = choose('token mixer', arch.mixers[stage], MIXERS)
+        kind = check_choice('token mixer', arch.mixers[stage], MIXERS)
         if kind == 'conv':
             return SepConv(channels, act)
         if kind == 'global':

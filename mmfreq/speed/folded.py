@@ -573,7 +573,7 @@ class FoldedAdaptiveFilter(Folded):
 
     def __init__(self, part: AdaptiveFrequencyFilter):
         super().__init__()
-        self.threshold, self.spectral = part.threshold, part.spectral
+        self.threshold, self.spectral, self.act = part.threshold, part.spectral, part.act
         self.keep(w1=part.w1, b1=part.b1, w2=part.w2, b2=part.b2)
 
     @staticmethod
@@ -586,5 +586,5 @@ class FoldedAdaptiveFilter(Folded):
         for part in pieces(blocks, 2 * x[:, :size].numel() * max(x.element_size(), 4), x):
             weights = (w[:, part] for w in (self.w1, self.b1, self.w2, self.b2))
             piece = x[:, part.start * size : part.stop * size]
-            outs.append(plus(adaptive_filter(piece, *weights, self.threshold, self.spectral), piece))
+            outs.append(plus(adaptive_filter(piece, *weights, self.threshold, self.spectral, self.act), piece))
         return outs[0] if len(outs) == 1 else torch.cat(outs, 1)

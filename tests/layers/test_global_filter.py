@@ -1,4 +1,4 @@
-"""GlobalFilter: resizing, and loading of filters of other grids."""
+"""GlobalFilter: resizing in forward and at load, errors."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def layer():
     return GlobalFilter(4, 14).eval()
 
 
-def test_forward_is_the_operator_on_the_resized_filter(layer):
+def test_forward_applies_the_resized_filter(layer):
     x = torch.randn(2, 4, 9, 12)
     want = apply_filter(x, resize_filter(layer.complex_weight, (9, 12), 'bilinear'))
     torch.testing.assert_close(layer(x), want, rtol=0, atol=0)
@@ -28,17 +28,17 @@ def test_channels_last_is_the_same_function(layer):
 
 
 @torch.no_grad()
-def test_the_filter_is_that_of_the_weights_as_they_are_now(layer):
-    """Also of weights that were written to through `.data`, as averaged weights are swapped in."""
+def test_resized_filter_follows_the_weights(layer):
+    """Also after writes through `.data`, as weight averaging does."""
     first = layer.filter_for((9, 12))
     layer.complex_weight.data.mul_(3)
     torch.testing.assert_close(layer.filter_for((9, 12)), 3 * first)
 
 
-def test_another_size_can_be_refused():
+def test_policy_none_accepts_the_stored_size_only():
     layer = GlobalFilter(4, 14, filter_resize='none')
     assert layer(torch.randn(1, 4, 14, 14)).shape == (1, 4, 14, 14)
-    with pytest.raises(ValueError, match=r'stored for maps of 14x14.*got one of 9x12'):
+    with pytest.raises(ValueError, match='maps of 14x14 only, got 9x12'):
         layer(torch.randn(1, 4, 9, 12))
 
 
@@ -48,12 +48,12 @@ def test_filters_of_other_grids_are_resized_at_load(layer):
     torch.testing.assert_close(layer.complex_weight.data, resize_filter(stored, (14, 14), 'bilinear'))
 
 
-def test_filters_of_other_channels_are_refused(layer):
+def test_filters_of_other_channels_raise(layer):
     with pytest.raises(RuntimeError, match='size mismatch'):
         layer.load_state_dict({'complex_weight': torch.randn(5, 14, 8, 2)})
 
 
-def test_bad_arguments_are_told():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match='nearest'):
         GlobalFilter(4, 14, filter_resize='nearest')
     with pytest.raises(ValueError, match='cufft'):

@@ -1,4 +1,4 @@
-"""gnConv and the global-local filter: laws, and the published modules' numbers."""
+"""gnConv and the global-local filter: published numbers and laws."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def square(hw):
 
 
 def module_of(case):
-    """Our module for a case of the golden file."""
+    """The module of a case of the golden file."""
     kw = case['kwargs']
     grid = square(kw.get('filter'))
     match case['class']:
@@ -66,7 +66,7 @@ def test_order_one_is_a_gated_convolution():
     torch.testing.assert_close(layer(x), layer.proj_out(gate * layer.dwconv(rest)))
 
 
-def test_output_is_of_degree_order_plus_one_in_the_input():
+def test_output_has_degree_order_plus_one():
     """Without biases, scaling the input by t scales the output by t^(n+1)."""
     for order in (1, 2, 3, 4):
         layer = GnConv(16, order=order).double()
@@ -77,9 +77,9 @@ def test_output_is_of_degree_order_plus_one_in_the_input():
         torch.testing.assert_close(layer(2 * x), 2 ** (order + 1) * layer(x))
 
 
-def test_gnconv_with_a_global_filter_commutes_with_roll_up_to_the_local_border():
+def test_global_local_filter_commutes_with_roll_except_for_zero_padding():
     layer = GlobalLocalFilter(8, 7).double()
-    nn.init.zeros_(layer.dw.weight)  # its zero padding is what does not commute
+    nn.init.zeros_(layer.dw.weight)  # its zero padding does not commute
     x = torch.randn(1, 8, 7, 7, dtype=torch.float64)
     torch.testing.assert_close(layer(x.roll((2, 3), (2, 3))), layer(x).roll((2, 3), (2, 3)))
 
@@ -93,7 +93,7 @@ def test_channels_interleave_local_and_global():
     assert out[:, 0::2].abs().min() > 0
 
 
-def test_the_default_is_order_two():
+def test_default_order_is_two():
     assert GnConv(16).dims == [8, 16] and len(GnConv(16).pws) == 1
 
 
@@ -105,12 +105,12 @@ def test_gradients(grid):
 
 
 @pytest.mark.parametrize('dim,order,nearest', [(20, 4, (16, 24)), (7, 4, (8,)), (33, 2, (32, 34))])
-def test_channels_that_do_not_divide_are_refused_with_the_nearest_valid(dim, order, nearest):
+def test_error_for_indivisible_channels_names_the_nearest(dim, order, nearest):
     with pytest.raises(ValueError, match=naming(dim, *nearest)):
         GnConv(dim, order=order)
 
 
-def test_other_bad_arguments_are_told():
+def test_other_invalid_arguments_raise():
     with pytest.raises(ValueError, match='at least 1'):
         GnConv(8, order=0)
     with pytest.raises(ValueError, match='odd'):

@@ -1,4 +1,4 @@
-"""gnConv as a convolution layer: the grids of `Conv2d`, where the gate is taken, what is refused, and how it starts."""
+"""gnConv as a convolution layer: grids as in `Conv2d`, position of the gate, errors, initialisation."""
 
 import copy
 import pickle
@@ -25,30 +25,30 @@ GRIDS = [
 
 
 @pytest.mark.parametrize('args', GRIDS, ids=str)
-def test_output_has_the_grid_of_a_convolution(args):
+def test_output_size_is_that_of_conv2d(args):
     x = torch.randn(2, 6, 17, 22)
     assert GnConvLayer(6, 8, order=3, **args)(x).shape == nn.Conv2d(6, 8, **args)(x).shape
 
 
 @pytest.mark.parametrize('args', GRIDS, ids=str)
-def test_an_output_depends_on_the_input_that_its_window_covers(args):
-    """The pixels with an influence on one output are those of `Conv2d`; its centre, where the gate is taken, is among them."""
-    if args.get('padding') == 6:  # beyond the border both see padding alone
+def test_receptive_field_is_that_of_conv2d(args):
+    """The window's centre, where the gate is taken, is part of it."""
+    if args.get('padding') == 6:  # windows beyond the border contain nothing but padding
         args = dict(args, padding=1)
 
-    def seen(layer):
+    def receptive_field(layer):
         x = torch.randn(1, 4, 15, 21, requires_grad=True)
         out = layer.double()(x.double())
         out[0, :, out.shape[2] // 2, out.shape[3] // 2].sum().backward()
         return x.grad.abs().sum((0, 1)) > 0
 
     torch.manual_seed(0)
-    assert torch.equal(seen(GnConvLayer(4, 4, **args)), seen(nn.Conv2d(4, 4, **args)))
+    assert torch.equal(receptive_field(GnConvLayer(4, 4, **args)), receptive_field(nn.Conv2d(4, 4, **args)))
 
 
 @pytest.mark.parametrize('stride', [2, 3])
 @pytest.mark.parametrize('grid', [None, 6])
-def test_a_stride_takes_every_nth_pixel(stride, grid):
+def test_stride_selects_every_nth_pixel(stride, grid):
     torch.manual_seed(0)
     strided = GnConvLayer(4, 8, 3, stride=stride, padding=1, grid=grid)
     dense = GnConvLayer(4, 8, 3, padding=1, grid=grid)
@@ -65,7 +65,7 @@ def test_less_padding_crops():
     torch.testing.assert_close(bare(x), same(x)[..., 2:-2, 2:-2])
 
 
-def test_a_larger_depthwise_kernel_keeps_the_grid():
+def test_larger_depthwise_kernel_keeps_the_output_size():
     x = torch.randn(1, 4, 12, 13)
     args = dict(kernel_size=3, stride=2, padding=2, dilation=2)
     layer = GnConvLayer(4, 4, dw_kernel_size=7, **args)
@@ -73,7 +73,7 @@ def test_a_larger_depthwise_kernel_keeps_the_grid():
 
 
 @pytest.mark.parametrize(
-    'args, told',
+    'args, facts',
     [
         (dict(out_channels=10, kernel_size=3, order=3), (10, 8, 12)),
         (dict(out_channels=8, kernel_size=2), (2, 'odd')),
@@ -82,14 +82,14 @@ def test_a_larger_depthwise_kernel_keeps_the_grid():
         (dict(out_channels=8, kernel_size=3, stride=2, padding='same'), ('stride', 1, 'same')),
     ],
 )
-def test_what_cannot_be_is_refused(args, told):
-    with pytest.raises(ValueError, match=naming(*told)):
+def test_invalid_arguments_raise(args, facts):
+    with pytest.raises(ValueError, match=naming(*facts)):
         GnConvLayer(8, **args)
 
 
 @pytest.mark.parametrize('proj_out', [True, False])
 @pytest.mark.parametrize('grid', [None, 8])
-def test_dtype_is_that_of_a_convolution(grid, proj_out):
+def test_dtype_is_that_of_conv2d(grid, proj_out):
     layer = GnConvLayer(8, 8, 3, padding=1, grid=grid, proj_out=proj_out)
     with torch.autocast('cpu', torch.bfloat16):
         assert layer(torch.randn(1, 8, 9, 10)).dtype == torch.bfloat16
@@ -102,7 +102,7 @@ def test_without_bias_the_last_projection_has_none(grid):
 
 
 @pytest.mark.parametrize('grid', [None, 8])
-def test_a_stack_without_norms_keeps_the_signal_at_the_start(grid):
+def test_stack_without_norms_preserves_the_scale_at_initialisation(grid):
     torch.manual_seed(0)
     stack = [nn.Sequential(GnConvLayer(64, 64, 3, padding=1, grid=grid), nn.ReLU()) for _ in range(4)]
     x = torch.randn(2, 64, 16, 16)
@@ -110,7 +110,7 @@ def test_a_stack_without_norms_keeps_the_signal_at_the_start(grid):
     assert 0.2 < out.std() / x.std() < 5
 
 
-def test_a_blanket_initialisation_leaves_it_alone():
+def test_init_cfg_of_a_parent_skips_the_layer():
     from mmengine.model import BaseModule
 
     class Head(BaseModule):
@@ -125,15 +125,14 @@ def test_a_blanket_initialisation_leaves_it_alone():
     assert changed and all(name.startswith('plain') for name in changed)
 
 
-def test_pickles_and_copies():
+def test_layer_can_be_pickled_and_copied():
     layer = GnConvLayer(8, 8, 3, padding=1)
     x = torch.randn(1, 8, 9, 10)
     for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
         assert torch.equal(other(x), layer(x))
 
 
-def test_is_a_gnconv():
-    """The same numbers as the mixer alone on the same parameters."""
+def test_output_is_that_of_gnconv():
     layer, mixer = GnConvLayer(8, 8, 7, padding=3, order=3), GnConv(8, order=3, kernel_size=7)
     mixer.load_state_dict(layer.state_dict())
     x = torch.randn(1, 8, 9, 10)
@@ -141,7 +140,7 @@ def test_is_a_gnconv():
 
 
 @pytest.mark.parametrize('grid', [None, 8])
-def test_initialising_again_starts_anew(grid):
+def test_reset_parameters_restores_the_initialisation(grid):
     layer = GnConvLayer(64, 64, 3, padding=1, grid=grid)
     scale = {name: p.detach().abs().mean() for name, p in layer.named_parameters() if 'weight' in name and 'complex' not in name}
     for name in scale:
@@ -149,5 +148,5 @@ def test_initialising_again_starts_anew(grid):
     layer.reset_parameters()
     layer.reset_parameters()
     for name, before in scale.items():
-        drawn_elsewhere = grid and name.startswith('dwconv.') and 'post_norm' not in name  # the layer's own initialisation
+        drawn_elsewhere = grid and name.startswith('dwconv.') and 'post_norm' not in name  # by `GlobalFilter`
         assert drawn_elsewhere or 0.8 < layer.get_parameter(name).abs().mean() / before < 1.25, name

@@ -1,4 +1,4 @@
-"""The four token mixers alone, as people put them into other networks: NCHW or channels-last, any size, a step of training."""
+"""The token mixers in other networks: NCHW or channels-last, any size, training."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ every_layer = pytest.mark.parametrize('make', LAYERS.values(), ids=LAYERS)
 def test_channels_last_is_the_same_function(make, size):
     layer, twin = make().eval(), make(channels_last=True).eval()
     state = layer.state_dict()
-    if isinstance(layer, GlobalFilter):  # its parameter lies as its map does
+    if isinstance(layer, GlobalFilter):  # its parameter has the layout of its map
         state = {'complex_weight': state['complex_weight'].permute(1, 2, 0, 3)}
     twin.load_state_dict(state)
     x = torch.randn(2, 16, *size)
@@ -34,14 +34,14 @@ def test_channels_last_is_the_same_function(make, size):
 
 
 @every_layer
-def test_an_image_of_its_own_depends_on_no_other(make):
+def test_samples_are_independent(make):
     layer = make().eval()
     x = torch.randn(3, 16, 11, 8)
     torch.testing.assert_close(torch.cat([layer(image) for image in x.split(1)]), layer(x), rtol=1e-4, atol=1e-6)
 
 
 @every_layer
-def test_it_learns_in_a_network_of_others(make):
+def test_layer_trains_within_another_network(make):
     net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), make(), nn.Conv2d(16, 2, 1))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     x, want = torch.randn(2, 3, 12, 20), torch.randn(2, 2, 12, 20)
@@ -56,7 +56,7 @@ def test_it_learns_in_a_network_of_others(make):
 
 
 @every_layer
-def test_under_autocast_it_stays_near_float32(make):
+def test_autocast_is_close_to_float32(make):
     layer = make().eval()
     x = torch.randn(1, 16, 14, 14)
     with torch.no_grad():
