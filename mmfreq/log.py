@@ -1,15 +1,15 @@
-"""Say something in the log before mmengine's Runner is there, once for all processes of a distributed run."""
+"""Logging before mmengine's Runner exists, once for all processes of a distributed run."""
 
 import logging
 import os
 
 from mmengine.logging import print_log
 
-RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')  # of torchrun, Slurm and MPI
 
 
 def process_rank():
-    """The rank of this process over all machines, read from the launcher's variables: also before a process group exists."""
+    """The global rank of this process from the launcher's variables; also valid before there is a process group."""
     return int(next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), 0))
 
 

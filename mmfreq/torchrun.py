@@ -1,8 +1,8 @@
-"""torchrun, with a way to ask a run to stop: `python -m mmfreq.torchrun`, which takes the arguments of torchrun.
+"""torchrun that can stop a run gracefully: `python -m mmfreq.torchrun`, with the arguments of torchrun.
 
-torchrun answers SIGTERM by giving its processes 30 s, and ends with status 1 whatever they did. Here the first SIGTERM, and every
-SIGUSR1, goes to the processes, which save and end; a second SIGTERM is torchrun's own. Where the processes ended as they were asked
-to, so does this one: with status 75.
+On SIGTERM, torchrun gives its processes 30 s and exits with status 1. Here the first SIGTERM, and every SIGUSR1, is forwarded to
+the processes, which save and exit; torchrun handles a second SIGTERM. If the processes exit as requested, with status 75, so does
+this one.
 """
 
 import os
@@ -18,41 +18,41 @@ STATUS = 75  # EX_TEMPFAIL of sysexits.h: not finished, start it again
 
 
 def main(argv=None):
-    """Run torchrun's main function; ends the process where the run stopped as it was asked to, or failed."""
-    stock = api._terminate_process_handler  # which it installs for SIGTERM whenever it starts processes
-    asked = []
+    """Run torchrun's main function; exits the process if the run was stopped on request, or failed."""
+    terminate = api._terminate_process_handler  # torchrun installs it for SIGTERM whenever it starts processes
+    requests = []
 
-    def ask(number, frame):
+    def request_stop(number, frame):
         processes = children()
-        if (number == signal.SIGTERM and asked) or not processes:
-            stock(number, frame)
-        asked.append(number)
+        if (number == signal.SIGTERM and requests) or not processes:
+            terminate(number, frame)
+        requests.append(number)
         for process in processes:
             os.kill(process, number)
 
     def handle(number, frame):
-        (ask if number == signal.SIGTERM else stock)(number, frame)
+        (request_stop if number == signal.SIGTERM else terminate)(number, frame)
 
     api._terminate_process_handler = handle
-    signal.signal(signal.SIGUSR1, ask)
+    signal.signal(signal.SIGUSR1, request_stop)
     try:
         run.main(argv)
     except ChildFailedError as error:
         if any(failure.exitcode == STATUS for failure in error.failures.values()):
-            print(f'The run was asked to stop: it saved its state and ends with status {STATUS}.', file=sys.stderr)
+            print(f'The run was stopped on request: it saved its state and exits with status {STATUS}.', file=sys.stderr)
             raise SystemExit(STATUS) from None
         raise
     finally:
-        api._terminate_process_handler = stock
+        api._terminate_process_handler = terminate
 
 
 def children():
-    """Process numbers of this process's children, of which there are none but the ranks; [] where the system does not tell."""
+    """Process ids of this process's children, all of them ranks; empty on a system without /proc."""
     found = []
     for status in Path('/proc').glob('[0-9]*/stat'):
         try:
             fields = status.read_text().rpartition(')')[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has exited in the meantime
             continue
         if fields[0] != 'Z' and int(fields[1]) == os.getpid():
             found.append(int(status.parent.name))

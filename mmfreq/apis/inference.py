@@ -1,6 +1,6 @@
-"""A config and a checkpoint as a function from a picture to a prediction, for segmentors and detectors.
+"""Inference with segmentors and detectors: a config and a checkpoint as a function from an image to its prediction.
 
-Legend: H W the picture as read; ids are the model's classes, 0..K-1.
+Legend: H W the size of the image; ids are the model's classes, 0..K-1.
 """
 
 import numpy as np
@@ -12,37 +12,68 @@ from mmfreq.apis.loading import TASKS, build_model, dataset_meta_of, innermost_d
 from mmfreq.errors import DataError, UserError
 from mmfreq.speed.optimizing import holds_backbone, optimize
 
-DRAWN = ('segmentation', 'detection')
+SUPPORTED_TASKS = ('segmentation', 'detection')
+
+
+def load_predictor(config, checkpoint, device='cpu', cfg_options=None, plain=True):
+    """The `Predictor` of a config file and a checkpoint.
+
+    Args:
+        cfg_options: overrides of the config, by dotted key.
+        plain: see `Predictor`.
+
+    Raises:
+        UserError: CUDA is asked for and not available; and the errors of `Predictor`.
+
+    Example:
+        >>> predict = load_predictor('CONFIG.py', 'CHECKPOINT.pth')  # doctest: +SKIP
+        >>> label_map = predict(cv2.imread('photo.jpg'))  # doctest: +SKIP
+    """
+    cfg = read_config(config, cfg_options)
+    if str(device).startswith('cuda') and not torch.cuda.is_available():
+        raise UserError(f'device is {device}, but torch sees no CUDA device: use cpu.')
+    return Predictor(cfg, checkpoint, device, plain)
 
 
 class Predictor:
-    """A trained model with its test pipeline; `task` is 'segmentation' or 'detection', `classes` and `palette` are lists."""
+    """A trained model with its test pipeline.
+
+    Args:
+        cfg: a Config of a segmentor or detector.
+        checkpoint: file with every weight of the model; other tensors in it are ignored.
+        plain: run the model as loaded; if False, its copy by `mmfreq.optimize`.
+
+    Attributes:
+        task: 'segmentation' or 'detection'.
+        loaded: the model as loaded; on the CPU unless it is the one that runs.
+        classes, palette: lists of names and of (R, G, B).
+
+    Raises:
+        ValueError: the config is of another task.
+        UserError: the test pipeline does not begin with LoadImageFromFile, or there are no class names.
+        CheckpointError: the file cannot be read.
+        CheckpointMismatchError: the file lacks weights of the model.
+    """
 
     def __init__(self, cfg, checkpoint, device='cpu', plain=True):
-        """Builds the model of `cfg` (a Config), loads `checkpoint` (a file) and moves it to `device`.
-
-        Unless `plain`, predictions come from `mmfreq.optimize(model)`; `loaded` is the model as the file has it, on the CPU then.
-
-        Raises UserError for configs of other tasks, CheckpointError for a file that cannot be read and CheckpointMismatchError
-        for one that does not fill the model. What the file holds beyond that is ignored.
-        """
         scope = cfg.get('default_scope')
-        if TASKS.get(scope) not in DRAWN:
-            raise ValueError(f'default_scope of the config is {scope!r}; inference is written for {" and ".join(DRAWN)} configs')
+        if TASKS.get(scope) not in SUPPORTED_TASKS:
+            raise ValueError(f'Expected a config for {" or ".join(SUPPORTED_TASKS)}; its default_scope is {scope!r}.')
         self.scope, self.task, self.cfg = scope, TASKS[scope], cfg
         self.loaded, meta = build_model(cfg, checkpoint)
         self.model = self.loaded if plain or not holds_backbone(self.loaded) else optimize(self.loaded)
         self.model.to(device)
         self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
-        self.classes, self.palette = _names_and_colours(self._dataset.metainfo, meta)
+        self.classes, self.palette = _classes_and_palette(self._dataset.metainfo, dataset_meta_of(meta))
         self._pipeline = Compose(_array_pipeline(self._dataset_cfg['pipeline'], scope))
 
     def __call__(self, image):
-        """What the model says of `image` (H, W, 3) uint8 BGR, at its size.
+        """Predict for an image (H, W, 3) of uint8 in BGR order, at its own size.
 
-        Segmentation: ids (H, W), uint8 or, beyond 256 classes, uint16. Detection: a dict of numpy arrays, the best first: boxes
-        (M, 4) x1 y1 x2 y2 in pixels, labels (M,), scores (M,), masks (M, H, W) bool or None.
+        Returns:
+            Segmentation: ids (H, W), uint8 or, beyond 256 classes, uint16. Detection: a dict of arrays, best first: `boxes`
+            (M, 4) as x1 y1 x2 y2 in pixels, `labels` (M,), `scores` (M,), `masks` (M, H, W) of bool or None.
         """
         packed = self._pipeline({'img': image, 'img_id': 0})
         with torch.no_grad():
@@ -50,54 +81,47 @@ class Predictor:
         if self.task == 'segmentation':
             return result.pred_sem_seg.data[0].cpu().numpy().astype(id_dtype(len(self.classes)))
         found = result.pred_instances[result.pred_instances.scores.argsort(descending=True)].cpu()
-        arrays = {'boxes': found.bboxes, 'labels': found.labels, 'scores': found.scores}
-        arrays = {name: values.numpy() for name, values in arrays.items()}
+        arrays = {'boxes': found.bboxes.numpy(), 'labels': found.labels.numpy(), 'scores': found.scores.numpy()}
         return arrays | {'masks': np.asarray(found.masks) if 'masks' in found else None}
 
-    def truth(self, folder, stem):
-        """The label map (H, W) for a picture, from `folder`, read as the config's test data set reads it (its suffix, its
-        `reduce_zero_label`); 255 is ignored. Raises DataError if there is none or it has several channels."""
+    def load_label_map(self, folder, stem):
+        """Read the label map (H, W) of an image from a folder, as the config's test dataset does; 255 is ignored.
+
+        Raises:
+            DataError: the file does not exist, or has several channels.
+        """
         path = folder / (stem + self._dataset.seg_map_suffix)
         if not path.is_file():
-            raise DataError(f'no truth for {stem}: expected {path}')
+            raise DataError(f'no truth for {stem}: the label map {path} does not exist')
         steps = [step for step in self._dataset_cfg['pipeline'] if step['type'].split('.')[-1] == 'LoadAnnotations']
         load = Compose(steps[:1] or [{'type': 'LoadAnnotations'}])
         fields = {'label_map': self._dataset.label_map, 'reduce_zero_label': self._dataset.reduce_zero_label}
         labels = load({'seg_map_path': str(path), 'seg_fields': [], **fields})['gt_seg_map']
         if labels.ndim != 2:
-            raise DataError(f'{path} is read as {labels.shape}; expected one channel of class ids')
+            raise DataError(f'expected one channel of class ids in {path}; its shape is {labels.shape}')
         return labels
 
 
-def id_dtype(classes):
-    """The smallest of the dtypes of an index mask that holds the ids of so many classes."""
-    return np.uint8 if classes <= 256 else np.uint16
-
-
-def load_predictor(config, checkpoint, device='cpu', cfg_options=None, plain=True):
-    """The Predictor of a config file, with `cfg_options` merged in. Errors as those of Predictor."""
-    cfg = read_config(config, cfg_options)
-    if str(device).startswith('cuda') and not torch.cuda.is_available():
-        raise UserError(f'device is {device}, but torch sees no CUDA device; use cpu')
-    return Predictor(cfg, checkpoint, device, plain)
+def id_dtype(num_classes):
+    """The smallest dtype of an index mask that holds the ids of `num_classes` classes."""
+    return np.uint8 if num_classes <= 256 else np.uint16
 
 
 def _array_pipeline(steps, scope):
-    """The test pipeline for a picture in memory: it starts from an array and loads no annotations."""
-    kinds = [step['type'].split('.')[-1] for step in steps]
-    if kinds[:1] != ['LoadImageFromFile']:
-        raise UserError(f'the test pipeline is {kinds}; expected it to begin with LoadImageFromFile')
-    kept = [step for step, kind in zip(steps, kinds) if kind not in ('LoadImageFromFile', 'LoadAnnotations')]
+    """The test pipeline, starting from an array in memory and without annotations."""
+    names = [step['type'].split('.')[-1] for step in steps]
+    if names[:1] != ['LoadImageFromFile']:
+        raise UserError(f'Expected a test pipeline that begins with LoadImageFromFile; got {names}.')
+    kept = [step for step, name in zip(steps, names) if name not in ('LoadImageFromFile', 'LoadAnnotations')]
     return [{'type': f'{scope}.LoadImageFromNDArray'}, *kept]
 
 
-def _names_and_colours(metainfo, meta):
-    """Classes and colours the model was trained with, from its checkpoint, else from the config's data set."""
-    trained = dataset_meta_of(meta)
+def _classes_and_palette(metainfo, trained):
+    """Class names and colors from the checkpoint's dataset meta, or else from the config's dataset."""
     classes = list(trained.get('classes') or metainfo.get('classes') or ())
     if not classes:
-        raise UserError('neither the checkpoint nor the test data set names the classes; set metainfo=dict(classes=...)')
-    colours = trained.get('palette') or metainfo.get('palette') or []
-    if isinstance(colours, str) or len(colours) < len(classes):  # mmdet allows palettes by name: then fixed arbitrary colours
-        colours = np.random.default_rng(0).integers(40, 256, (len(classes), 3))
-    return classes, [tuple(int(value) for value in colour) for colour in colours]
+        raise UserError('Neither the checkpoint nor the test dataset has class names: set metainfo=dict(classes=...).')
+    palette = trained.get('palette') or metainfo.get('palette') or []
+    if isinstance(palette, str) or len(palette) < len(classes):  # mmdet has palettes by name: take fixed arbitrary colors
+        palette = np.random.default_rng(0).integers(40, 256, (len(classes), 3))
+    return classes, [tuple(int(value) for value in color) for color in palette]

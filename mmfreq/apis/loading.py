@@ -1,12 +1,12 @@
-"""A model to look at, count or export: by the name of an arch or from a config file, with the weights of a checkpoint.
+"""Load a model for analysis, export or inference: from the name of an arch or from a config file.
 
-| source | model | task | size by default |
+| source | model | task | default image size |
 |---|---|---|---|
-| arch | the ImageNet classifier | 'classification' | the published image size |
-| arch, `bare` | the backbone | 'features' | the published image size |
+| arch | the ImageNet classifier | 'classification' | the published one |
+| arch, `backbone_only` | the backbone | 'features' | the published one |
 | classification config | its model | 'classification' | the crop of the test pipeline |
-| segmentation config | its model | 'segmentation' | the crop |
-| detection config | its model | 'detection' | the test pipeline's scale |
+| segmentation config | its model | 'segmentation' | the crop size |
+| detection config | its model | 'detection' | the scale of the test pipeline |
 """
 
 from dataclasses import dataclass
@@ -27,15 +27,12 @@ from mmfreq.weights.download import local_file
 from mmfreq.weights.load import load_checked, load_weights
 
 TASKS = {'mmpretrain': 'classification', 'mmseg': 'segmentation', 'mmdet': 'detection'}  # by default_scope
-MULTIPLE = 32  # of the sides of images
+SIZE_DIVISOR = 32  # image sizes from configs are rounded up to it
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """What is taken off, and then divided by, of pixels in 0..255, in the order of the model's channels.
-
-    The default puts them into -1..1, for a model that says nothing of itself.
-    """
+class Normalization:
+    """Mean and standard deviation of pixels in 0..255, in the channel order of the model; the default maps them to -1..1."""
 
     mean: tuple[float, ...] = (127.5,) * 3
     std: tuple[float, ...] = (127.5,) * 3
@@ -47,10 +44,10 @@ class LoadedModel:
     """A model in eval mode, on the CPU.
 
     Attributes:
-        name: of the arch, or the stem of the config's file.
+        name: the arch, or the stem of the config's file name.
         task: 'classification', 'features', 'segmentation' or 'detection'.
-        size: (H, W) that it was made for.
-        classes: names, empty where neither checkpoint nor config says.
+        size: (H, W) of the images that it was made for.
+        classes: their names; empty if neither checkpoint nor config has them.
         trained: whether a checkpoint was loaded.
     """
 
@@ -58,140 +55,141 @@ class LoadedModel:
     name: str
     task: str
     size: tuple[int, int]
-    normalisation: Normalisation = Normalisation()
+    normalization: Normalization = Normalization()
     classes: tuple[str, ...] = ()
     trained: bool = False
 
     @property
     def backbone(self) -> nn.Module:
-        """The model's backbone; of an arch's classifier itself, which has the same layers by the same names."""
+        """The model's backbone. For an arch it is the model itself: a classifier holds the backbone's layers by the same names."""
         return getattr(self.model, 'backbone', self.model)
 
 
 def load_model(
-    source: str, checkpoint: str | Path | None = None, cfg_options: dict | None = None, bare: bool = False
+    source: str, checkpoint: str | Path | None = None, cfg_options: dict | None = None, backbone_only: bool = False
 ) -> LoadedModel:
-    """The subject by the name of an arch or the path of a config.
+    """Load a model by the name of an arch or the path of a config.
 
     Args:
-        bare: of an arch the backbone without a head.
-        checkpoint: file with every weight of the model, published layouts included; None leaves them as initialised.
-        cfg_options: changes to a config.
+        checkpoint: file with every weight of the model, in any published layout; None keeps the initial weights.
+        cfg_options: overrides of a config, by dotted key.
+        backbone_only: for an arch, the backbone without a head; a classifier's checkpoint is accepted.
 
     Raises:
-        UserError: no such config, or one of another task; options for an arch.
+        UserError: the config does not exist or is of another task; options for an arch.
         ValueError: unknown arch; the nearest names are listed.
-        CheckpointMismatchError: the file does not fill the model.
+        CheckpointMismatchError: the file lacks weights of the model.
+
+    Example:
+        >>> loaded = load_model('hornet-micro')
+        >>> loaded.task, loaded.trained
+        ('classification', False)
     """
     if Path(source).is_file():
-        return _of_config(source, checkpoint, cfg_options)
+        return _load_config_model(source, checkpoint, cfg_options)
     if source.endswith('.py'):
-        raise UserError(f'no config file {source}')
+        raise UserError(f'The config file {source} does not exist.')
     if cfg_options:
-        raise UserError(f'options are for configs, got the arch {source} with {", ".join(cfg_options)}')
-    return _of_arch(source, checkpoint, bare)
+        raise UserError(f'Options are for configs, but {source} is an arch: remove {", ".join(cfg_options)}.')
+    return _load_arch(source, checkpoint, backbone_only)
 
 
-def _of_arch(arch: str, checkpoint: str | Path | None, bare: bool) -> LoadedModel:
-    model = (build_backbone if bare else build_classifier)(arch).eval()
+def _load_arch(arch: str, checkpoint: str | Path | None, backbone_only: bool) -> LoadedModel:
+    model = (build_backbone if backbone_only else build_classifier)(arch).eval()
     meta = {}
-    if checkpoint and bare:
-        load_weights(model, checkpoint)  # of a classifier too; says what has no place
+    if checkpoint and backbone_only:
+        load_weights(model, checkpoint)  # drops the head of a classifier and reports it
     elif checkpoint:
-        meta = load_all_weights(model, checkpoint)
-    task = 'features' if bare else 'classification'
+        meta = _load_all_weights(model, checkpoint)
+    task = 'features' if backbone_only else 'classification'
     published = backbone_class(arch).published_preprocessing(arch)
-    seen = Normalisation(*(tuple(round(255 * value, 4) for value in values) for values in (published.mean, published.std)))
-    side, classes = model.img_size, tuple(dataset_meta_of(meta).get('classes') or ())
-    return LoadedModel(model, arch.replace('_', '-'), task, (side, side), seen, classes, bool(checkpoint))
+    mean, std = (tuple(round(255 * value, 4) for value in values) for values in (published.mean, published.std))
+    size, classes = (model.img_size,) * 2, tuple(dataset_meta_of(meta).get('classes') or ())
+    return LoadedModel(model, arch.replace('_', '-'), task, size, Normalization(mean, std), classes, bool(checkpoint))
 
 
-def _of_config(source: str, checkpoint: str | Path | None, cfg_options: dict | None) -> LoadedModel:
+def _load_config_model(source: str, checkpoint: str | Path | None, cfg_options: dict | None) -> LoadedModel:
     cfg = read_config(source, cfg_options)
     model, meta = build_model(cfg, checkpoint)
-    seen = _normalisation(model.data_preprocessor)
+    normalization = _normalization(model.data_preprocessor)
     classes = tuple(dataset_meta_of(meta).get('classes') or _dataset_classes(cfg))
-    return LoadedModel(model, Path(source).stem, TASKS[cfg.default_scope], _size(cfg, model), seen, classes, bool(checkpoint))
+    task, size = TASKS[cfg.default_scope], _image_size(cfg, model)
+    return LoadedModel(model, Path(source).stem, task, size, normalization, classes, bool(checkpoint))
 
 
 def read_config(source: str | Path, cfg_options: dict | None = None) -> Config:
-    """A config file with options merged in, as in training (see `merge_options`)."""
+    """Read a config file and merge options into it, as training does (see `merge_options`)."""
     cfg = Config.fromfile(source)
     merge_options(cfg, cfg_options)
     return cfg
 
 
 def build_model(cfg: Config, checkpoint: str | Path | None) -> tuple[nn.Module, dict]:
-    """The model of a config in eval mode, on the CPU, and what its checkpoint says of itself; sets the default scope.
+    """Build the model of a config in eval mode on the CPU; sets the default scope.
+
+    Returns:
+        The model, and the checkpoint's meta dict.
 
     Raises:
         UserError: the config is of another task.
         CheckpointError: the file cannot be read.
-        CheckpointMismatchError: it does not fill the model.
+        CheckpointMismatchError: the file lacks weights of the model.
     """
     scope = cfg.get('default_scope')
     if scope not in TASKS:
-        raise UserError(f'default_scope of the config is {scope!r}; expected one of {", ".join(TASKS)}')
+        raise UserError(f'Expected a config with default_scope {", ".join(TASKS)}; got {scope!r}.')
     import_module(scope)
     init_default_scope(scope)
-    described = without_pretraining(cfg.model)
-    if 'data_preprocessor' in cfg:  # as mmengine's Runner does it
-        described.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = revert_sync_batchnorm(MODELS.build(described))
-    meta = load_all_weights(model, checkpoint) if checkpoint else {}
+    model_cfg = without_pretraining(cfg.model)
+    if 'data_preprocessor' in cfg:  # as mmengine's Runner does
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    meta = _load_all_weights(model, checkpoint) if checkpoint else {}
     return model.eval(), meta
 
 
-def load_all_weights(model: nn.Module, checkpoint: str | Path) -> dict:
-    """Load a checkpoint file that must hold every tensor of `model`, published layouts included; its meta dict.
-
-    Raises:
-        CheckpointMismatchError: it does not; the tensors that are missing or of another shape are listed.
-    """
-    loaded = read_checkpoint(local_file(checkpoint))
-    load_checked(model, loaded, checkpoint, strict=True)
-    meta = loaded.get('meta')
+def _load_all_weights(model: nn.Module, checkpoint: str | Path) -> dict:
+    """Load a checkpoint that must hold every tensor of the model; returns its meta dict."""
+    content = read_checkpoint(local_file(checkpoint))
+    load_checked(model, content, checkpoint, strict=True)
+    meta = content.get('meta')
     return meta if isinstance(meta, dict) else {}
 
 
 def dataset_meta_of(meta: dict) -> dict:
-    """What a checkpoint's meta dict says of the data, 'classes' and 'palette' for example; keys in lower case."""
-    said = meta.get('dataset_meta', meta)
-    return {key.lower(): value for key, value in said.items() if isinstance(key, str)} if isinstance(said, dict) else {}
+    """The dataset's fields in a checkpoint's meta dict, such as 'classes' and 'palette'; keys in lower case."""
+    fields = meta.get('dataset_meta', meta)
+    return {key.lower(): value for key, value in fields.items() if isinstance(key, str)} if isinstance(fields, dict) else {}
 
 
-def _normalisation(preprocessor: nn.Module) -> Normalisation:
-    """Of mmengine's image preprocessors."""
+def _normalization(preprocessor: nn.Module) -> Normalization:
     if not getattr(preprocessor, '_enable_normalize', False):
-        return Normalisation()
-    swapped = getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'channel_conversion', False)
-    swapped = swapped or getattr(preprocessor, 'to_rgb', False)
+        return Normalization()
+    to_rgb = any(getattr(preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
     mean, std = (tuple(round(value, 4) for value in values.flatten().tolist()) for values in (preprocessor.mean, preprocessor.std))
-    return Normalisation(mean, std, 'RGB' if swapped else 'BGR')
+    return Normalization(mean, std, 'RGB' if to_rgb else 'BGR')
 
 
 def _dataset_classes(cfg: Config) -> tuple[str, ...]:
-    """Of the test data set."""
     dataset = innermost_dataset(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
     with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
-        kind = registry.get(dataset['type']) if 'type' in dataset else None
-    told = {**(getattr(kind, 'METAINFO', None) or {}), **dataset.get('metainfo', {})}
-    return tuple(told.get('classes') or ())
+        cls = registry.get(dataset['type']) if 'type' in dataset else None
+    metainfo = {**(getattr(cls, 'METAINFO', None) or {}), **dataset.get('metainfo', {})}
+    return tuple(metainfo.get('classes') or ())
 
 
 def innermost_dataset(dataset: dict) -> dict:
-    """The config of the data set inside wrappers; of several, the first."""
+    """The config of the dataset inside wrappers; the first one of several."""
     while 'dataset' in dataset or 'datasets' in dataset:
         dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
     return dataset
 
 
-def _size(cfg: Config, model: nn.Module) -> tuple[int, int]:
-    """(H, W), rounded up to what the backbones' strides divide."""
+def _image_size(cfg: Config, model: nn.Module) -> tuple[int, int]:
     size = model.data_preprocessor.size or cfg.get('crop_size') if cfg.default_scope == 'mmseg' else None
     if size is None:
         steps = cfg.test_dataloader.dataset.get('pipeline', ()) if 'test_dataloader' in cfg else ()
         found = [step.get('crop_size') or step.get('scale') for step in steps]
         scale = [value for value in found if value][-1:] or [224]
         size = (scale[0],) * 2 if isinstance(scale[0], int) else tuple(scale[0])[::-1]
-    return tuple(-(-side // MULTIPLE) * MULTIPLE for side in size)
+    return tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)

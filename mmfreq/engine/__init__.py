@@ -1,6 +1,15 @@
-"""Training and testing: hooks, loops and optimizer constructors for mmengine's registries.
+"""Training and testing: the run itself, and the hooks, loops and optimizer constructor for mmengine's registries.
 
-`mmfreq.engine.launch` has what the command-line tools call.
+| module | what it has |
+|---|---|
+| `launch` | start here: `train` and `evaluate`, and every step from a config file to the Runner, in order |
+| `processes` | fit a config to its processes and devices: norms, precision, launcher, loaders |
+| `hooks` | guards of a run; the table of all hooks |
+| `layer_decay` | learning rates that decay from the head to the stem |
+| `evaluation`, `baseline` | what `tools/test.py` adds: TTA, predictions on disk, images; the constant predictor to compare with |
+| `dry_run` | `tools/train.py --dry-run` |
+| `failure_log` | why a process of a run failed, in the logs |
+| `resume` | runs that stop at any moment and resume exactly |
 """
 
 from mmfreq.engine.hooks import CheckpointGuardHook, InputGuardHook, LossGuardHook, OptimizeHook

@@ -1,4 +1,4 @@
-"""Everything of a training run but the training: `tools/train.py --dry-run`."""
+"""`tools/train.py --dry-run`: check and build a training run, and print a summary of it."""
 
 import tempfile
 from contextlib import contextmanager, suppress
@@ -17,22 +17,11 @@ from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import batch_size
 
 
-class TrainingWouldBegin(Exception):
-    """Everything is built, and the first iteration is next."""
-
-
-class StopHook(Hook):
-    """Ends a run where the training loop begins."""
-
-    def before_train(self, runner):
-        raise TrainingWouldBegin
-
-
 def dry_run(config, **options):
     """Check and build a training run as `launch.train` does, print a summary, and stop before the first iteration.
 
-    Model, data loaders, optimizer and hooks are built, and the checkpoint is loaded. The work directory is neither made nor
-    written to; what a Runner writes goes into a folder that is then removed, and trackers on other machines are not told.
+    Model, data loaders, optimizer and hooks are built, and the checkpoint is loaded. The work directory is not written to: the
+    Runner's files go into a temporary folder, and remote visualization backends are left out.
 
     Args:
         **options: as in `launch.prepare_train`, with its errors.
@@ -40,18 +29,27 @@ def dry_run(config, **options):
     report = Report()
     cfg = prepare_train(config, report=report, **options)
     work_dir = cfg.work_dir
-    with _written_nowhere(cfg):
+    with _temporary_output(cfg):
         runner = build_runner(cfg)
-        runner.register_hook(StopHook(), priority='HIGHEST')
-        with suppress(TrainingWouldBegin):
+        runner.register_hook(_StopBeforeTraining(), priority='HIGHEST')
+        with suppress(_TrainingReached):
             runner.train()
         if process_rank() == 0:
             print_summary(runner, report, work_dir)
 
 
+class _TrainingReached(Exception):
+    """Everything is built, and the first iteration is next."""
+
+
+class _StopBeforeTraining(Hook):
+    def before_train(self, runner):
+        raise _TrainingReached
+
+
 @contextmanager
-def _written_nowhere(cfg):
-    """The config with another work directory and a local visualizer, while the run is built."""
+def _temporary_output(cfg):
+    """Give the config a temporary work directory and a local visualizer while the run is built."""
     with tempfile.TemporaryDirectory(prefix='mmfreq-dry-run-') as folder:
         cfg.work_dir = str(Path(folder) / Path(cfg.work_dir).name)
         if cfg.get('visualizer'):
@@ -59,11 +57,8 @@ def _written_nowhere(cfg):
         yield
 
 
-# What a run would do, as a table.
-
-
 def print_summary(runner, report, work_dir):
-    """Print what the checks saw of a built run, and what they warn of."""
+    """Print the data, schedule and facts of a built run, and the warnings of the checks."""
     console = Console()
     console.print(_data_table(runner, report))
     facts = Table(show_header=False)
@@ -76,34 +71,31 @@ def print_summary(runner, report, work_dir):
 
 
 def _data_table(runner, report):
-    table = Table('data', 'type', 'pictures', 'classes', 'read per iteration')
+    table = Table('data', 'type', 'images', 'classes', 'read per iteration')
     for name in ('train', 'val'):
         loop = getattr(runner, f'_{name}_loop')
         if loop is None:
             continue
         dataset = loop.dataloader.dataset
         dataset = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
-        seen = [pictures for key, pictures in report.data.items() if key.startswith(f'{name}_dataloader')]
-        left_out = sum(pictures.total - pictures.kept for pictures in seen)
-        count = f'{len(dataset)}' + (f' ({left_out} left out)' if left_out else '')
+        counts = [images for key, images in report.data.items() if key.startswith(f'{name}_dataloader')]
+        skipped = sum(images.total - images.kept for images in counts)
+        count = f'{len(dataset)}' + (f' ({skipped} skipped)' if skipped else '')
         classes = len((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
-        table.add_row(
-            name, type(dataset).__name__, count, str(classes or '?'), str(runner.cfg[f'{name}_dataloader'].get('batch_size', '?'))
-        )
+        batch = runner.cfg[f'{name}_dataloader'].get('batch_size', '?')
+        table.add_row(name, type(dataset).__name__, count, str(classes or '?'), str(batch))
     return table
 
 
 def schedule(runner):
-    """The model and the length of the training, as words."""
+    """The model and the length of the training, as text."""
     loop = runner.train_loop
     parameters = sum(parameter.numel() for parameter in runner.model.parameters())
-    batch = batch_size(runner.cfg)
+    batch, processes = batch_size(runner.cfg), runner.world_size
     accumulated = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts') or 1
-    steps = f'{batch * runner.world_size} pictures ({runner.world_size} x {batch})' + (
-        f' x {accumulated}' if accumulated > 1 else ''
-    )
+    images = f'{batch * processes} images ({processes} x {batch})' + (f' x {accumulated}' if accumulated > 1 else '')
     done = f', {loop.iter} done' if loop.iter else ''
     return {
         'model': f'{type(runner.model).__name__}, {parameters / 1e6:.1f} M parameters',
-        'training': f'{loop.max_iters} iterations{done} of {steps}; {len(runner.train_dataloader)} are an epoch',
+        'training': f'{loop.max_iters} iterations{done} of {images}; {len(runner.train_dataloader)} are an epoch',
     }

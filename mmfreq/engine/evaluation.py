@@ -1,6 +1,6 @@
-"""What `tools/test.py` asks for beyond the metrics: test-time augmentation, predictions on disk, pictures.
+"""What `tools/test.py` can add to a test: test-time augmentation, predictions on disk, images with predictions drawn on them.
 
-Each function changes a config in place, for the library that the config's `default_scope` names.
+Each function changes a config in place, for the library that its `default_scope` names.
 """
 
 import os
@@ -8,21 +8,21 @@ import os
 from mmfreq.config.reading import absolute, type_name
 from mmfreq.errors import UserError
 
-IDS = 256
-DUMPS = {'mmdet': 'DumpDetResults'}  # the metric that writes predictions, where mmengine's is not enough
+MAX_CLASSES = 256  # of a label map of 8 bits
+DUMP_METRICS = {'mmdet': 'DumpDetResults'}  # the metric that writes predictions, by default_scope; else mmengine's DumpResults
 
 
 def use_tta(cfg):
-    """Put `cfg.tta_model` around the model and `cfg.tta_pipeline` in place of the test pipeline.
+    """Wrap the model in `cfg.tta_model`, and replace the test pipeline by `cfg.tta_pipeline`.
 
     Raises:
         UserError: the config lacks one of the two.
     """
-    absent = [name for name in ('tta_model', 'tta_pipeline') if not cfg.get(name)]
-    if absent:
+    missing = [name for name in ('tta_model', 'tta_pipeline') if not cfg.get(name)]
+    if missing:
         raise UserError(
-            f'--tta needs tta_model and tta_pipeline in the config; {cfg.filename} has no {" and no ".join(absent)}: add them '
-            "(`_base_` runtimes and data sets of mmseg's ADE20K have both), or leave --tta out."
+            f'--tta needs tta_model and tta_pipeline; the config {cfg.filename} does not define {" or ".join(missing)}. '
+            "Add them (mmseg's `_base_` runtime and dataset of ADE20K have both), or remove --tta."
         )
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     dataset = cfg.test_dataloader.dataset
@@ -32,23 +32,25 @@ def use_tta(cfg):
 
 
 def write_predictions(cfg, folder):
-    """Have the evaluator write predictions into a folder.
+    """Make the evaluator write predictions into a folder.
 
-    mmseg: one label PNG for each picture, in the labels of the data set's own files (with `reduce_zero_label` the first class
-    is 1). mmdet: `predictions.pkl`, and for COCO metrics `results.*.json` too. Others: `predictions.pkl`.
+    mmseg: a label PNG for each image, with the labels of the dataset's own files (with `reduce_zero_label` the first class is 1).
+    mmdet: `predictions.pkl`, and `results.*.json` for COCO metrics. Others: `predictions.pkl`.
 
     Raises:
-        UserError: a segmentation config without a metric that can write label maps, or with more classes than these hold.
+        UserError: a segmentation config without a metric that writes label maps, or with more than 256 classes.
     """
     folder = str(absolute(folder))
     metrics = metrics_of(cfg)
     if cfg.get('default_scope') == 'mmseg':
         writers = [metric for metric in metrics if type_name(metric.get('type')) in ('IoUMetric', 'CityscapesMetric')]
         if not writers:
-            kinds = ', '.join(type_name(metric.get('type')) for metric in metrics)
-            raise UserError(f'--out needs an IoUMetric or CityscapesMetric in test_evaluator to write label maps; got {kinds}.')
-        if (count := _class_count(cfg)) > IDS:
-            raise UserError(f'--out writes label maps of 8 bits, which hold {IDS} classes; the model has {count}: leave --out out.')
+            names = ', '.join(type_name(metric.get('type')) for metric in metrics)
+            raise UserError(f'--out needs an IoUMetric or CityscapesMetric in test_evaluator to write label maps; got {names}.')
+        if (count := _class_count(cfg)) > MAX_CLASSES:
+            raise UserError(
+                f'--out writes label maps of 8 bits, which hold {MAX_CLASSES} classes; the model has {count}. Remove --out.'
+            )
         writers[0].output_dir = folder
         writers[0].keep_results = True
         return
@@ -56,13 +58,12 @@ def write_predictions(cfg, folder):
     for metric in metrics:
         if type_name(metric.get('type')) == 'CocoMetric':
             metric.outfile_prefix = os.path.join(folder, 'results')
-    kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
-    dump = {'type': kind, 'out_file_path': os.path.join(folder, 'predictions.pkl')}
-    cfg.test_evaluator = [*metrics, dump]
+    dump = DUMP_METRICS.get(cfg.get('default_scope'), 'DumpResults')
+    cfg.test_evaluator = [*metrics, {'type': dump, 'out_file_path': os.path.join(folder, 'predictions.pkl')}]
 
 
 def _class_count(cfg):
-    """Of the last head, and one more where 0 means no class."""
+    """Number of classes of the last head, plus one if label 0 is no class."""
     model = cfg.model.get('module') or cfg.model
     heads = model.get('decode_head') or {}
     count = (heads[-1] if isinstance(heads, (list, tuple)) else heads).get('num_classes') or 0
@@ -70,7 +71,7 @@ def _class_count(cfg):
 
 
 def draw_predictions(cfg, folder):
-    """Have the library's visualisation hook draw every test picture into a folder.
+    """Make the library's visualization hook draw every test image into a folder.
 
     Raises:
         UserError: the config has no such hook.
@@ -94,7 +95,7 @@ def draw_predictions(cfg, folder):
 
 
 def metrics_of(cfg):
-    """The metric configs of `test_evaluator`, given as one, as a list, or inside an evaluator."""
+    """The metric configs of `test_evaluator` as a list; it may be one metric, a list, or an evaluator."""
     evaluator = cfg.test_evaluator
     metrics = evaluator.get('metrics', evaluator) if isinstance(evaluator, dict) else evaluator
     return list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]

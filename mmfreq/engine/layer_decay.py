@@ -1,6 +1,16 @@
-"""Learning rates that decay from the head towards the stem, by layer groups that the backbone states itself.
+"""Layer-wise learning-rate decay. Each backbone decides the layer group of its parameters; this file turns groups into rates.
 
-Source: HorNet's `LearningRateDecayOptimizerConstructorHorNet`, both rules; the groups are the backbones' own.
+The rate of a parameter is `base_lr * decay_rate ** (num_layers + 1 - group)`. The groups come from the backbone's method
+`layer_decay_group(name, decay_type)`, in `mmfreq/models/hornet.py` for HorNet and `mmfreq/models/_base.py` for the other families:
+
+| decay_type | HorNet, as published (stages 0 to 3) | other families |
+|---|---|---|
+| 'stage_wise' | stem and downsampling layers 0; stage i: i + 1 | stem 0; stage i: i + 1 |
+| 'layer_wise' | stem 0; stages 1, 2, 3 to 11, 12; downsampling layers 2, 3, 12 | stem 0; blocks evenly over 1 to 12 |
+| both | norms of the outputs: None, the full rate | the same |
+
+Heads and necks train at the full rate. A backbone of another library is accepted if it has mmpretrain's `get_layer_depth`.
+Source: `LearningRateDecayOptimizerConstructorHorNet` of HorNet's repository.
 """
 
 from mmengine.dist import get_dist_info
@@ -15,32 +25,31 @@ DECAY_TYPES = ('stage_wise', 'layer_wise')
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Parameter groups with `lr = base_lr * decay_rate ** (num_layers + 1 - group)` and no weight decay for biases and vectors.
+    """Build parameter groups with decayed learning rates, and without weight decay for biases and vectors.
 
-    The backbone is asked: `layer_decay_group(name, decay_type) -> int | None` gives the group of a parameter named relative to it,
-    None for the full rate. A backbone with mmpretrain's `get_layer_depth(name, prefix) -> (group, number of groups)` will do too:
-    its groups are taken for 'layer_wise', and `num_layers` must be its number of groups less two. Everything outside the backbone
-    trains at the full rate. Frozen parameters are left out.
+    Frozen parameters get no group. The three fields of `paramwise_cfg`, all required:
 
-    `paramwise_cfg` fields: `decay_rate`; `num_layers`, the N of the published configs (head's group is N + 1; with HorNet's
-    layer-wise groups anything below 12 gives deep stages more than the base rate, as three published configs have it);
-    `decay_type`, 'stage_wise' or 'layer_wise'.
+    - `decay_rate`;
+    - `num_layers`, as in the published configs: the head's group is `num_layers + 1`. With HorNet's layer-wise groups, which run to
+      12, a value below 12 gives deep stages more than the base rate; three published configs do that;
+    - `decay_type`, 'stage_wise' or 'layer_wise'. With mmpretrain's `get_layer_depth`, which returns (group, number of groups), it
+      must be 'layer_wise' and `num_layers` the number of groups minus two.
 
     Raises:
-        ValueError: a field is missing, unknown or of a wrong value.
-        TypeError: no module of the model states layer groups.
+        ValueError: a field is missing, unknown or has a wrong value.
+        TypeError: no module of the model defines layer groups.
     """
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
-        decay_rate, num_layers, decay_type = read_cfg(self.paramwise_cfg)
-        asked, prefix = find_module_with_groups(module)
+        decay_rate, num_layers, decay_type = read_paramwise_cfg(self.paramwise_cfg)
+        backbone, prefix = find_backbone(module)
         groups: dict[str, dict] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
             layer = None
             if name.startswith(prefix):
-                layer = layer_group(asked, name.removeprefix(prefix), decay_type, num_layers)
+                layer = layer_group(backbone, name.removeprefix(prefix), decay_type, num_layers)
             layer = num_layers + 1 if layer is None else layer
             decayed = param.ndim > 1 and not name.endswith('.bias')
             key = f'layer_{layer}_{"decay" if decayed else "no_decay"}'
@@ -62,17 +71,17 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 print_log(f'{key}: lr x {group["lr_scale"]:.4g}, {len(group["params"])} parameters', 'current')
 
 
-def read_cfg(cfg: dict) -> tuple[float, int, str]:
+def read_paramwise_cfg(cfg: dict) -> tuple[float, int, str]:
     """(decay_rate, num_layers, decay_type) of a paramwise_cfg."""
     if set(cfg) != {'decay_rate', 'num_layers', 'decay_type'}:
-        raise ValueError(f'paramwise_cfg takes decay_rate, num_layers and decay_type, all three; got {sorted(cfg)}')
+        raise ValueError(f'paramwise_cfg needs decay_rate, num_layers and decay_type, and nothing else; got {sorted(cfg)}')
     if cfg['decay_type'] not in DECAY_TYPES:
         raise ValueError(f"decay_type '{cfg['decay_type']}' is unknown; choose one of {', '.join(DECAY_TYPES)}")
     return cfg['decay_rate'], cfg['num_layers'], cfg['decay_type']
 
 
-def find_module_with_groups(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module that states layer groups, and its prefix in the model's names."""
+def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that defines layer groups, and the prefix of its parameters in the model."""
     for path, module in model.named_modules():
         if hasattr(module, 'layer_decay_group'):
             return module, f'{path}.' if path else ''
@@ -80,8 +89,8 @@ def find_module_with_groups(model: nn.Module) -> tuple[nn.Module, str]:
     if hasattr(backbone, 'get_layer_depth'):
         return backbone, '' if backbone is model else 'backbone.'
     raise TypeError(
-        f'{type(backbone).__name__} states no layer groups: give it a method layer_decay_group(name, decay_type) that returns '
-        f'the group of a parameter (0 = stem) or None for the full rate, or use another optimizer constructor'
+        f'{type(backbone).__name__} defines no layer groups. Add a method layer_decay_group(name, decay_type) that returns the '
+        'group of a parameter (0 = stem) or None for the full rate, or use another optimizer constructor.'
     )
 
 
@@ -90,8 +99,8 @@ def layer_group(backbone: nn.Module, name: str, decay_type: str, num_layers: int
     if hasattr(backbone, 'layer_decay_group'):
         return backbone.layer_decay_group(name, decay_type)
     if decay_type != 'layer_wise':
-        raise ValueError(f"{type(backbone).__name__} states groups for decay_type 'layer_wise' alone, got '{decay_type}'")
+        raise ValueError(f"{type(backbone).__name__} defines groups for decay_type 'layer_wise' only; got '{decay_type}'")
     group, total = backbone.get_layer_depth(name, '')
     if total != num_layers + 2:
-        raise ValueError(f'{type(backbone).__name__} has {total} layer groups: set num_layers to {total - 2}, got {num_layers}')
+        raise ValueError(f'{type(backbone).__name__} has {total} layer groups: set num_layers to {total - 2}; got {num_layers}')
     return group

@@ -1,11 +1,12 @@
-"""Files that are whole or not there: written under a temporary name, then renamed.
+"""Write files that are complete or absent: under a temporary name first, which is then renamed.
 
-mmengine writes a checkpoint in place; a process that dies on the way leaves half a file under the final name. The backend here
-is chosen by `backend_args=dict(backend='mmfreq.atomic')` wherever mmengine takes `backend_args`.
+mmengine writes a checkpoint in place; a process that is killed meanwhile leaves half a file under the final name. This backend is
+chosen by `backend_args=dict(backend='mmfreq.atomic')`, wherever mmengine takes `backend_args`.
 """
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -13,22 +14,22 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmfreq.errors import UserError
 
 ATOMIC = 'mmfreq.atomic'
-PART = '.part'  # end of the temporary names
+PART = '.part'  # suffix of the temporary names
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(UserError, OSError):
-    """There was no room for a file; what was there before is as it was."""
+    """There is no space for a file; the previous content of the file is unchanged."""
 
 
 def write_atomically(path, content):
-    """Write bytes to a file, which holds either all of them or what it held before, whatever happens meanwhile.
+    """Write bytes to a file, so that after a crash the file holds either all of them or its previous content.
 
-    The rename is atomic within one file system; the content is on the disk before it.
+    The content is synced to the disk before the rename, which is atomic within one file system.
 
     Raises:
-        DiskFullError: no space, or a quota was reached; says how much was to be written.
-        OSError: anything else that kept it from being written. Nothing is left behind in either case.
+        DiskFullError: no space, or a quota was reached; with the size of the content.
+        OSError: another failure. Nothing is left behind in either case.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,16 +44,17 @@ def write_atomically(path, content):
         part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in FULL:
             raise DiskFullError(
-                f'no room for {path} ({len(content) / 2**20:.0f} MiB): {os.strerror(error.errno)}. Earlier checkpoints are as they '
-                'were. Make room, or keep fewer (default_hooks.checkpoint.max_keep_ckpts=N), and go on with --resume.'
+                f'There is no space for {path} ({len(content) / 2**20:.0f} MiB): {os.strerror(error.errno)}. Earlier checkpoints '
+                'are unchanged. Free space or keep fewer checkpoints (default_hooks.checkpoint.max_keep_ckpts=N), and continue '
+                'with --resume.'
             ) from error
         raise
     _sync_folder(path.parent)
 
 
 def remove_parts(folder):
-    """Remove what writers that were killed have left in a folder; returns the names."""
-    parts = sorted(path for path in Path(folder).glob(f'.*{PART}') if not _is_running(path))
+    """Remove the temporary files of killed writers from a folder; returns their names."""
+    parts = sorted(path for path in Path(folder).glob(f'.*{PART}') if not _writer_is_running(path))
     for path in parts:
         path.unlink(missing_ok=True)
     return [path.name for path in parts]
@@ -60,7 +62,7 @@ def remove_parts(folder):
 
 @register_backend(ATOMIC)
 class AtomicBackend(LocalBackend):
-    """The local file system of mmengine, with `put` and `put_text` that leave whole files or nothing."""
+    """mmengine's local file system, whose `put` and `put_text` write complete files or nothing."""
 
     def put(self, obj, filepath):
         write_atomically(filepath, obj)
@@ -69,8 +71,8 @@ class AtomicBackend(LocalBackend):
         write_atomically(filepath, obj.encode(encoding))
 
 
-def _is_running(part):
-    """Whether the process whose number is in a temporary name is there, on this machine."""
+def _writer_is_running(part):
+    """Whether the process whose id is in a temporary name is running on this host."""
     number = part.name.removesuffix(PART).rpartition('.')[2]
     if not number.isdecimal() or int(number) == 0:  # 0 would be this process's group
         return False
@@ -84,14 +86,11 @@ def _is_running(part):
 
 
 def _sync_folder(folder):
-    """Put the new name itself on the disk; file systems that know no such thing are left alone."""
+    """Sync the new name to the disk, on file systems that can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
-    try:
+    with suppress(OSError):
         os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)

@@ -1,4 +1,4 @@
-"""mmengine's CheckpointHook, made safe against a process that dies on the way: write whole files, and remove old ones last."""
+"""mmengine's CheckpointHook, safe against a process that is killed: complete files only, and old ones are removed last."""
 
 import logging
 from contextlib import contextmanager
@@ -13,17 +13,17 @@ from mmfreq.log import log_once
 from mmfreq.registry import HOOKS
 
 INTERRUPTED = 'interrupted_iter_{}.pth'
-OUTDATED = 'outdated_ckpts'  # what a checkpoint that is being written makes superfluous; kept in the checkpoint itself
-NOTE = 'last_checkpoint'  # mmengine's name of the file that names the latest checkpoint
+OUTDATED = 'outdated_ckpts'  # key in a checkpoint's runtime info: the checkpoints that it replaces
+NOTE = 'last_checkpoint'  # mmengine's file with the path of the latest checkpoint
 
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """Arguments as in mmengine's. What differs, on a local file system:
+    """Save checkpoints; arguments as in mmengine's hook. The differences, on a local file system:
 
-    - a checkpoint is written to a temporary name and renamed, so that a file of its name is whole;
-    - outdated checkpoints, and the best one before a better one, are removed after the new one is there, where mmengine removes
-      them before: for a moment there is one more than `max_keep_ckpts`.
+    - a checkpoint is written to a temporary name and then renamed, so that it is complete under its own name;
+    - outdated checkpoints, and the best one before a better one, are removed after the new one is saved, not before: for a moment
+      there is one more than `max_keep_ckpts`.
     """
 
     def before_train(self, runner):
@@ -34,20 +34,18 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         if self.local and is_main_process() and absolute(self.out_dir).is_dir():
             for name in remove_parts(self.out_dir):
-                log_once(
-                    f'{name} in {self.out_dir}, half of a checkpoint that was being written, was removed.', level=logging.WARNING
-                )
+                log_once(f'Removed {name}, an incomplete checkpoint, from {self.out_dir}.', level=logging.WARNING)
             self._remove_outdated(runner)
         counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if not self.by_epoch and self.interval % counts:
             log_once(
-                f'Checkpoints are made every {self.interval} iterations and gradients applied every {counts}: a run resumed from '
-                f'between loses the gradients of up to {counts - 1} iterations. Make the interval a multiple of {counts}.',
+                f'Checkpoints are saved every {self.interval} iterations, and gradients are applied every {counts}: a run that '
+                f'resumes in between loses the gradients of up to {counts - 1} iterations. Make the interval a multiple of {counts}.',
                 level=logging.WARNING,
             )
 
     def save_interrupted(self, runner, meta):
-        """Save a run that is about to stop, beside the regular checkpoints; the next regular one makes it superfluous.
+        """Save a run that is about to stop, beside the regular checkpoints; the next regular checkpoint replaces it.
 
         Args:
             meta: `iter` and `epoch` that are done.
@@ -55,10 +53,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         Returns:
             The path.
         """
-        path = self.file_backend.join_path(self.out_dir, INTERRUPTED.format(meta['iter']))
-        runner.save_checkpoint(
-            self.out_dir, INTERRUPTED.format(meta['iter']), meta=dict(meta), by_epoch=False, backend_args=self.backend_args
-        )
+        name = INTERRUPTED.format(meta['iter'])
+        path = self.file_backend.join_path(self.out_dir, name)
+        runner.save_checkpoint(self.out_dir, name, meta=dict(meta), by_epoch=False, backend_args=self.backend_args)
         if is_main_process():
             write_atomically(absolute(runner.work_dir) / NOTE, path.encode())
         return path
@@ -75,7 +72,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
 
     def _remove_outdated(self, runner):
-        """What a run was killed before it could remove."""
+        """Remove the checkpoints that a killed run could not remove."""
         needed = {Path(path).name for path in (runner._load_from, *self._best_paths()) if path}
         for name in {Path(path).name for path in runner.message_hub.runtime_info.get(OUTDATED, [])} - needed:
             (absolute(self.out_dir) / name).unlink(missing_ok=True)
@@ -85,8 +82,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     @contextmanager
     def _removals_last(self, runner):
-        """Let mmengine's code run, and remove what it wanted removed after it has saved; nothing where saving failed."""
-        backend, self.file_backend = self.file_backend, _Deferred(self.file_backend, runner.message_hub)
+        """Run mmengine's code, and remove after it what it wanted to remove; nothing if saving failed."""
+        backend, self.file_backend = self.file_backend, _DeferredRemovals(self.file_backend, runner.message_hub)
         deferred = self.file_backend
         try:
             yield
@@ -97,8 +94,8 @@ class CheckpointHook(MMEngineCheckpointHook):
                 remove(path)
 
 
-class _Deferred:
-    """A file backend that keeps what is to be removed in a list, and writes it down for a run that is resumed."""
+class _DeferredRemovals:
+    """A file backend that collects removals in a list, and records them in the checkpoint for a run that resumes."""
 
     def __init__(self, backend, message_hub):
         self._backend, self._message_hub = backend, message_hub

@@ -1,9 +1,9 @@
-"""Which samples a run sees, and with which random numbers: a function of the seed and the place in the order, of nothing else.
+"""Which samples a run sees, and with which random numbers: a function of the seed and the position in the order only.
 
-mmengine seeds the workers once, so that a sample's augmentation depends on all that its worker did before: on the number of
-workers, of processes and of restarts. Here every sample is seeded by its place in the order of all processes together, so that
-a resumed run goes on exactly where the first one stopped without reading anything twice, and one process with a batch of 16 sees
-what 8 processes with a batch of 2 see.
+mmengine seeds the workers once, so that a sample's augmentation depends on what its worker did before: on the number of workers,
+processes and restarts. Here every sample is seeded by its position in the order of all processes together. So a resumed run
+continues where the first one stopped, without reading earlier samples, and one process with a batch of 16 sees the samples that 8
+processes with a batch of 2 see.
 """
 
 import random
@@ -13,44 +13,73 @@ import numpy as np
 import torch
 
 
+def set_data_order(loader, seed, rank=0, world_size=1):
+    """Put a `SeededBatchSampler` and a `SeededDataset` into a DataLoader that has not been iterated yet.
+
+    Returns:
+        Whether it was possible: not for a loader without a batch sampler (batch_size=None, iterable datasets).
+    """
+    if loader.batch_sampler is None:
+        return False
+    # torch forbids setting these on a DataLoader; a new one would lose `batch_size`, `sampler` and its class
+    vars(loader).update(
+        dataset=SeededDataset(loader.dataset, seed), batch_sampler=SeededBatchSampler(loader.batch_sampler, rank, world_size)
+    )
+    return True
+
+
+def batches_of_epoch(loader, epoch, skip=0):
+    """Yield the batches of one epoch of an ordered loader (`set_data_order`), without its first `skip` ones."""
+    loader.batch_sampler.begin(epoch, skip)
+    yield from iterate_batches(loader)
+
+
+def endless_batches(loader, skip=0):
+    """Yield the batches of an ordered loader, epoch after epoch without end, and without the first `skip` batches of all.
+
+    Raises:
+        ValueError: the loader has no batches.
+    """
+    epoch = 0
+    while True:
+        passed = loader.batch_sampler.begin(epoch, skip)
+        if passed == skip:
+            for batch in iterate_batches(loader):
+                passed += 1
+                yield batch
+        if not passed:
+            raise ValueError(f'the training data have no batches: {len(loader.dataset)} samples in batches of {loader.batch_size}')
+        skip = max(skip - passed, 0)
+        epoch += 1
+
+
+def iterate_batches(loader):
+    """Yield the batches of a loader; shut its workers down at once if the generator is closed early or a worker fails.
+
+    Python's garbage collector may close the workers' queues first; the shutdown then takes torch 5 to 10 s for each worker.
+    """
+    batches = iter(loader)
+    try:
+        yield from batches
+    except BaseException:
+        getattr(batches, '_shutdown_workers', lambda: None)()
+        raise
+
+
 class SampleIndex(int):
     """The index of a sample, with its place in the order: `epoch`, and `position` among the samples of all processes."""
 
     def __new__(cls, index, epoch, position):
-        set_data_order = super().__new__(cls, index)
-        set_data_order.epoch, set_data_order.position = epoch, position
-        return set_data_order
+        self = super().__new__(cls, index)
+        self.epoch, self.position = epoch, position
+        return self
 
     def __getnewargs__(self):
         return int(self), self.epoch, self.position
 
 
-def seed_everything(*key):
-    """Seed Python, NumPy and torch (all devices) by a tuple of non-negative integers."""
-    seeds = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(seeds[0]))
-    np.random.seed(seeds[1])
-    torch.manual_seed(int(seeds[2]))
-
-
-@contextmanager
-def seeded(*key):
-    """Python, NumPy and torch's CPU generator seeded by a tuple of integers inside, and as they were before afterwards."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    seeds = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(seeds[0]))
-    np.random.seed(seeds[1])
-    torch.random.default_generator.manual_seed(int(seeds[2]))  # torch.manual_seed would seed GPUs too, which workers must not touch
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.random.set_rng_state(cpu)
-
-
 class SeededDataset(torch.utils.data.Dataset):
-    """A dataset whose samples are seeded by their `Place`; everything else is asked of, and set on, the dataset inside."""
+    """A dataset that seeds the random generators for each `SampleIndex`; other attributes are those of the wrapped dataset."""
 
     def __init__(self, dataset, seed):
         self.__dict__.update(dataset=dataset, seed=seed)
@@ -65,7 +94,7 @@ class SeededDataset(torch.utils.data.Dataset):
         return len(self.dataset)
 
     def __getattr__(self, name):
-        if name in ('dataset', 'seed') or name.startswith('__'):  # not there yet, as while it is unpickled
+        if name in ('dataset', 'seed') or name.startswith('__'):  # not set yet, while unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
@@ -74,10 +103,10 @@ class SeededDataset(torch.utils.data.Dataset):
 
 
 class SeededBatchSampler:
-    """A batch sampler whose indices are `Place`s, and that can be begun in the middle.
+    """A batch sampler whose indices are `SampleIndex`es, and that can start in the middle of an epoch.
 
     Args:
-        batches: a batch sampler; of this process, where there are several.
+        batches: the batch sampler of this process.
         rank, world_size: mmengine's samplers give process `rank` every `world_size`-th index.
     """
 
@@ -95,79 +124,50 @@ class SeededBatchSampler:
         return getattr(self.batches, name)  # `sampler`, `batch_size`, `drop_last`
 
     def begin(self, epoch, skip=0):
-        """Set the epoch, and go past its first batches without reading their samples.
+        """Set the epoch, and skip its first batches without reading their samples.
 
         Returns:
-            How many were passed: fewer than `skip` where the epoch ended before.
+            The number of skipped batches: fewer than `skip` if the epoch is shorter.
         """
         self.epoch = epoch
         set_epoch = getattr(getattr(self.batches, 'sampler', None), 'set_epoch', None)
         if set_epoch:
             set_epoch(epoch)
-        self._begun = self._placed()
+        self._begun = self._indexed_batches()
         return sum(1 for _, _ in zip(range(skip), self._begun))
 
     def __iter__(self):
-        # a generator, so that what was begun goes to the first iterator that is used: torch makes two and drops one
+        # a generator, so that the first iterator that is used continues what `begin` started: torch makes two and drops one
         begun, self._begun = self._begun, None
-        yield from begun if begun is not None else self._placed()
+        yield from begun if begun is not None else self._indexed_batches()
 
-    def _placed(self):
+    def _indexed_batches(self):
         before = 0
         for batch in self.batches:
             yield [SampleIndex(index, self.epoch, (before + i) * self.world_size + self.rank) for i, index in enumerate(batch)]
             before += len(batch)
 
 
-def set_data_order(loader, seed, rank=0, world_size=1):
-    """Put `PlacedBatches` and a `SeededDataset` into a DataLoader that has not been iterated yet.
-
-    Returns:
-        Whether it could be done: not for a loader without a batch sampler (batch_size=None, iterable datasets).
-    """
-    if loader.batch_sampler is None:
-        return False
-    # torch forbids to set these on a finished loader; a new one in its place would lose `batch_size`, `sampler` and its class
-    vars(loader).update(
-        dataset=SeededDataset(loader.dataset, seed), batch_sampler=SeededBatchSampler(loader.batch_sampler, rank, world_size)
-    )
-    return True
+def seed_everything(*key):
+    """Seed Python, NumPy and torch (all devices) with a tuple of non-negative integers."""
+    _seed(key, torch.manual_seed)
 
 
-def batches_of_epoch(loader, epoch, skip=0):
-    """Yield the batches of one epoch of a placed loader, without its first `skip` ones."""
-    loader.batch_sampler.begin(epoch, skip)
-    yield from iterate_batches(loader)
-
-
-def iterate_batches(loader):
-    """Yield the batches of a loader; its workers end at once where this is closed early or a worker fails.
-
-    Left to Python's collector of garbage, which may close their queues first, ending takes torch 5 to 10 s for each worker.
-    """
-    batches = iter(loader)
+@contextmanager
+def seeded(*key):
+    """Seed Python, NumPy and torch's CPU generator with a tuple of integers inside the context, and restore them after it."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    _seed(key, torch.random.default_generator.manual_seed)  # torch.manual_seed would seed GPUs too, which workers must not touch
     try:
-        yield from batches
-    except BaseException:
-        getattr(batches, '_shutdown_workers', lambda: None)()
-        raise
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.random.set_rng_state(cpu)
 
 
-def endless_batches(loader, skip=0):
-    """Yield the batches of a placed loader for ever, epoch after epoch, without the first `skip` ones of all.
-
-    Raises:
-        ValueError: the loader has no batches.
-    """
-    epoch = 0
-    while True:
-        passed = loader.batch_sampler.begin(epoch, skip)
-        if passed == skip:
-            count = 0
-            for count, batch in enumerate(iterate_batches(loader), 1):  # noqa: B007  (its last value is asked for)
-                yield batch
-            passed += count
-        if not passed:
-            raise ValueError(f'the training data have no batches: {len(loader.dataset)} samples in batches of {loader.batch_size}')
-        skip = max(skip - passed, 0)
-        epoch += 1
+def _seed(key, seed_torch):
+    seeds = np.random.SeedSequence(key).generate_state(3)
+    random.seed(int(seeds[0]))
+    np.random.seed(seeds[1])
+    seed_torch(int(seeds[2]))

@@ -1,7 +1,6 @@
-"""Refuse a work directory whose checkpoints were made from another config.
+"""Where a run starts: the checkpoint to resume from or to load, pretrained weights, and the check of the work directory.
 
-mmengine dumps the config it ran as `<config name>.py` at the top of the work directory, and overwrites checkpoints of the same
-name without a word. Everything here only reads, so that all processes of a distributed run come to the same answer.
+Everything here only reads, so that all processes of a distributed run come to the same result, and a refused run changes nothing.
 """
 
 import logging
@@ -18,129 +17,33 @@ from mmfreq.errors import UserError
 from mmfreq.log import log_once
 from mmfreq.weights.download import is_address, local_file
 
-_ABSENT = '(absent)'
+LATEST = 'latest'
+AUTO = 'auto'
+STEP = re.compile(r'(\d+)\.pth$')
+ABSENT = '(absent)'  # in a list of differences
+NEW_WORK_DIR = 'Choose another --work-dir, or remove that folder if nothing in it is needed.'
 
 
 class WorkDirError(UserError):
     """The work directory holds checkpoints of another config."""
 
 
-def checkpoints_in(work_dir):
-    """The names of the checkpoints at the top of a folder, sorted; none if there is no such folder."""
-    if not os.path.isdir(work_dir):
-        return []
-    with os.scandir(work_dir) as entries:
-        return sorted(entry.name for entry in entries if entry.name.endswith('.pth') or entry.name == 'last_checkpoint')
-
-
-def check_work_dir(cfg):
-    """Raise if `cfg.work_dir` holds checkpoints that were made from another config file or another model.
-
-    Data roots, workers, intervals and schedules may differ, SyncBN is the same as BN, and the folder of a pretrained file does
-    not count. A folder without checkpoints, or without a dumped config, passes: whose they are cannot be told then.
-
-    Raises:
-        WorkDirError: naming both configs and the parts of the model that differ.
-    """
-    held = checkpoints_in(cfg.work_dir)
-    if not held or cfg.filename is None:
-        return
-    dumped = sorted(Path(cfg.work_dir).glob('*.py'))
-    others = [path for path in dumped if path.stem != Path(cfg.filename).stem]
-    if others:
-        raise WorkDirError(_message(cfg, held, others[0], [f'its config is {others[0].name}, another file']))
-    for path in dumped:
-        differences = list(differing_keys(comparable_model(_read(path)), comparable_model(cfg)))
-        if differences:
-            raise WorkDirError(_message(cfg, held, path, differences))
-
-
-def warn_of_overwriting(cfg):
-    """Say so when a run from the start goes into a folder that holds checkpoints of the same config."""
-    held = [name for name in checkpoints_in(cfg.work_dir) if name.endswith('.pth')]
-    if held:
-        log_once(
-            f'{absolute(cfg.work_dir)} holds {", ".join(held[:3])}{", ..." if len(held) > 3 else ""} and this run starts from '
-            'iteration 0: files of the same name will be overwritten. To go on from the latest one, add --resume.',
-            level=logging.WARNING,
-        )
-
-
-def comparable_model(cfg):
-    """The `model` of a config as plain data in which only what defines the network and its training counts."""
-    model = cfg.get('model') or {}
-    plain = _plain(model.get('module', model))
-    sync_to_batch_norm(plain)
-    return plain
-
-
-def differing_keys(there, here, key='model'):
-    """Yield `key: value there, value here` for every leaf in which two nested configs differ."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in [*there, *(name for name in here if name not in there)]:
-            yield from differing_keys(there.get(name, _ABSENT), here.get(name, _ABSENT), f'{key}.{name}')
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for index, pair in enumerate(zip(there, here)):
-            yield from differing_keys(*pair, f'{key}.{index}')
-    elif there != here:
-        yield f'{key} is {there!r} there and {here!r} here'
-
-
-def _plain(node):
-    if isinstance(node, dict):
-        return {name: _plain(child) for name, child in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [_plain(child) for child in node]
-    if isinstance(node, str) and node.endswith(('.pth', '.pt')):
-        return os.path.basename(node)
-    return node if isinstance(node, (str, int, float, bool, type(None))) else str(node)
-
-
-def _read(path):
-    try:
-        return Config.fromfile(path)
-    except Exception as error:
-        raise WorkDirError(
-            f'{absolute(path)}, which should be the config of the checkpoints beside it, cannot be read ({error}). '
-            'Choose another --work-dir, or remove that folder if nothing in it is needed.'
-        ) from error
-
-
-def _message(cfg, held, dumped, differences):
-    shown = '\n'.join(f'  {line}' for line in differences[:5]) + ('\n  ...' if len(differences) > 5 else '')
-    some = ', '.join(held[:3]) + (', ...' if len(held) > 3 else '')
-    return (
-        f'the work directory {absolute(cfg.work_dir)} holds checkpoints ({some}) of another config.\n'
-        f'Made from: {absolute(dumped)}\nAsked for: {absolute(cfg.filename)}\n{shown}\n'
-        'Choose another --work-dir, or remove that folder if nothing in it is needed. Nothing was changed.'
-    )
-
-
-# Which checkpoint a run starts from: found, there, and readable, or a clear error before anything slow.
-
-
-STEP = re.compile(r'(\d+)\.pth$')
-LATEST = 'latest'
-AUTO = 'auto'
-
-
 def set_start(cfg, resume=None):
-    """Fill `cfg.resume` and `cfg.load_from` from the `--resume` option, and check the file they name.
+    """Fill `cfg.resume` and `cfg.load_from` from the `--resume` option, and check the file that they name.
 
-    mmengine resumes from `load_from` where a config sets one, and starts from scratch where it finds no latest checkpoint; here
-    the latest whole checkpoint of the work directory is named in full, or its absence is an error. A resumed run has the seed of
-    its checkpoint from the start; mmengine takes it over after it has made the samplers with another one.
+    mmengine resumes from `load_from` if a config sets it, and starts from scratch if it finds no latest checkpoint. This function
+    fills in the latest complete checkpoint of the work directory, and raises if there is none. It also takes over the seed of the
+    checkpoint; mmengine reads it only after it has made the samplers with another one.
 
     Args:
-        resume: None (as the config says), `LATEST`, `AUTO` (the latest if there is any, else from the start), or the path of a
-            checkpoint.
+        resume: None (as the config says), `LATEST`, `AUTO` (the latest one, or from scratch if there is none), or a path.
 
     Raises:
-        UserError: there is nothing to resume from, or the file is not there.
+        UserError: there is no checkpoint to resume from, or the file does not exist.
         CheckpointError: the file cannot be read.
     """
     if resume == AUTO and not any(name.endswith('.pth') for name in checkpoints_in(cfg.work_dir)):
-        log_once(f'{absolute(cfg.work_dir)} holds no checkpoint: the run starts from the beginning.')
+        log_once(f'{absolute(cfg.work_dir)} holds no checkpoint: the run starts from scratch.')
         resume, cfg.resume = None, False
     elif resume in (LATEST, AUTO) or (resume is None and cfg.get('resume')):
         resume, content = latest_checkpoint(cfg.work_dir)
@@ -156,31 +59,20 @@ def set_start(cfg, resume=None):
 
 
 def _take_seed(cfg, content):
-    seed = content.get('meta', {}).get('seed') if isinstance(content, dict) and isinstance(content.get('meta'), dict) else None
+    meta = content.get('meta') if isinstance(content, dict) else None
+    seed = meta.get('seed') if isinstance(meta, dict) else None
     if seed is None:
         return
     given = (cfg.get('randomness') or {}).get('seed')
     if given not in (None, seed):
-        log_once(f'The seed is {seed}, of the checkpoint that is resumed, and not {given}.', level=logging.WARNING)
+        log_once(f'The seed is {seed}, from the checkpoint to resume, not {given}.', level=logging.WARNING)
     cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
 
 
-def warn_of_random_backbone(cfg):
-    """Say so when a config that names the ImageNet weights that its published row starts from has none to start from."""
-    url = cfg.get('imagenet_checkpoint')
-    key = 'model.backbone' if 'backbone' in cfg.model else 'model'  # our image classifier hands its init_cfg on
-    if url and not (cfg.get('load_from') or cfg.model.get('backbone', cfg.model).get('init_cfg')):
-        log_once(
-            f'The backbone starts from random weights; the published row starts from {url}. To do so too, download it and add '
-            f'--cfg-options {key}.init_cfg.type=Pretrained {key}.init_cfg.checkpoint=FILE',
-            level=logging.WARNING,
-        )
-
-
 def check_pretrained(node):
-    """Raise unless every file that an `init_cfg` of a nested model config names is there and can be read; as `check_file`.
+    """Check every file that an `init_cfg` of a nested model config names, with the errors of `check_file`.
 
-    An http(s) address is replaced in the config by the file that was downloaded, or mmengine would fetch it again, unchecked.
+    An http(s) address is replaced by the downloaded file, because mmengine would download it again, unchecked.
     """
     if isinstance(node, dict):
         init = node.get('init_cfg')
@@ -193,51 +85,81 @@ def check_pretrained(node):
         check_pretrained(child)
 
 
-def latest_checkpoint(work_dir):
-    """The latest whole checkpoint of a run's folder; a folder that was moved since is understood.
+def check_file(path, role='checkpoint'):
+    """Read a checkpoint on the CPU, from a file or an http(s) address; None for other addresses, which mmengine reads.
 
-    What cannot be read, such as a file that was being written when the machine went down, is left out with a warning, and the one
-    before is taken.
-
-    Returns:
-        Its path, and its content.
+    mmengine reads the file again with a plain `torch.load`, which before torch 2.6 would run code in it. This check has then shown
+    that there is none.
 
     Raises:
-        UserError: the folder is not there, or holds no checkpoint that can be read.
+        UserError: the file does not exist; or mmengine would read an address with a `torch.load` that runs code.
+        CheckpointError: the file cannot be read or downloaded.
+    """
+    path = local_file(path)
+    if is_remote(path) and unpickles_by_default():
+        raise UserError(
+            f'The {role} {path} would be read by a torch.load that runs code in files (torch before 2.6, or '
+            'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set). Please download it, and give the path of the file.'
+        )
+    if is_remote(path):
+        return None
+    if not absolute(path).is_file():
+        fault = 'is a folder' if absolute(path).is_dir() else 'does not exist'
+        raise UserError(f'The {role} {str(path)!r} {fault}: looked for {absolute(path)}. Give the path of a checkpoint file.')
+    return read_checkpoint(path)
+
+
+def checkpoints_in(work_dir):
+    """The sorted names of the checkpoints at the top of a folder; empty if there is no such folder."""
+    if not os.path.isdir(work_dir):
+        return []
+    with os.scandir(work_dir) as entries:
+        return sorted(entry.name for entry in entries if entry.name.endswith('.pth') or entry.name == 'last_checkpoint')
+
+
+def latest_checkpoint(work_dir):
+    """The path and content of the latest complete checkpoint of a run's folder, which may have been moved.
+
+    An unreadable file, such as one that was being written during a crash, is skipped with a warning.
+
+    Raises:
+        UserError: the folder does not exist, or holds no readable checkpoint.
     """
     folder = absolute(work_dir)
     if not folder.is_dir():
-        raise UserError(f'--resume found no folder {folder}: give --work-dir of the run to resume, or leave --resume out.')
+        raise UserError(f'--resume found no folder {folder}. Give --work-dir of the run to resume, or remove --resume.')
     candidates = latest_first(folder)
     if not candidates:
-        raise UserError(f'--resume found no checkpoint in {folder}: it holds no checkpoint at all. Start without --resume.')
+        raise UserError(f'--resume found no checkpoint in {folder}. Give --work-dir of the run to resume, or remove --resume.')
     faults = []
     for path in candidates:
         try:
-            content = check_file(path)
+            return path, check_file(path)
         except CheckpointError as error:
             faults.append(str(error))
-            log_once(f'{error} It is skipped, and the previous checkpoint is tried.', level=logging.WARNING)
-        else:
-            return path, content
-    raise UserError(f'--resume found no checkpoint in {folder} that can be read:\n' + '\n'.join(f'  {fault}' for fault in faults))
+            log_once(f'Skipping an unreadable checkpoint, and trying the one before it: {error}', level=logging.WARNING)
+    raise UserError(f'--resume found no readable checkpoint in {folder}:\n' + '\n'.join(f'  {fault}' for fault in faults))
 
 
 def latest_first(folder):
     """The training checkpoints of a folder, latest first.
 
-    The note `last_checkpoint` is written after the file it names. What is before it was written later, and is further in the run;
-    what follows are those of earlier iterations. Without a note the time of writing decides. Checkpoints of a longer run that
-    this one overwrites are neither; best checkpoints have no optimizer.
+    mmengine's note `last_checkpoint` is written after the file that it names. Before the named file come files that were written
+    later and are from a later iteration, after it those from earlier iterations. Others are left out: they are from a longer run
+    that this one overwrites. Without a note the time of writing decides. Best checkpoints have no optimizer, and are left out too.
     """
     paths = [path for path in folder.glob('*.pth') if STEP.search(path.name) and not path.name.startswith('best_')]
     note = folder / 'last_checkpoint'
     named = folder / Path(note.read_text(errors='replace').strip()).name if note.is_file() else folder
     if named not in paths:
-        return sorted(paths, key=_age_and_step, reverse=True)
+        return sorted(paths, key=_time_and_step, reverse=True)
     later = [path for path in paths if _is_newer(path, named) and _is_further(path, named)]
     earlier = [path for path in paths if path != named and not _is_further(path, named)]
-    return [*sorted(later, key=_age_and_step, reverse=True), named, *sorted(earlier, key=_step_and_age, reverse=True)]
+    return [
+        *sorted(later, key=_time_and_step, reverse=True),
+        named,
+        *sorted(earlier, key=lambda path: (_unit(path), *_time_and_step(path)[::-1]), reverse=True),
+    ]
 
 
 def _is_newer(path, named):
@@ -245,7 +167,7 @@ def _is_newer(path, named):
 
 
 def _is_further(path, named):
-    """Whether a checkpoint is of a later place in the run: by the number in its name, or by age where they count differently."""
+    """Whether a checkpoint is later in the run: by the number in its name, or by its time if the names count different units."""
     return _step(path) > _step(named) if _unit(path) == _unit(named) else _is_newer(path, named)
 
 
@@ -257,33 +179,102 @@ def _step(path):
     return int(STEP.search(path.name)[1])
 
 
-def _age_and_step(path):
+def _time_and_step(path):
     return path.stat().st_mtime_ns, _step(path)
 
 
-def _step_and_age(path):
-    return _unit(path), _step(path), path.stat().st_mtime_ns
+def check_work_dir(cfg):
+    """Raise if `cfg.work_dir` holds checkpoints of another config file or another model.
 
-
-def check_file(path, what='checkpoint'):
-    """The content of a checkpoint, on the CPU, from a file or an http(s) address; None for others, which are left to mmengine.
-
-    mmengine reads the file once more with a plain `torch.load`, which before torch 2.6 would run code out of it. That it holds
-    none is known by then.
+    Data roots, workers, intervals, schedules and folders of pretrained files may differ, and SyncBN equals BN. A folder without
+    checkpoints, or without the config that mmengine dumps as `<config name>.py`, passes: there is nothing to compare.
 
     Raises:
-        UserError: no such file; says where it looked. An address that is left to mmengine, where its `torch.load` would run code.
-        CheckpointError: it is there and cannot be read, or cannot be downloaded.
+        WorkDirError: with both configs, and the keys of the model that differ.
     """
-    path = local_file(path)
-    if is_remote(path) and unpickles_by_default():
-        raise UserError(
-            f'the {what} {path} would be read by a torch.load that runs code out of files (torch before 2.6, or '
-            'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set): download it, and give the path of the file.'
+    held = checkpoints_in(cfg.work_dir)
+    if not held or cfg.filename is None:
+        return
+    dumped = sorted(Path(cfg.work_dir).glob('*.py'))
+    others = [path for path in dumped if path.stem != Path(cfg.filename).stem]
+    if others:
+        raise WorkDirError(_other_config_message(cfg, held, others[0], [f'its config is {others[0].name}, another file']))
+    for path in dumped:
+        differences = list(differing_keys(comparable_model(_read_dumped(path)), comparable_model(cfg)))
+        if differences:
+            raise WorkDirError(_other_config_message(cfg, held, path, differences))
+
+
+def _read_dumped(path):
+    try:
+        return Config.fromfile(path)
+    except Exception as error:
+        raise WorkDirError(
+            f'{absolute(path)} should be the config of the checkpoints beside it, but cannot be read ({error}). {NEW_WORK_DIR}'
+        ) from error
+
+
+def _other_config_message(cfg, held, dumped, differences):
+    shown = '\n'.join(f'  {line}' for line in differences[:5]) + ('\n  ...' if len(differences) > 5 else '')
+    return (
+        f'The work directory {absolute(cfg.work_dir)} holds checkpoints ({_first_names(held)}) of another config.\n'
+        f'Config of the checkpoints: {absolute(dumped)}\nConfig of this run: {absolute(cfg.filename)}\n{shown}\n'
+        f'{NEW_WORK_DIR} Nothing was changed.'
+    )
+
+
+def _first_names(names):
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+
+
+def comparable_model(cfg):
+    """The `model` of a config as plain data, reduced to what defines the network and its training."""
+    model = cfg.get('model') or {}
+    plain = _plain(model.get('module', model))
+    sync_to_batch_norm(plain)
+    return plain
+
+
+def _plain(node):
+    if isinstance(node, dict):
+        return {name: _plain(child) for name, child in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_plain(child) for child in node]
+    if isinstance(node, str) and node.endswith(('.pth', '.pt')):
+        return os.path.basename(node)
+    return node if isinstance(node, (str, int, float, bool, type(None))) else str(node)
+
+
+def differing_keys(there, here, key='model'):
+    """Yield `key is X there and Y here` for every leaf in which two nested configs differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in [*there, *(name for name in here if name not in there)]:
+            yield from differing_keys(there.get(name, ABSENT), here.get(name, ABSENT), f'{key}.{name}')
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for index, pair in enumerate(zip(there, here)):
+            yield from differing_keys(*pair, f'{key}.{index}')
+    elif there != here:
+        yield f'{key} is {there!r} there and {here!r} here'
+
+
+def warn_of_overwriting(cfg):
+    """Warn if a run from scratch goes into a folder with checkpoints of the same config."""
+    held = [name for name in checkpoints_in(cfg.work_dir) if name.endswith('.pth')]
+    if held:
+        log_once(
+            f'{absolute(cfg.work_dir)} holds {_first_names(held)}, and this run starts from iteration 0: files of the same name '
+            'will be overwritten. Add --resume to continue from the latest one.',
+            level=logging.WARNING,
         )
-    if is_remote(path):
-        return None
-    if not absolute(path).is_file():
-        kind = 'is a folder' if absolute(path).is_dir() else 'is not there'
-        raise UserError(f'the {what} {str(path)!r} {kind}: looked at {absolute(path)}. Give the path of a checkpoint file.')
-    return read_checkpoint(path)
+
+
+def warn_of_random_backbone(cfg):
+    """Warn if a config names ImageNet weights (`imagenet_checkpoint`), but its backbone starts from random ones."""
+    url = cfg.get('imagenet_checkpoint')
+    key = 'model.backbone' if 'backbone' in cfg.model else 'model'  # mmfreq's image classifier passes its init_cfg on
+    if url and not (cfg.get('load_from') or cfg.model.get('backbone', cfg.model).get('init_cfg')):
+        log_once(
+            f'The backbone starts from random weights; the published row starts from {url}. To do the same, download it and add '
+            f'--cfg-options {key}.init_cfg.type=Pretrained {key}.init_cfg.checkpoint=FILE',
+            level=logging.WARNING,
+        )

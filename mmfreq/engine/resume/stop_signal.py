@@ -1,7 +1,7 @@
-"""Ask a run to stop: SIGTERM (a preempted job) or SIGUSR1 (Slurm's --signal) lets it save and end with a status of its own.
+"""Stop a run by a signal: on SIGTERM (a preempted job) or SIGUSR1 (Slurm's --signal) it saves and exits with status 75.
 
-The status is 75, `EX_TEMPFAIL` of sysexits.h: not finished, start it again. A second signal of the same kind does nothing more;
-SIGINT (Ctrl-C) and SIGKILL stop a run at once, and it goes on from its last checkpoint.
+The status is `EX_TEMPFAIL` of sysexits.h: not finished, start it again. A second signal of the same type has no effect. SIGINT
+(Ctrl-C) and SIGKILL stop a run at once; it then resumes from its last checkpoint.
 """
 
 import logging
@@ -19,94 +19,93 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
+from mmfreq.engine.hooks import is_training_run
 from mmfreq.engine.resume.checkpoint_hook import CheckpointHook
 from mmfreq.registry import HOOKS
 from mmfreq.torchrun import STATUS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
+_signal_name = None  # of the signal that this process received
+
 
 class Stopped(SystemExit):
-    """A run saved its state and ends, as it was asked to; the process ends with status 75."""
+    """The run saved its state and exits with status 75, as requested."""
 
     def __init__(self):
         super().__init__(STATUS)
 
 
-class _StopRequest:
-    """Which signal this process got, if any."""
-
-    name = None
-
-
-_stop_request = _StopRequest()
-
-
 @contextmanager
 def stop_requests():
-    """Take SIGTERM and SIGUSR1 as a request that `stop_if_asked` grants; the former handlers are back afterwards.
+    """Handle SIGTERM and SIGUSR1 as requests to stop, which `stop_if_requested` grants; restores the handlers afterwards.
 
-    Outside of the main thread, where Python takes no signals, it does nothing.
+    Without effect outside the main thread, where Python handles no signals.
     """
-    _stop_request.name = None
+    global _signal_name
+    _signal_name = None
     Finalize(None, _kill_workers, exitpriority=100)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = {number: signal.signal(number, _request_stop) for number in SIGNALS}
+    previous = {number: signal.signal(number, _request_stop) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
-        _stop_request.name = None
+        _signal_name = None
+
+
+def _request_stop(number, _frame):
+    global _signal_name
+    _signal_name = signal.Signals(number).name
 
 
 def stop_if_requested(runner):
-    """Between two iterations: if any process of the run was asked to stop, save and end them all.
+    """Between two iterations: if any process of the run got a request to stop, save and exit in all of them.
 
-    All processes must call it alike, as they tell each other. Where gradients are being accumulated, it waits for the step.
+    A collective call: all processes must make it. While gradients are being accumulated, the run continues to the next step.
 
     Raises:
         Stopped: the state is saved.
     """
-    asked = _stop_request.name is not None
+    requested = _signal_name is not None
     if get_world_size() > 1:
-        flag = torch.tensor(int(asked))
+        flag = torch.tensor(int(requested))
         all_reduce(flag, 'max')
-        asked = bool(flag)
-    if asked and not _is_accumulating(runner):
-        _save_and_end(runner)
+        requested = bool(flag)
+    if requested and not _is_accumulating(runner):
+        _save_and_exit(runner)
 
 
 @HOOKS.register_module()
 class StopInValidationHook(Hook):
-    """Grants the request to stop within a validation, which may take longer than a preempted job has.
+    """Stop on request within a validation, which may take longer than the grace period of a preempted job.
 
-    Only the first process acts: it alone saves, and processes may have different numbers of batches. Its end ends the others.
+    Only the first process acts: it saves, and its exit ends the others, which may have other numbers of batches.
     """
 
     priority = 'LOWEST'
 
     def before_val(self, runner):
         loader = runner.val_dataloader
-        if getattr(loader.worker_init_fn, 'func', None) is not spare_first_signal:
-            loader.worker_init_fn = partial(spare_first_signal, loader.worker_init_fn)
+        if getattr(loader.worker_init_fn, 'func', None) is not ignore_first_sigterm:
+            loader.worker_init_fn = partial(ignore_first_sigterm, loader.worker_init_fn)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        training = runner._train_loop is not None and not isinstance(runner._train_loop, dict)
-        if training and _stop_request.name is not None and get_rank() == 0 and not _is_accumulating(runner):
+        if is_training_run(runner) and _signal_name is not None and get_rank() == 0 and not _is_accumulating(runner):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # during validation the model has the averaged weights
-            _save_and_end(runner, alone=True)
+            _save_and_exit(runner, wait=False)
 
 
-def spare_first_signal(worker_init_fn, worker_id):
-    """Initialise a data worker that lets the first SIGTERM pass.
+def ignore_first_sigterm(worker_init_fn, worker_id):
+    """Initialize a data worker that ignores the first SIGTERM.
 
-    A scheduler sends it to every process of a job, and the training process, which is about to save, would find its workers dead.
-    The second one, of torch when it clears up, ends them.
+    A scheduler sends SIGTERM to every process of a job; the training process, which is about to save, still needs its workers. The
+    second one, which torch sends to clean up, ends them.
     """
     assert get_worker_info() is not None, 'this is for data workers'
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
@@ -116,33 +115,30 @@ def spare_first_signal(worker_init_fn, worker_id):
 
 
 def _kill_workers():
-    """Before Python ends its data workers by a SIGTERM, which they let pass, and waits for them without end."""
+    """Kill the data workers at exit: Python ends them by a SIGTERM, which they ignore, and would wait for them forever."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes it for a failure
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report a failure
     for child in active_children():
         if child.daemon:
             child.kill()
 
 
 def _is_accumulating(runner):
-    """Whether the gradients of the last iterations are still to be applied; a checkpoint does not hold them."""
+    """Whether gradients of the last iterations are not applied yet; a checkpoint does not hold them."""
     return runner.iter % getattr(runner.optim_wrapper, '_accumulative_counts', 1) != 0
 
 
-def _request_stop(number, _frame):
-    _stop_request.name = signal.Signals(number).name
-
-
-def _save_and_end(runner, alone=False):
+def _save_and_exit(runner, wait=True):
     meta = {'iter': runner.iter, 'epoch': runner.epoch}
     saver = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     if saver:
-        saved = f'saved {saver.save_interrupted(runner, meta)}; go on with --resume'
+        saved = f'saved {saver.save_interrupted(runner, meta)}; continue with --resume'
     else:
-        theirs = any(isinstance(hook, MMEngineCheckpointHook) for hook in runner.hooks)
-        saved = 'nothing was saved, as the config has ' + ("another library's checkpoint hook" if theirs else 'no checkpoint hook')
-    if not alone:
-        barrier()  # the first process to end makes the launcher end the others, which must not be in the middle of writing
-    name = _stop_request.name or 'a signal to another process'
-    print_log(f'Asked to stop by {name} after iteration {runner.iter}: {saved}.', logger='current', level=logging.WARNING)
+        foreign = any(isinstance(hook, MMEngineCheckpointHook) for hook in runner.hooks)
+        found = "another library's checkpoint hook" if foreign else 'no checkpoint hook'
+        saved = f'nothing was saved, because the config has {found}'
+    if wait:
+        barrier()  # the first process to exit makes the launcher end the others, which must not be writing
+    name = _signal_name or 'a signal to another process'
+    print_log(f'Stopped by {name} after iteration {runner.iter}: {saved}.', logger='current', level=logging.WARNING)
     raise Stopped
