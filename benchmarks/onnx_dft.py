@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
-from mmfreq.analysis.latency import describe_machine  # noqa: E402
+from mmfreq.analysis.latency import describe_hardware  # noqa: E402
 from mmfreq.apis.loading import load_model  # noqa: E402
 from mmfreq.export import export_onnx, verify  # noqa: E402
 from mmfreq.export.graphs import graph_of  # noqa: E402
@@ -44,7 +44,7 @@ def compare(source, size, rounds, folder):
     import onnxruntime
 
     subject = load_model(source)
-    inputs = comparison_inputs(size, subject.normalisation)
+    inputs = comparison_inputs(size, subject.normalization)
     exported = {
         backend: export_onnx(graph_of(subject), size, folder / f'{backend}.onnx', backend=backend) for backend in ('matmul', 'fft')
     }
@@ -79,7 +79,7 @@ def main(argv=None):
     import onnx
     import onnxruntime
 
-    words = describe_machine('cpu', torch.get_num_threads())
+    words = describe_hardware('cpu', torch.get_num_threads())
     given = f' --out {args.out}' if args.out else ''
     lines = [
         '# Exported models in onnxruntime',

@@ -61,7 +61,7 @@ def main(argv=None):
         subject = load_model(args.source, args.checkpoint, args.cfg_options, bare)
         size = tuple(args.shape * 2)[:2] if args.shape else subject.size
         out = args.out or Path(f'{subject.name}.onnx')
-        inputs = comparison_inputs(size, subject.normalisation, args.picture)
+        inputs = comparison_inputs(size, subject.normalization, args.picture)
         exported = export_onnx(
             graph_of(subject, args.output),
             size,
@@ -90,7 +90,7 @@ def metadata_of(subject, output):
 
     arch = getattr(subject.backbone, 'arch_name', type(subject.backbone).__name__)
     told = {'name': subject.name, 'arch': arch, 'task': subject.task, 'output': output or OUTPUTS[subject.task][0]}
-    return told | asdict(subject.normalisation) | {'classes': subject.classes, 'trained': subject.trained}
+    return told | asdict(subject.normalization) | {'classes': subject.classes, 'trained': subject.trained}
 
 
 def print_operators(exported, size):

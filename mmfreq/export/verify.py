@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.analysis.images import drawn_scenes, load_images, normalised
-from mmfreq.apis.loading import Normalisation
+from mmfreq.apis.loading import Normalization
 from mmfreq.export.onnx_file import extra
 
 
-def comparison_inputs(size: tuple[int, int], normalisation: Normalisation, picture: str | Path | None = None) -> dict[str, Tensor]:
+def comparison_inputs(size: tuple[int, int], normalization: Normalization, picture: str | Path | None = None) -> dict[str, Tensor]:
     """Two inputs of random numbers and a picture, by name.
 
     Args:
@@ -30,7 +30,7 @@ def comparison_inputs(size: tuple[int, int], normalisation: Normalisation, pictu
     found = {f'random input {i}': torch.randn(1, 3, *size, generator=generator) for i in (1, 2)}
     pixels = load_images([picture], size, 1) if picture else drawn_scenes(size, 1)
     name = Path(picture).name if picture else 'drawn scene'
-    return found | {name: normalised(pixels, normalisation.mean, normalisation.std, normalisation.channels)}
+    return found | {name: normalised(pixels, normalization.mean, normalization.std, normalization.channels)}
 
 
 # Whether an exported file gives what the model gives, in onnxruntime.

@@ -95,9 +95,9 @@ def reason_of(error: BaseException, job: Job) -> str:
     """An error in one line."""
     if NO_MEMORY.search(f'{type(error).__name__}: {error}'):
         return 'out of memory'
-    from mmfreq.errors import is_users
+    from mmfreq.errors import is_user_error
 
-    return ('' if is_users(error) else f'{type(error).__name__}: ') + first_sentence(error, Path(job.checkpoint))
+    return ('' if is_user_error(error) else f'{type(error).__name__}: ') + first_sentence(error, Path(job.checkpoint))
 
 
 def _evaluated(job: Job) -> Outcome:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmfreq.config.mix import SSD_REPAIR, mix
 from mmfreq.engine.launch import train
-from mmfreq.engine.layer_decay import read_cfg
+from mmfreq.engine.layer_decay import read_paramwise_cfg
 from mmfreq.errors import UserError
 
 UPERNET = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
@@ -189,8 +189,8 @@ def test_layer_decay_asks_the_new_backbone():
     for mixed in (stage_wise, layer_wise):
         assert mixed.config.optim_wrapper.constructor == 'mmfreq.LayerDecayOptimWrapperConstructor'
         assert note(mixed, "mmfreq's constructor asks the new one")
-    assert read_cfg(stage_wise.config.optim_wrapper.paramwise_cfg) == (0.9, 6, 'stage_wise')
-    assert read_cfg(layer_wise.config.optim_wrapper.paramwise_cfg) == (0.9, 12, 'layer_wise')
+    assert read_paramwise_cfg(stage_wise.config.optim_wrapper.paramwise_cfg) == (0.9, 6, 'stage_wise')
+    assert read_paramwise_cfg(layer_wise.config.optim_wrapper.paramwise_cfg) == (0.9, 12, 'layer_wise')
     assert stage_wise.config.model.backbone.drop_path_rate == 0.4  # the base's
 
 

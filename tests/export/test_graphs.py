@@ -69,7 +69,7 @@ def test_maps_of_a_detectors_neck_and_head(detector):
 def test_a_classifier_is_its_own_graph():
     subject = load_model('gfnet-h-micro')
     assert graph_of(subject) is subject.model and subject.size == (224, 224)
-    bare = load_model('gfnet-h-micro', bare=True)
+    bare = load_model('gfnet-h-micro', backbone_only=True)
     assert [tuple(t.shape[2:]) for t in graph_of(bare)(torch.zeros(1, 3, 64, 64))] == [(16, 16), (8, 8), (4, 4), (2, 2)]
 
 

@@ -111,10 +111,10 @@ def test_a_file_that_is_not_equal_ends_with_one(export_onnx, monkeypatch):
     ('args', 'message'),
     [
         (('hornet-tinny-gf',), 'nearest: hornet-tiny-gf'),
-        (('configs/none.py',), 'no config file configs/none.py'),
+        (('configs/none.py',), 'The config file configs/none.py does not exist'),
         (('gfnet-h-micro', '--shape', '0'), '--shape is H W or one side'),
         (('gfnet-h-micro', '--output', 'labels'), 'is one of logits'),
-        (('gfnet-h-micro', '--cfg-options', 'a=1'), 'options are for configs'),
+        (('gfnet-h-micro', '--cfg-options', 'a=1'), 'Options are for configs'),
         (('gfnet-h-micro', '--shape', '64', '--picture', 'none.png'), 'none.png'),
     ],
 )

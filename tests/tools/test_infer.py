@@ -13,7 +13,7 @@ from PIL import Image
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
 from mmfreq.datasets import TOY_COCO_METAINFO, TOY_METAINFO, write_toy_ade20k
-from tests.broken_pictures import READABLE, UNREADABLE
+from tests.broken_images import READABLE, UNREADABLE
 
 BROKEN = {name: data for name, (data, _) in UNREADABLE.items()}
 SEGMENTOR = """
@@ -121,10 +121,10 @@ def test_truth_is_read_as_the_config_reads_it(segmentor, toy, tmp_path):
 
     folder = toy / 'annotations/validation'
     written = np.array(Image.open(folder / 'val_00000.png')).astype(int)
-    labels = load_predictor(*segmentor).truth(folder, 'val_00000')
+    labels = load_predictor(*segmentor).load_label_map(folder, 'val_00000')
     np.testing.assert_array_equal(labels, np.where(written == 0, 255, written - 1))
     kept = load_predictor(*segmentor, cfg_options={'test_dataloader.dataset.reduce_zero_label': False})
-    np.testing.assert_array_equal(kept.truth(folder, 'val_00000'), written)
+    np.testing.assert_array_equal(kept.load_label_map(folder, 'val_00000'), written)
 
 
 def test_a_checkpoint_that_does_not_fill_the_model_is_an_error_that_lists_why(infer, segmentor, toy, tmp_path, capsys):

@@ -40,7 +40,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not self.by_epoch and self.interval % counts:
             log_once(
                 f'Checkpoints are saved every {self.interval} iterations, and gradients are applied every {counts}: a run that '
-                f'resumes in between loses the gradients of up to {counts - 1} iterations. Make the interval a multiple of {counts}.',
+                f'resumes in between loses the gradients of up to {counts - 1} iterations. Use a multiple of {counts}.',
                 level=logging.WARNING,
             )
 
