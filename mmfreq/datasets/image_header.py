@@ -1,4 +1,4 @@
-"""What the first and the last bytes of a picture file say of it. Nothing is decoded, except where they leave a doubt."""
+"""What an image file states in its first and last bytes; nothing is decoded unless the function says so."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,21 +6,27 @@ from typing import IO
 
 from PIL import Image
 
-HEAD = 512  # bytes: an EXIF block begins here in what cameras write
-ORIENTATION = 274  # the EXIF tag
+HEAD = 512  # bytes; in the files of cameras an EXIF block begins within these
+ORIENTATION = 274  # EXIF tag
 PNG = b'\x89PNG\r\n\x1a\n'
-BITS_AT = 24  # of a PNG's channels
+BITS_AT = 24  # offset of the bits per channel in a PNG
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """kind: 'jpeg', 'png', 'tiff' or ''. bits: of a PNG's channel, else 8. exif: there is such a block.
-    ended: a JPEG ends with its end-of-image marker; True for the other kinds, where decoders notice a missing end themselves."""
+    """The header of an image file.
 
-    kind: str
+    Attributes:
+        format: 'jpeg', 'png', 'tiff' or ''.
+        bits: per channel of a PNG; 8 for other formats.
+        exif: whether there is an EXIF block.
+        complete: whether a JPEG ends with its end-of-image marker; True for other formats, whose decoders find a missing end.
+    """
+
+    format: str
     bits: int = 8
     exif: bool = False
-    ended: bool = True
+    complete: bool = True
 
 
 def read_header(path: str) -> ImageHeader:
@@ -29,48 +35,45 @@ def read_header(path: str) -> ImageHeader:
         head = file.read(HEAD)
         if head.startswith(b'\xff\xd8'):
             file.seek(-2, 2)
-            return ImageHeader('jpeg', exif=b'Exif' in head, ended=file.read() == b'\xff\xd9')
+            return ImageHeader('jpeg', exif=b'Exif' in head, complete=file.read() == b'\xff\xd9')
     if head.startswith(PNG) and len(head) > BITS_AT:
         return ImageHeader('png', bits=head[BITS_AT], exif=b'eXIf' in head)
     return ImageHeader('tiff' if head[:4] in (b'II*\x00', b'MM\x00*') else '')
 
 
-@lru_cache(maxsize=100_000)  # a data set whose files all have bytes behind their end is decoded twice once, not in every epoch
+@lru_cache(maxsize=100_000)  # a file with extra bytes after its end looks truncated: it is decoded twice once, not in every epoch
 def decoding_fault(path: str) -> str:
-    """What Pillow says when it decodes the whole picture; '' if nothing.
-
-    OpenCV 4 hands out a truncated JPEG as a picture that is black from there on.
-    """
+    """`fault_of` a path, computed once. OpenCV 4 returns a truncated JPEG as an image with a black rest."""
     return fault_of(path)
 
 
 def fault_of(file: str | IO[bytes]) -> str:
-    """The same, of a path or an open file, each time anew."""
+    """Pillow's error when it decodes the whole image of a path or an open file; '' if there is none."""
     try:
-        with Image.open(file) as picture:
-            picture.load()
-    except Exception as error:  # whatever a plug-in of Pillow makes of broken bytes
+        with Image.open(file) as image:
+            image.load()
+    except Exception as error:  # plug-ins of Pillow raise all types for broken bytes
         return str(error)
     return ''
 
 
 def orientation(path: str) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 where none is stated."""
-    with Image.open(path) as picture:
-        return picture.getexif().get(ORIENTATION, 1)
+    """The EXIF orientation, 1 (upright) to 8; 1 if there is none."""
+    with Image.open(path) as image:
+        return image.getexif().get(ORIENTATION, 1)
 
 
-def size_of(path: str) -> tuple[int, int]:
-    """(width, height) by the header; (0, 0) of what is no picture."""
+def image_size(path: str) -> tuple[int, int]:
+    """(width, height) in the header; (0, 0) if the file is not an image."""
     try:
-        with Image.open(path) as picture:
-            return picture.size
-    except Exception:  # as in `decoding_fault`
+        with Image.open(path) as image:
+            return image.size
+    except Exception:  # as in `fault_of`
         return 0, 0
 
 
-def extreme(path: str) -> tuple[str, float]:
-    """Pillow's mode of a picture, and its largest value; decodes it."""
-    with Image.open(path) as picture:
-        low_high = picture.getextrema()
-        return picture.mode, low_high[1] if not isinstance(low_high[0], tuple) else max(high for _, high in low_high)
+def max_value(path: str) -> tuple[str, float]:
+    """Pillow's mode of an image and its largest value; decodes it."""
+    with Image.open(path) as image:
+        extrema = image.getextrema()
+        return image.mode, extrema[1] if not isinstance(extrema[0], tuple) else max(high for _, high in extrema)

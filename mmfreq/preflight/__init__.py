@@ -1,18 +1,17 @@
-"""What can be told of a run before its first iteration: each check raises an error that says what is wrong, where, and what to do.
+"""Checks before a run: `check_run` validates a training config before anything is built.
 
-| module | looks at |
+| module | contents |
 |---|---|
-| `versions` | the packages that the config's library needs, as `python -m mmfreq.doctor` does |
-| `paths`, `classes` | folders and files of the config; number of classes against the heads |
-| `pairs` | segmentation: every image has its label; a sample of them is read |
-| `coco`, `coco_images`, `coco_boxes` | detection: the annotation file, and what mmdet will leave out of it |
-| `checkpoint` | the checkpoint to start from, against the model on the meta device |
-| `disk`, `memory` | room for the checkpoints, and for one iteration |
-
-`check_run` does them all, in the first process of a run, and tells a `Report` what it saw.
+| `run` | `check_run`, the table of all checks, and the checks of installed packages and of the checkpoint |
+| `data` | datasets of a config: paths, number of classes |
+| `segmentation` | image and label pairs |
+| `coco` | COCO annotation files |
+| `samples` | images, labels and boxes while they are loaded |
+| `resources` | disk space and memory |
+| `report` | `Report`: what the checks found |
 """
 
-from mmfreq.preflight.paths import check_data, holds_a_file, leaf_datasets, missing_paths
+from mmfreq.preflight.data import check_data, holds_a_file, leaf_datasets, missing_paths
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.run import PreflightError, check_run
 

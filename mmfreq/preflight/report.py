@@ -1,11 +1,16 @@
-"""What the checks of a run saw, for the log and for the summary of `tools/train.py --dry-run`."""
+"""The result of the checks before a run, for the log and for the summary of `tools/train.py --dry-run`."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class ImageCounts:
-    """What is known of one data set: `total` pictures in its files, `kept` that will be read; None: not counted."""
+    """Size of one dataset; None where it was not counted.
+
+    Attributes:
+        total: images in its files.
+        kept: images that the dataset reads after its filters.
+    """
 
     total: int | None = None
     kept: int | None = None
@@ -14,13 +19,13 @@ class ImageCounts:
 
 @dataclass
 class Report:
-    """What one run's checks saw.
+    """What the checks of one run found. The checks append to it; errors are raised instead.
 
     Attributes:
-        data: by config key of the data set.
-        facts: what was found on checkpoints, memory and versions, a sentence each.
-        warnings: what is likely a mistake.
-        notes: what is done without a word otherwise, such as samples that are left out.
+        data: config key of each dataset -> its `ImageCounts`.
+        facts: topic -> a sentence; the topics are 'versions', 'starts from', 'checkpoints' and 'memory'.
+        warnings: probable mistakes that do not stop the run.
+        notes: what the libraries do silently, such as samples that they skip.
     """
 
     data: dict[str, ImageCounts] = field(default_factory=dict)
@@ -30,11 +35,8 @@ class Report:
 
 
 def size_text(count):
-    """A number of bytes for people: '1.8 GiB'."""
+    """A number of bytes with its unit, such as '1.8 GiB'."""
     for unit in ('B', 'KiB', 'MiB', 'GiB'):
         if count < 1024 or unit == 'GiB':
             return f'{count:.0f} B' if unit == 'B' else f'{count:.1f} {unit}'
         count /= 1024
-
-
-# What a run would do, as a table.

@@ -1,4 +1,9 @@
-"""What autograd keeps of one batch of training, found by a forward pass in which tensors are shapes alone."""
+"""Disk space for the checkpoints of a run, and memory for one iteration.
+
+Both are estimated from the model on the meta device. The memory is a lower bound: it counts parameters, gradients, optimizer
+states, the copy of EMA, and what autograd saves for one batch at the training crop (half of it in mixed precision). It does not
+count the losses of detectors and their second stage, scratch space, gradients of activations, the CUDA context or fragmentation.
+"""
 
 import logging
 import math
@@ -11,32 +16,215 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmfreq.config.meta_model import logging_disabled
 from mmfreq.config.reading import absolute, is_remote, type_name
 from mmfreq.errors import UserError
 from mmfreq.log import log_once
-from mmfreq.preflight.paths import training_crop
+from mmfreq.preflight.data import leaf_datasets
 from mmfreq.preflight.report import size_text
 
-TRIED = (2, 4)  # images, least and most: batch norms want more than one; of a large batch our operators would run many pieces
+# optimizer -> tensors of a parameter's shape that it keeps; for others none is counted
+STATES = {
+    **dict.fromkeys(('Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', 'LAMB', 'Lamb', 'AdaBelief', 'Adan', 'AdamW8bit'), 2),
+    **dict.fromkeys(('Adagrad', 'RMSprop', 'Lion', 'ASGD'), 1),
+}
+MEMORY_EFFICIENT = 0.4  # the smallest share of its saved memory that a model was measured to keep: docs/performance.md
+TRIED = (2, 4)  # images of the forward pass that is measured, at least and at most: batch norms need more than one
 
 
-class Ones(TorchDispatchMode):
-    """Every number that is read from a tensor is 1: StarReLU reads its factor, and a shape alone has none."""
+class DiskError(UserError):
+    """The file system of the work directory has no room for checkpoints."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return 1
-        return func(*args, **(kwargs or {}))
+
+class DeviceMemoryError(UserError):
+    """One iteration needs more memory than the device has."""
+
+
+def check_disk(cfg, report, model):
+    """Compare the checkpoints that a run keeps with the free space of their folder.
+
+    Checkpoints that are already in the work directory count as free space, as a resumed run replaces them.
+
+    Raises:
+        DiskError: less than two checkpoints fit.
+    """
+    hook = _hook(cfg, 'CheckpointHook')
+    if hook is None or is_remote(str(hook.get('out_dir') or '')):
+        return
+    size, kept = checkpoint_bytes(cfg, model), checkpoints_kept(cfg, hook)
+    save_best = hook.get('save_best')
+    best = len(save_best) if isinstance(save_best, (list, tuple)) else int(bool(save_best))
+    folder = absolute(hook.get('out_dir') or cfg.work_dir)
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    fact = f'{size_text(size)} each; {size_text(free)} free at {folder}'
+    report.facts['checkpoints'] = fact if kept is None else f'{kept + best} checkpoints, {size_text((kept + best) * size)}: {fact}'
+    room = free + sum(path.stat().st_size for path in Path(folder).glob('*.pth'))
+    remedy = (
+        'Free some space, choose another --work-dir, or keep fewer checkpoints: --cfg-options '
+        'default_hooks.checkpoint.max_keep_ckpts=2 (the latest two), or a larger default_hooks.checkpoint.interval.'
+    )
+    if room < 2 * size:
+        raise DiskError(
+            f'Expected room for two checkpoints of {size_text(size)}, as a new one is written before an old one is deleted, but '
+            f'{folder} has {size_text(free)} free. {remedy}'
+        )
+    if kept is not None and room < (kept + best) * size:
+        report.warnings.append(
+            f'The disk will be full before the end of training: interval={hook.get("interval", -1)}, '
+            f'max_keep_ckpts={hook.get("max_keep_ckpts", -1)} makes {kept} checkpoints'
+            f'{f" and {best} best" if best else ""} of {size_text(size)}, together {size_text((kept + best) * size)}, but '
+            f'{folder} has {size_text(free)} free. {remedy}'
+        )
+
+
+def checkpoint_bytes(cfg, model):
+    """Bytes of one checkpoint: parameters and buffers, twice with EMA, and the states of the optimizer."""
+    state = sum(tensor.nbytes for tensor in model.state_dict().values())
+    copies = 2 if _hook(cfg, 'EMAHook') is not None else 1
+    saves_optimizer = (_hook(cfg, 'CheckpointHook') or {}).get('save_optimizer', True)
+    return copies * state + (optimizer_bytes(cfg, model) if saves_optimizer else 0)
+
+
+def optimizer_bytes(cfg, model):
+    """Bytes of the optimizer's states; 0 for an optimizer that is not in `STATES`."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    name = type_name(optimizer.get('type', ''))
+    states = int(bool(optimizer.get('momentum'))) if name == 'SGD' else STATES.get(name, 0) + bool(optimizer.get('amsgrad'))
+    return states * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+
+
+def checkpoints_kept(cfg, hook):
+    """Number of checkpoints at the end of the run, without the best ones; None if the schedule does not state its length."""
+    interval, limit = hook.get('interval', -1), hook.get('max_keep_ckpts', -1)
+    length = (cfg.get('train_cfg') or {}).get('max_epochs' if hook.get('by_epoch', True) else 'max_iters')
+    if limit > 0:
+        return limit
+    if interval <= 0:
+        return 1
+    return None if length is None else math.ceil(max(length - hook.get('save_begin', 0), interval) / interval)
+
+
+def _hook(cfg, name):
+    """The config of a default or custom hook by its bare name; None if there is none."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
+    return next((hook for hook in hooks if isinstance(hook, dict) and type_name(hook.get('type', '')) == name), None)
+
+
+def check_memory(cfg, report, model):
+    """Compare a lower bound of the memory of one iteration with the memory of the device.
+
+    Raises:
+        DeviceMemoryError: the device has less in total. If only its free memory is too small, the report has a warning.
+    """
+    needed = least_bytes(cfg, model)
+    if needed is None:
+        reason = 'the model does not run on fake tensors' if training_crop(cfg) else 'no step of the pipeline states a size'
+        report.facts['memory'] = f'not estimated, as {reason}'
+        return
+    total, free, device = device_memory()
+    processes = 1 if device.startswith('cuda') else int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    crop = training_crop(cfg)
+    batch = f'a batch of {batch_size(cfg)} at {crop[0]}x{crop[1]}'
+    each = f' in each of {processes} processes' if processes > 1 else ''
+    report.facts['memory'] = f'at least {size_text(needed)} for {batch}{each}; {device} has {size_text(total)}'
+    remedy = (
+        'Use fewer images per GPU (train_dataloader.batch_size; tools/few_gpus.py keeps the total batch by accumulation), a '
+        'smaller crop, --amp on a GPU, or model.backbone.memory_efficient=True or with_cp=True, which save less and compute more.'
+    )
+    if processes * needed > total:
+        raise DeviceMemoryError(
+            f'{batch[0].upper()}{batch[1:]} needs at least {size_text(needed)}{each} (a lower bound), but {device} has '
+            f'{size_text(total)}. {remedy}'
+        )
+    if free is not None and processes * needed > free:
+        report.warnings.append(
+            f'{batch[0].upper()}{batch[1:]} needs at least {size_text(needed)} (a lower bound), but of the {size_text(total)} of '
+            f'{device} only {size_text(free)} are free. End the process that holds the rest, or choose another device '
+            f'(CUDA_VISIBLE_DEVICES). {remedy}'
+        )
+
+
+def least_bytes(cfg, model):
+    """The lower bound in bytes; None if the crop is not known or the model does not run on fake tensors."""
+    crop = training_crop(cfg)
+    saved = None if crop is None else saved_bytes(model, batch_size(cfg), crop)
+    if saved is None:
+        return None
+    if type_name((cfg.get('optim_wrapper') or {}).get('type', 'OptimWrapper')) == 'AmpOptimWrapper':
+        saved //= 2
+    if any(getattr(module, 'memory_efficient', False) for module in model.modules()):
+        saved = int(saved * MEMORY_EFFICIENT)
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    copies = 2 if _hook(cfg, 'EMAHook') is not None else 1
+    return copies * weights + gradients + optimizer_bytes(cfg, model) + saved
+
+
+def batch_size(cfg):
+    """Images per iteration of one process."""
+    return (cfg.get('train_dataloader') or {}).get('batch_size') or 1
+
+
+def device_memory():
+    """(total bytes, free bytes or None, name) of the device of this process; without a GPU the memory of the computer."""
+    if torch.cuda.is_available():
+        index = int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()
+        free, total = torch.cuda.mem_get_info(index)
+        return total, free, f'cuda:{index} ({torch.cuda.get_device_name(index)})'
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), None, 'this computer'
+
+
+def training_crop(cfg):
+    """(H, W) of the smallest image that the training pipeline gives to the model; None if no step states a size.
+
+    `size` of the data preprocessor, to which batches are padded, has priority. Otherwise it is the size of the last step that
+    states one; of several scales the smallest counts. With `keep_ratio` an image counts as a square of the short side.
+    """
+    model = cfg.model.get('module') or cfg.model
+    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if preprocessor.get('size'):
+        return tuple(preprocessor['size'])
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
+    outer = (dataset or {}).get('pipeline') or []
+    leaves = list(leaf_datasets(dataset, ''))
+    inner = leaves[0][1].get('pipeline') or [] if leaves else []
+    sizes = [size for step in (*inner, *outer) for size in _sizes(step)]
+    return sizes[-1] if sizes else None
+
+
+def _sizes(step):
+    """Yield the (H, W) of one step's output, if it states it."""
+    if step.get('transforms'):  # a choice of lists of steps: the smallest final size
+        ends = []
+        for branch in step['transforms']:
+            found = [size for each in (branch if isinstance(branch, (list, tuple)) else [branch]) for size in _sizes(each)]
+            ends += found[-1:]
+        if ends:
+            yield min(ends, key=lambda size: size[0] * size[1])
+        return
+    crop = step.get('crop_size')
+    if crop:
+        yield (crop, crop) if isinstance(crop, int) else tuple(crop)[:2]
+        return
+    scales = step.get('scales') or step.get('scale') or step.get('img_scale')
+    if not scales:
+        return
+    scales = [scales] if not isinstance(scales, (list, tuple)) or isinstance(scales[0], (int, float)) else scales
+    pairs = [(scale, scale) if isinstance(scale, int) else tuple(scale) for scale in scales]
+    pairs = [pair for pair in pairs if len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair)]
+    if not pairs:
+        return
+    width, height = min(pairs, key=min)
+    keeps_ratio = step.get('keep_ratio', 'Choice' in str(step.get('type')) or step.get('type') == 'RandomResize')
+    yield (min(width, height),) * 2 if keeps_ratio else (height, width)
 
 
 class TrainingForward(nn.Module):
-    """What of a model runs without labels; a module, so that its parameters can be replaced for one call.
+    """The parts of a model that run without labels; a module, so that `functional_call` can replace its parameters.
 
-    Segmentors: backbone, neck, every head, and the cross entropy of each at the size of the image, which weighs more than the
-    head. Detectors: backbone, neck, and the heads that look at whole maps. Others: `mode='tensor'`.
+    Segmentors: backbone, neck, all heads, and the cross entropy of each at the size of the image, which saves more memory than
+    the head. Detectors: backbone, neck, and the heads that read whole feature maps. Others: `mode='tensor'`.
     """
 
     def __init__(self, model):
@@ -57,43 +245,6 @@ class TrainingForward(nn.Module):
         return model(images, mode='tensor')
 
 
-def saved_bytes(model, batch, size):
-    """Bytes of the distinct storages that autograd saves in a forward pass of `batch` images of `size` (H, W).
-
-    Parameters, buffers and the images do not count; a view counts as the storage that it keeps alive. What a custom Function holds
-    beside `save_for_backward` is not seen. Of a batch of more than 4 a part is run and multiplied, with the little in it that
-    is the same for any batch, such as resized filters.
-
-    Args:
-        model: in training mode, on the meta device.
-
-    Returns:
-        None where the model does not run on shapes alone.
-    """
-    tried = min(max(batch, TRIED[0]), TRIED[1])
-    storages = {}  # held until the end, so that no address is given out twice
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        storages[storage._cdata] = storage
-        return tensor
-
-    try:
-        with logging_disabled(), FakeTensorMode(allow_non_fake_inputs=True), Ones():
-            forward = TrainingForward(revert_sync_batchnorm(model))
-            tensors = {f'model.{name}': _fake(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-            images = torch.empty(tried, _channels(model), *size)
-            with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
-                outputs = torch.func.functional_call(forward, tensors, (images,))
-            own = {tensor.untyped_storage()._cdata for tensor in [*tensors.values(), images]}
-            del outputs
-    except Exception as error:  # whatever a foreign layer makes of tensors without values
-        told = f'{type(error).__name__}: {error}'.splitlines()[0]
-        log_once(f'{type(model).__name__} does not run on shapes alone: {told}', level=logging.DEBUG)
-        return None
-    return sum(storage.nbytes() for address, storage in storages.items() if address not in own) * batch // tried
-
-
 def _with_loss(head, logits, images):
     loss = getattr(head, 'loss_decode', None)
     softmax = type(loss).__name__ == 'CrossEntropyLoss' and not (loss.use_sigmoid or getattr(loss, 'use_mask', False))
@@ -104,180 +255,43 @@ def _with_loss(head, logits, images):
     return nn.functional.cross_entropy(logits, labels, reduction='none')
 
 
-def _channels(model):
-    stated = getattr(getattr(model, 'backbone', None), 'in_channels', None)
-    return stated if isinstance(stated, int) else 3
+def saved_bytes(model, batch, size):
+    """Bytes of the distinct storages that autograd saves in a forward pass of `batch` images of `size` (H, W).
+
+    The forward pass runs on fake tensors. Parameters, buffers and the images do not count; a view counts as its storage. What a
+    custom Function holds outside of `save_for_backward` is not seen. For a batch of more than 4, the result of 4 images is
+    scaled, including the little that does not depend on the batch, such as resized filters.
+
+    Args:
+        model: in training mode, on the meta device.
+
+    Returns:
+        None if the model does not run on fake tensors.
+    """
+    tried = min(max(batch, TRIED[0]), TRIED[1])
+    storages = {}  # held until the end, so that no address is used twice
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage
+        return tensor
+
+    in_channels = getattr(getattr(model, 'backbone', None), 'in_channels', None)
+    try:
+        with logging_disabled(), FakeTensorMode(allow_non_fake_inputs=True):
+            forward = TrainingForward(revert_sync_batchnorm(model))
+            tensors = {f'model.{name}': _fake(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+            images = torch.empty(tried, in_channels if isinstance(in_channels, int) else 3, *size)
+            with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
+                outputs = torch.func.functional_call(forward, tensors, (images,))
+            own = {tensor.untyped_storage()._cdata for tensor in [*tensors.values(), images]}
+            del outputs
+    except Exception as error:  # a layer of another library may do anything with a tensor without values
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+        log_once(f'{type(model).__name__} does not run on fake tensors: {reason}', level=logging.DEBUG)
+        return None
+    return sum(storage.nbytes() for address, storage in storages.items() if address not in own) * batch // tried
 
 
 def _fake(tensor):
     return torch.empty(tensor.shape, dtype=tensor.dtype).requires_grad_(tensor.requires_grad)
-
-
-# Is there room for the checkpoints of a run?
-
-
-# tensors of a parameter's shape that an optimizer keeps for it; where a name is not here, none is counted
-STATES = {
-    **dict.fromkeys(('Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', 'LAMB', 'Lamb', 'AdaBelief', 'Adan', 'AdamW8bit'), 2),
-    **dict.fromkeys(('Adagrad', 'RMSprop', 'Lion', 'ASGD'), 1),
-}
-
-
-class DiskError(UserError):
-    """The file system of the work directory has no room for checkpoints."""
-
-
-def check_disk(cfg, report, model):
-    """Compare the checkpoints that a run will keep with the free space where they go.
-
-    What the work directory holds already counts as room, as resuming goes on in it.
-
-    Raises:
-        DiskError: not even two checkpoints fit.
-    """
-    hook = _hook(cfg, 'CheckpointHook')
-    if hook is None or is_remote(str(hook.get('out_dir') or '')):
-        return
-    size, kept, best = checkpoint_bytes(cfg, model), checkpoints_kept(cfg, hook), _best(hook)
-    folder = absolute(hook.get('out_dir') or cfg.work_dir)
-    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-    count = '' if kept is None else f'{kept + best} checkpoints'
-    fact = f'{size_text(size)} each; {size_text(free)} free at {folder}'
-    report.facts['checkpoints'] = f'{count}, {size_text((kept + best) * size)}: {fact}' if count else fact
-    room = free + sum(path.stat().st_size for path in Path(folder).glob('*.pth'))
-    remedy = (
-        'Free some space, choose another --work-dir, or keep fewer: --cfg-options default_hooks.checkpoint.max_keep_ckpts=2 '
-        '(the latest two), or a larger default_hooks.checkpoint.interval.'
-    )
-    if room < 2 * size:
-        raise DiskError(
-            f'{folder} has {size_text(free)} free, and a checkpoint takes {size_text(size)}: two must fit, as a new one is written '
-            f'before an old one goes. {remedy}'
-        )
-    if kept is not None and room < (kept + best) * size:
-        report.warnings.append(
-            f'The disk will be full before the end: interval={hook.get("interval", -1)}, '
-            f'max_keep_ckpts={hook.get("max_keep_ckpts", -1)} makes {kept} checkpoints'
-            f'{f" and {best} best" if best else ""} of {size_text(size)}, together {size_text((kept + best) * size)}, and '
-            f'{folder} has '
-            f'{size_text(free)} free. {remedy}'
-        )
-
-
-def checkpoint_bytes(cfg, model):
-    """Bytes of one checkpoint: parameters and buffers, once more with EMA, and the optimizer's states of what is trained."""
-    state = sum(tensor.nbytes for tensor in model.state_dict().values())
-    copies = 2 if _hook(cfg, 'EMAHook') is not None else 1
-    saves_optimizer = (_hook(cfg, 'CheckpointHook') or {}).get('save_optimizer', True)
-    return copies * state + (optimizer_bytes(cfg, model) if saves_optimizer else 0)
-
-
-def optimizer_bytes(cfg, model):
-    """Bytes of the optimizer's states; none where its kind is not known."""
-    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
-    kind = type_name(optimizer.get('type', ''))
-    states = int(bool(optimizer.get('momentum'))) if kind == 'SGD' else STATES.get(kind, 0) + bool(optimizer.get('amsgrad'))
-    return states * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-
-
-def checkpoints_kept(cfg, hook):
-    """How many checkpoints lie there at the end, without the best ones; None where the schedule does not say."""
-    interval, limit = hook.get('interval', -1), hook.get('max_keep_ckpts', -1)
-    length = (cfg.get('train_cfg') or {}).get('max_epochs' if hook.get('by_epoch', True) else 'max_iters')
-    if limit > 0:
-        return limit
-    if interval <= 0:
-        return 1
-    return None if length is None else math.ceil(max(length - hook.get('save_begin', 0), interval) / interval)
-
-
-def _best(hook):
-    best = hook.get('save_best')
-    return len(best) if isinstance(best, (list, tuple)) else int(bool(best))
-
-
-def _hook(cfg, name):
-    """The config of a default or custom hook by its bare name; None if there is none."""
-    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    return next((hook for hook in hooks if isinstance(hook, dict) and type_name(hook.get('type', '')) == name), None)
-
-
-# Does one iteration fit into the device? A lower bound: what is counted must be there, and there is more that is not.
-#
-# Counted: parameters, their gradients, the optimizer's states, the copy of EMA, and what autograd keeps of one batch at the
-# training crop (see `activations`; half of it with mixed precision). Not counted: the losses of detectors and what their
-# second stage
-# keeps, scratch space of convolutions and transforms, the gradients of activations, the CUDA context, what fragments.
-
-
-EMA = 'EMAHook'
-MEMORY_EFFICIENT = 0.4  # no model was measured to save less, as a share of what it saves as built: docs/performance.md
-
-
-class DeviceMemoryError(UserError):
-    """One iteration needs more memory than the device has."""
-
-
-def check_memory(cfg, report, model):
-    """Compare a lower bound of the memory of one iteration with the device that will run it.
-
-    Raises:
-        DeviceMemoryError: the device has less in total. If only what is free now is too little, a warning says so.
-    """
-    needed = least_bytes(cfg, model)
-    if needed is None:
-        why = 'the model does not run on shapes alone' if training_crop(cfg) else 'no step of the pipeline states a size'
-        report.facts['memory'] = f'not foreseen, as {why}'
-        return
-    total, free, device = device_memory()
-    processes = 1 if device.startswith('cuda') else int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    batch, crop = batch_size(cfg), training_crop(cfg)
-    what = f'a batch of {batch} at {crop[0]}x{crop[1]}'
-    together = f' in each of {processes} processes' if processes > 1 else ''
-    report.facts['memory'] = f'at least {size_text(needed)} for {what}{together}; {device} has {size_text(total)}'
-    needed *= processes
-    remedy = (
-        'Take fewer images at a time (train_dataloader.batch_size; tools/few_gpus.py keeps the batch by accumulation), a smaller '
-        'crop, --amp on a GPU, or model.backbone.memory_efficient=True or with_cp=True, which save less and compute more.'
-    )
-    if needed > total:
-        raise DeviceMemoryError(
-            f'{what} needs at least {size_text(needed // processes)}{together} (a lower bound), and {device} '
-            f'has {size_text(total)}. {remedy}'
-        )
-    if free is not None and needed > free:
-        report.warnings.append(
-            f'{what} needs at least {size_text(needed)} (a lower bound), and of the {size_text(total)} of {device} only '
-            f'{size_text(free)} are free: another process holds the rest. End it, choose another device (CUDA_VISIBLE_DEVICES), '
-            f'or: {remedy}'
-        )
-
-
-def least_bytes(cfg, model):
-    """The lower bound in bytes; None where the crop is not known, or the model cannot be run without data."""
-    crop = training_crop(cfg)
-    kept = None if crop is None else saved_bytes(model, batch_size(cfg), crop)
-    if kept is None:
-        return None
-    if type_name((cfg.get('optim_wrapper') or {}).get('type', 'OptimWrapper')) == 'AmpOptimWrapper':
-        kept //= 2
-    if any(getattr(module, 'memory_efficient', False) for module in model.modules()):
-        kept = int(kept * MEMORY_EFFICIENT)
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    hooks = [type_name(hook.get('type', '')) for hook in cfg.get('custom_hooks') or [] if isinstance(hook, dict)]
-    return weights * (1 + (EMA in hooks)) + gradients + optimizer_bytes(cfg, model) + kept
-
-
-def batch_size(cfg):
-    """Images at a time in one process."""
-    return (cfg.get('train_dataloader') or {}).get('batch_size') or 1
-
-
-def device_memory():
-    """(total bytes, free bytes or None, name) of the device of this process; without a GPU that of the machine."""
-    if torch.cuda.is_available():
-        index = int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()
-        free, total = torch.cuda.mem_get_info(index)
-        return total, free, f'cuda:{index} ({torch.cuda.get_device_name(index)})'
-    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), None, 'this machine'

@@ -1,4 +1,17 @@
-"""Does the installed stack run this config? The judgement of `python -m mmfreq.doctor`, on what the config's library needs."""
+"""All checks of a training run.
+
+| check | file | refuses |
+|---|---|---|
+| `check_versions` | `run` | packages that are missing or do not fit together, judged as `python -m mmfreq.doctor` does |
+| `check_data` | `data` | missing folders and files; fewer or more classes than a head predicts |
+| `check_checkpoint` | `run` | a checkpoint that cannot be read or belongs to another model |
+| `check_disk` | `resources` | no room for two checkpoints |
+| `check_memory` | `resources` | one iteration that needs more memory than the device has |
+| `check_pairs` | `segmentation` | images without labels; of 32 pairs, those with unreadable files or with labels of no class |
+| `check_coco` | `coco` | COCO files that mmdet cannot read or misreads; images that are missing |
+
+`check_versions` and `check_data` raise at once. The errors of the others are collected into one message.
+"""
 
 import logging
 import time
@@ -11,14 +24,14 @@ from mmfreq.config.reading import is_remote
 from mmfreq.errors import UserError
 from mmfreq.log import log_once, process_rank
 from mmfreq.preflight.coco import check_coco
-from mmfreq.preflight.paths import check_data
+from mmfreq.preflight.data import check_data
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import check_disk, check_memory
 from mmfreq.preflight.segmentation import check_pairs
 from mmfreq.weights.load import load_checked, load_weights
 
 CORE = ('pkg_resources', 'numpy', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv.ops')
-# default_scope -> (modules to import, rows of the doctor) beside the core
+# default_scope -> (modules to import, rows of the doctor's table) in addition to the core
 LIBRARIES = {
     'mmseg': (('mmseg.models', 'ftfy', 'regex'), ('mmsegmentation', 'ftfy', 'regex')),
     'mmdet': (('mmdet.models',), ('mmdet',)),
@@ -28,55 +41,57 @@ ROWS = ('python', 'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'setuptoo
 
 
 class StackError(UserError):
-    """What is installed cannot run the config."""
+    """The installed packages cannot run the config."""
+
+
+class PreflightError(UserError):
+    """Several checks failed; the message holds all of their errors."""
 
 
 def check_versions(cfg, report, gather=gather):
-    """Judge the packages that a config's library needs.
+    """Judge the packages that the config's library needs.
 
     Args:
-        gather: of `mmfreq.compat.stack`; a test gives its own.
+        gather: `mmfreq.compat.stack.gather` or a replacement for tests.
 
     Raises:
-        StackError: some are missing or do not fit together; with the command that mends it.
+        StackError: a package is missing, or two do not fit together. The message has the command that fixes it.
     """
     modules, rows = LIBRARIES.get(cfg.get('default_scope'), ((), ()))
     facts = gather(DISTRIBUTIONS, modules=(*CORE, *modules))
     findings = [finding for finding in judge(facts) if finding.name in (*ROWS, *rows)]
-    report.facts['versions'] = ', '.join(_named(finding) for finding in findings if finding.version)
+    report.facts['versions'] = ', '.join(_name_and_version(finding) for finding in findings if finding.version)
     failed = [finding for finding in findings if finding.verdict == 'fail']
     if failed:
-        told = [f'  {_named(finding)}: {finding.what}' + (f' -> {finding.remedy}' if finding.remedy else '') for finding in failed]
         command = fix_command(failed)
-        told.append(f'To mend: {command}' if command else '`python -m mmfreq.doctor` says more.')
-        raise StackError('\n'.join(['what is installed cannot run this config:', *told]))
-    report.warnings += [
-        f'{_named(finding)}: {finding.what}' + (f' ({finding.remedy})' if finding.remedy else '')
-        for finding in findings
-        if finding.verdict == 'warn'
-    ]
+        lines = ['The installed packages cannot run this config:']
+        for finding in failed:
+            remedy = f' -> {finding.remedy}' if finding.remedy else ''
+            lines.append(f'  {_name_and_version(finding)}: {finding.what}{remedy}')
+        lines.append(f'Fix: {command}' if command else 'For details run `python -m mmfreq.doctor`.')
+        raise StackError('\n'.join(lines))
+    for finding in findings:
+        if finding.verdict == 'warn':
+            remedy = f' ({finding.remedy})' if finding.remedy else ''
+            report.warnings.append(f'{_name_and_version(finding)}: {finding.what}{remedy}')
 
 
-def _named(finding):
+def _name_and_version(finding):
     return finding.version if ' ' in finding.version else f'{finding.name} {finding.version}'.strip()
 
 
-# Does the checkpoint that a run starts from fit its model? The comparison of `CheckpointGuardHook`, before anything is built.
-
-
 def check_checkpoint(cfg, report, model):
-    """Compare `load_from`, and the pretrained files of our backbones, with the model.
+    """Compare the checkpoint in `load_from`, and the `init_cfg` files of mmfreq's backbones, with the model.
 
     Args:
-        model: on the meta device, into which nothing is copied.
+        model: on the meta device; no values are copied into it.
 
     Raises:
-        CheckpointError, CheckpointMismatchError: the file cannot be read, or is of another model.
+        CheckpointError: the file cannot be read.
+        CheckpointMismatchError: it belongs to another model.
     """
-    with (
-        warnings.catch_warnings(),
-        logging_disabled(logging.WARNING),
-    ):  # what is said here will be said again when the file is loaded
+    # The warnings of loading are hidden here, as they are repeated when the run loads the file.
+    with warnings.catch_warnings(), logging_disabled(logging.WARNING):
         warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
         source = cfg.get('load_from')
         if source and not is_remote(source):
@@ -85,56 +100,48 @@ def check_checkpoint(cfg, report, model):
         for module in model.modules():
             init = getattr(module, 'init_cfg', None)
             pretrained = isinstance(init, dict) and init.get('type') == 'Pretrained'
-            if pretrained and _reads_published_files(module) and not is_remote(init['checkpoint']):
+            if pretrained and _is_own_backbone(module) and not is_remote(init['checkpoint']):
                 load_weights(module, init['checkpoint'], fresh=init.get('fresh', ()))
                 report.facts.setdefault('starts from', f'{init["checkpoint"]}: fits {type(module).__name__}')
 
 
-def _reads_published_files(module):
-    """Whether this is one of our backbones, whose `init_weights` is `load_weights`."""
+def _is_own_backbone(module):
+    """Whether this is a backbone of mmfreq, whose `init_weights` calls `load_weights`."""
     return type(module).__module__.startswith('mmfreq.') and hasattr(module, 'frozen_parts')
 
 
-# All checks of a training run, in order, with their times.
-
-
 LOADERS = ('train_dataloader', 'val_dataloader')
-FIRST = (check_versions,)
 OF_MODEL = (check_checkpoint, check_disk, check_memory)  # (cfg, report, model on the meta device)
-OF_DATA = {'mmseg': (check_pairs,), 'mmdet': (check_coco,)}  # (cfg, report, loaders)
-
-
-class PreflightError(UserError):
-    """Several things stand in the way of a run; the message has them all."""
+OF_DATA = {'mmseg': (check_pairs,), 'mmdet': (check_coco,)}  # default_scope -> (cfg, report, loaders)
 
 
 def check_run(cfg, report=None):
-    """Look at everything that a prepared training config needs, before anything slow is built.
+    """Run all checks on a prepared training config, before anything slow is built.
 
-    In a distributed run the first process looks at everything, and the others only for the paths, so that a shared file system
-    is not read once a process. Warnings go to the log and into the report; times to the log at level DEBUG, their sum at INFO.
+    In a distributed run the first process runs all checks. The others only check the paths, so that not every process reads all
+    files of a shared file system. Warnings go to the log and into the report.
 
     Args:
         report: a `Report` to fill.
 
     Raises:
-        UserError, CheckpointError: what one check found; a `PreflightError` where several did.
+        UserError, CheckpointError: the error of the one check that failed.
+        PreflightError: several checks failed.
     """
     if process_rank() != 0:
         check_data(cfg, LOADERS)
         return
     report = Report() if report is None else report
-    times = {}
-    for check in FIRST:  # what is wrong here is the cause of what would be found below
-        _timed(times, check, cfg, report)
-    _timed(times, check_data, cfg, LOADERS)
-    model = _timed(times, build_model_on_meta, cfg)
+    seconds, errors = {}, []
+    # An error in one of these is often the cause of the errors that the other checks would find.
+    _timed(seconds, check_versions, cfg, report)
+    _timed(seconds, check_data, cfg, LOADERS)
+    model = _timed(seconds, build_model_on_meta, cfg)
     calls = [(check, model) for check in OF_MODEL if model is not None]
     calls += [(check, LOADERS) for check in OF_DATA.get(cfg.get('default_scope'), ())]
-    errors = []
-    for check, subject in calls:
+    for check, argument in calls:
         try:
-            _timed(times, check, cfg, report, subject)
+            _timed(seconds, check, cfg, report, argument)
         except (UserError, CheckpointError) as error:
             errors.append(error)
     for level, messages in ((logging.INFO, report.notes), (logging.WARNING, report.warnings)):
@@ -144,16 +151,16 @@ def check_run(cfg, report=None):
         raise errors[0]
     if errors:
         parts = (f'{number}. {error}' for number, error in enumerate(errors, 1))
-        raise PreflightError('\n\n'.join([f'{len(errors)} things stand in the way of this run.', *parts]))
-    noted = f'{len(report.warnings)} warnings' if report.warnings else 'nothing found'
-    log_once(f'Preflight: {len(times)} checks in {sum(times.values()):.1f} s, {noted}.')
+        raise PreflightError('\n\n'.join([f'{len(errors)} checks before the run failed:', *parts]))
+    result = f'{len(report.warnings)} warnings' if report.warnings else 'no problems found'
+    log_once(f'Preflight: {len(seconds)} checks in {sum(seconds.values()):.1f} s, {result}.')
 
 
-def _timed(times, function, *arguments):
+def _timed(seconds, function, *arguments):
     start = time.perf_counter()
     try:
         return function(*arguments)
     finally:
         name = function.__name__
-        times[name] = time.perf_counter() - start
-        log_once(f'Preflight: {name} took {times[name]:.2f} s.', level=logging.DEBUG)
+        seconds[name] = time.perf_counter() - start
+        log_once(f'Preflight: {name} took {seconds[name]:.2f} s.', level=logging.DEBUG)

@@ -1,4 +1,4 @@
-"""A sample of images and labels, read as the config's pipeline reads them."""
+"""Segmentation datasets: every image has a label, and a sample of the pairs can be read and fits the head."""
 
 import copy
 import logging
@@ -13,76 +13,23 @@ from mmfreq.config.meta_model import logging_disabled
 from mmfreq.config.reading import is_remote, type_name
 from mmfreq.errors import DataError, InputError
 from mmfreq.log import log_once
-from mmfreq.preflight.paths import Folders, first_names, leaves_of
+from mmfreq.preflight.data import FolderListing, first_names, loader_datasets
 from mmfreq.preflight.report import ImageCounts
 from mmfreq.preflight.samples import GuardedPipeline, check_labels
 
-LOOKED_AT = 32  # pairs, evenly spaced
-
-
-def check_sample(cfg, key, leaf, samples, report):
-    """Read some of the pairs with the `Load*` steps of a data set's pipeline, and compare their labels with the head.
-
-    What is looked at in each is told in `sample_checks`, and in `check_labels`.
-
-    Raises:
-        InputError: with what is wrong with the first, and the number of those that are wrong.
-    """
-    steps = [step for step in leaf.get('pipeline') or () if type_name(step.get('type', '')).startswith('Load')]
-    if not steps:
-        return
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        pipeline = GuardedPipeline(Compose(steps))
-    num_classes, ignore_index = _range_of(cfg)
-    picked = [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, LOOKED_AT).round().astype(int))]
-    faults, labelled = [], []
-    for sample in picked:
-        try:
-            loaded = pipeline(copy.deepcopy(sample))
-            labels = None if loaded is None else loaded.get('gt_seg_map')
-            if labels is not None:
-                if num_classes:
-                    check_labels(torch.from_numpy(labels.astype(np.int64)), num_classes, ignore_index, sample['seg_map_path'])
-                labelled.append(bool((labels != ignore_index).any()))
-        except InputError as error:
-            faults.append(error)
-    if faults:
-        more = f'\nSo {len(faults)} of the {len(picked)} pairs that were looked at.' if len(faults) > 1 else ''
-        raise InputError(f'{key}: {faults[0]}{more}') from faults[0]
-    if labelled and not any(labelled):
-        report.warnings.append(
-            f'{key}: all pixels of the {len(labelled)} labels that were looked at are ignored ({ignore_index}), so that nothing '
-            'would '
-            'be learnt. Are these the labels, and is reduce_zero_label right?'
-        )
-
-
-def _range_of(cfg):
-    """(num_classes, ignore_index) of the last head; num_classes None where it states none."""
-    model = cfg.model.get('module') or cfg.model
-    head = model.get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
-    count = head.get('num_classes')
-    if count == 1 and head.get('out_channels') == 1:
-        count = 2  # one sigmoid map: background and the class
-    return count, head.get('ignore_index', 255)
-
-
-# Segmentation data: every image has its label, and a sample of them can be read and fits the head.
-
-
+SAMPLE_SIZE = 32  # pairs of each dataset that are read, evenly spaced
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def check_pairs(cfg, report, loaders):
-    """Look for the label of every image of the loaders, and at a sample of the pairs.
+    """Check that every image of the loaders' datasets has a label, and read a sample of the pairs.
 
     Raises:
-        DataError: no image; images without label; a picture of the sample cannot be read or its label is not what the head
-            predicts. The first names and the number of all are told.
+        DataError: there is no image; images without a label; a pair of the sample cannot be read, or its label has values that
+            the head does not predict. The message has the first file names and the number of all.
     """
-    for key, leaf in leaves_of(cfg, loaders):
-        dataset = _listed(leaf, cfg.default_scope)
+    for key, leaf in loader_datasets(cfg, loaders):
+        dataset = _build_listing(leaf, cfg.default_scope)
         if dataset is None:
             continue
         samples = [dataset.get_data_info(index) for index in range(len(dataset))]
@@ -92,72 +39,117 @@ def check_pairs(cfg, report, loaders):
         if is_remote(samples[0].get('img_path', '')) or (leaf.get('backend_args') or {}).get('backend', 'local') != 'local':
             continue
         _check_files(key, leaf, dataset, samples, report)
-        check_sample(cfg, key, leaf, samples, report)
+        _check_sample(cfg, key, leaf, samples, report)
 
 
-def _listed(leaf, scope):
-    """The data set with its files listed and without a pipeline; None if it is not one of images and label maps, or fails."""
-    plain = {**leaf, 'pipeline': [], 'lazy_init': True, 'serialize_data': False}
+def _build_listing(leaf, scope):
+    """The dataset with its files listed and without a pipeline; None if it has no label maps or cannot be built."""
+    leaf = {**leaf, 'pipeline': [], 'lazy_init': True, 'serialize_data': False}
     with DefaultScope.overwrite_default_scope(scope), logging_disabled(logging.WARNING):
         try:
-            dataset = DATASETS.build(plain)
+            dataset = DATASETS.build(leaf)
             if not hasattr(dataset, 'seg_map_suffix'):
                 return None
             dataset.full_init()
             return dataset
-        except Exception as error:  # the Runner builds it too, and then shows where it fails
-            told = f'{type(error).__name__}: {error}'.splitlines()[0]
-    log_once(f'The files of {leaf.get("type")} are not looked at: {told}', level=logging.DEBUG)
+        except Exception as error:  # the Runner builds the dataset again and then shows where it fails
+            reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+    log_once(f'The files of {leaf.get("type")} are not checked: {reason}', level=logging.DEBUG)
     return None
 
 
 def _no_images(key, dataset):
     folder = dataset.data_prefix.get('img_path') or ''
-    found = sorted({os.path.splitext(name)[1] for name in Folders().names(folder)} - {''})
-    hint = f'; there are files {", ".join(found)}: --cfg-options {key}.img_suffix={found[0]}' if found else ''
-    return f'{key} finds no image in {folder} whose name ends with img_suffix={dataset.img_suffix!r}{hint}.'
+    found = sorted({os.path.splitext(name)[1] for name in FolderListing().names(folder)} - {''})
+    remedy = 'Fix the folder or the suffix.'
+    if found:
+        remedy = f'It contains files {", ".join(found)}: set --cfg-options {key}.img_suffix={found[0]}'
+    return f'{key}: expected images with img_suffix={dataset.img_suffix!r} in {folder}, found none. {remedy}'
 
 
 def _check_files(key, leaf, dataset, samples, report):
-    """Raise for files that are missing; note files that have no use."""
-    images, labels = Folders(), Folders()
+    """Raise for missing files; report files that are not used."""
+    images, labels = FolderListing(), FolderListing()
     listed_by_name = bool(dataset.ann_file) and not os.path.isdir(dataset.ann_file)
     if listed_by_name:
-        gone = [sample['img_path'] for sample in samples if not images.holds(sample['img_path'])]
-        if gone:
+        missing = [sample['img_path'] for sample in samples if not images.has(sample['img_path'])]
+        if missing:
             raise DataError(
-                f'{key}: {len(gone)} of the {len(samples)} images that {dataset.ann_file} names are not there: '
-                f'{first_names(gone)}. Mend the list (one name without suffix a line), '
-                f'data_prefix.img_path, or img_suffix={dataset.img_suffix!r}.'
+                f'{key}: {len(missing)} of the {len(samples)} images that {dataset.ann_file} lists do not exist: '
+                f'{first_names(missing)}. Fix the list (one name without suffix per line), data_prefix.img_path, or '
+                f'img_suffix={dataset.img_suffix!r}.'
             )
-    loads_labels = any('LoadAnnotations' in str(step.get('type')) for step in leaf.get('pipeline') or ())
     if not all('seg_map_path' in sample for sample in samples):
-        if loads_labels:
+        if any('LoadAnnotations' in str(step.get('type')) for step in leaf.get('pipeline') or ()):
             raise DataError(
-                f'{key} names no folder of labels, and its pipeline loads them: set {key}.data_prefix.seg_map_path to a folder.'
+                f'{key}: the pipeline loads labels, but the dataset names no folder of labels. '
+                f'Set {key}.data_prefix.seg_map_path to a folder.'
             )
         return
-    wanted = {sample['seg_map_path']: sample['img_path'] for sample in samples}
-    bare = [image for label, image in wanted.items() if not labels.holds(label)]
-    if bare:
-        label = next(label for label, image in wanted.items() if image == sorted(bare)[0])
+    image_of = {sample['seg_map_path']: sample['img_path'] for sample in samples}
+    unlabeled = {image: label for label, image in image_of.items() if not labels.has(label)}
+    if unlabeled:
         raise DataError(
-            f'{key}: {len(bare)} of the {len(samples)} images have no label: {first_names(bare)}. Looked for {label}. '
-            f'Put the labels there, take the images away, or set seg_map_suffix={dataset.seg_map_suffix!r} '
-            'of the data set to how the names of its '
-            'labels end.'
+            f'{key}: {len(unlabeled)} of the {len(samples)} images have no label: {first_names(unlabeled)}. Expected the label of '
+            f'the first at {unlabeled[min(unlabeled)]}. Add the labels, remove the images, or set '
+            f'seg_map_suffix={dataset.seg_map_suffix!r} of the dataset to the suffix of the label files.'
         )
-    if listed_by_name:  # the folders hold other splits, too
+    if listed_by_name:  # the folders contain other splits, too
         return
-    unused = [path for path in labels.listed() if path.endswith(dataset.seg_map_suffix) and path not in wanted]
+    unused = [path for path in labels.paths() if path.endswith(dataset.seg_map_suffix) and path not in image_of]
     if unused:
-        report.notes.append(f'{key}: {len(unused)} labels have no image, and are not used: {first_names(unused)}.')
+        report.notes.append(f'{key}: {len(unused)} labels have no image and are not used: {first_names(unused)}.')
     for sample in samples:
         images.names(os.path.dirname(sample['img_path']))
-    others = [path for path in images.listed() if path.lower().endswith(IMAGE_SUFFIXES) and not path.endswith(dataset.img_suffix)]
-    others = [path for path in others if path not in wanted]
-    if others:
+    skipped = [path for path in images.paths() if path.lower().endswith(IMAGE_SUFFIXES) and not path.endswith(dataset.img_suffix)]
+    skipped = [path for path in skipped if path not in image_of]
+    if skipped:
         report.warnings.append(
-            f'{key}: {len(others)} images are left out, as their names do not end with img_suffix={dataset.img_suffix!r}: '
-            f'{first_names(others)}.'
+            f'{key}: {len(skipped)} images are skipped, as their names do not end with img_suffix={dataset.img_suffix!r}: '
+            f'{first_names(skipped)}.'
         )
+
+
+def _check_sample(cfg, key, leaf, samples, report):
+    """Read some of the pairs with the `Load*` steps of the pipeline, and compare their labels with the head.
+
+    Raises:
+        InputError: the error of the first pair that is invalid, and how many of the sample are.
+    """
+    steps = [step for step in leaf.get('pipeline') or () if type_name(step.get('type', '')).startswith('Load')]
+    if not steps:
+        return
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        pipeline = GuardedPipeline(Compose(steps))
+    num_classes, ignore_index = _label_range(cfg)
+    picked = [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLE_SIZE).round().astype(int))]
+    errors, labeled = [], []  # labeled: for each label map, whether it has a pixel that is not ignored
+    for sample in picked:
+        try:
+            loaded = pipeline(copy.deepcopy(sample))
+            labels = None if loaded is None else loaded.get('gt_seg_map')
+            if labels is not None:
+                if num_classes:
+                    check_labels(torch.from_numpy(labels.astype(np.int64)), num_classes, ignore_index, sample['seg_map_path'])
+                labeled.append(bool((labels != ignore_index).any()))
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        more = f'\n{len(errors)} of the {len(picked)} pairs that were read are invalid.' if len(errors) > 1 else ''
+        raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
+    if labeled and not any(labeled):
+        report.warnings.append(
+            f'{key}: all pixels of the {len(labeled)} labels that were read are ignored ({ignore_index}), so the model would learn '
+            'nothing. Check the folder of the labels and reduce_zero_label.'
+        )
+
+
+def _label_range(cfg):
+    """(num_classes, ignore_index) of the last head; num_classes is None if the head does not state it."""
+    model = cfg.model.get('module') or cfg.model
+    head = model.get('decode_head') or {}
+    head = head[-1] if isinstance(head, (list, tuple)) else head
+    count = head.get('num_classes')
+    if count == 1 and head.get('out_channels') == 1:
+        count = 2  # one sigmoid map: background and the class
+    return count, head.get('ignore_index', 255)

@@ -96,5 +96,5 @@ def _options(cfg: Config, own: str, root: str) -> dict[str, str]:
 
 def _looked_at(cfg: Config, root: str, options: Mapping[str, str]) -> Located:
     moved = [(key, {**leaf, 'data_root': options.get(f'{key}.data_root', leaf.get('data_root'))}) for key, leaf in _leaves(cfg)]
-    missing = [fault.looked for key, leaf in moved for fault in missing_paths(key, leaf)]
+    missing = [each.path for key, leaf in moved for each in missing_paths(key, leaf)]
     return Located(str(Path(root).expanduser().resolve()), options, tuple(missing))

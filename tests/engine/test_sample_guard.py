@@ -18,8 +18,8 @@ import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
 from mmfreq.datasets.toy import TOY_CLASSES, write_toy_coco
 from mmfreq.errors import InputError, message_of
 from mmfreq.preflight import samples
-from mmfreq.preflight.samples import GuardedPipeline, check_image, check_label_map, guard_samples, leaves_of
-from tests.broken_pictures import encode, ids, pixels, truncated, turned
+from mmfreq.preflight.samples import GuardedPipeline, check_image, check_label_map, guard_samples, inner_datasets
+from tests.broken_images import encode, ids, pixels, truncated, turned
 
 
 class Numbers(BaseDataset):
@@ -55,7 +55,7 @@ def test_data_sets_inside_wrappers_are_guarded(loop):
     leaves = [Numbers(dict) for _ in range(3)]
     dataset = TorchConcat([leaves[0], ConcatDataset(leaves[1:2]), TorchConcat([RepeatDataset(leaves[2], 2)])])
     guarded(dataset, loop)
-    assert list(leaves_of(dataset)) == leaves and list(leaves_of(Subset(leaves[0], [0]))) == leaves[:1]
+    assert list(inner_datasets(dataset)) == leaves and list(inner_datasets(Subset(leaves[0], [0]))) == leaves[:1]
     assert all(isinstance(leaf.pipeline, GuardedPipeline) for leaf in leaves)
     assert dataset[0] == {'img_path': '0.jpg', 'value': 0}
 
@@ -154,9 +154,9 @@ DETECTION = {
     'turned by EXIF': ({'data': turned(6)}, 'EXIF orientation .*color_ignore_orientation'),
     'another size': ({'data': encode(pixels((24, 32)), '.jpg')}, r'\(24, 32\).*\(48, 64\)'),
     'annotations of another size': ({'height': 64, 'width': 48}, r'\(64, 48\)'),
-    'truncated': ({'data': truncated(encode(pixels(), '.jpg'))}, 'JPEG picture, damaged|truncated'),
+    'truncated': ({'data': truncated(encode(pixels(), '.jpg'))}, 'JPEG image, damaged|truncated'),
     'empty': ({'data': b''}, 'an empty file'),
-    'not there': ({'file_name': 'nowhere.jpg'}, r'nowhere\.jpg.*not there'),
+    'not there': ({'file_name': 'nowhere.jpg'}, r'nowhere\.jpg.*missing'),
     'a folder': ({'file_name': '.'}, 'folder'),
 }
 

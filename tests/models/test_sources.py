@@ -16,9 +16,8 @@ PRIVATE = re.compile(
 # what counts operators and bytes without values; torch has no public names for it
 ALLOWED = {
     'from torch._subclasses.fake_tensor import FakeTensorMode': ('analysis/flops.py', 'preflight/resources.py'),
-    'from torch.utils._python_dispatch import TorchDispatchMode': ('analysis/flops.py', 'preflight/resources.py'),
+    'from torch.utils._python_dispatch import TorchDispatchMode': ('analysis/flops.py',),
     'aten = torch.ops.aten': ('analysis/flops.py',),
-    'if func is torch.ops.aten._local_scalar_dense.default:': ('preflight/resources.py',),
     'from torch.nn.modules.batchnorm import _BatchNorm': ('config/few_gpus.py',),
 }
 LONGEST_FORWARD = 12  # lines

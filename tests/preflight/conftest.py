@@ -1,4 +1,4 @@
-"""Configs and data that every check is shown."""
+"""Configs and data for the tests of the checks before a run."""
 
 import json
 
@@ -24,13 +24,13 @@ def cfg(toy_root):
 
 @pytest.fixture
 def write_coco(tmp_path):
-    """`write_coco(change)`: the config of a little data set of two classes, whose JSON file `change(table)` has changed.
+    """`write_coco(change)`: writes a COCO dataset of two classes, after `change(table)`; returns its dataset config.
 
-    Three pictures of 40 x 30: two boxes in the first, one in the second, none in the third.
+    Three images of 40 x 30: two boxes in the first, one in the second, none in the third.
     """
 
     def write(change=lambda table: None, name='train.json', with_mask=False, **leaf):
-        (tmp_path / 'pictures').mkdir(exist_ok=True)
+        (tmp_path / 'images').mkdir(exist_ok=True)
         table = {
             'images': [{'id': 10 + i, 'file_name': f'{i}.jpg', 'width': 40, 'height': 30} for i in range(3)],
             'annotations': [
@@ -44,7 +44,7 @@ def write_coco(tmp_path):
             x, y, w, h = row['bbox']
             row['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
         for image in table['images']:
-            cv2.imwrite(str(tmp_path / 'pictures' / image['file_name']), np.zeros((30, 40, 3), np.uint8))
+            cv2.imwrite(str(tmp_path / 'images' / image['file_name']), np.zeros((30, 40, 3), np.uint8))
         change(table)
         (tmp_path / name).write_text(json.dumps(table))
         pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': with_mask}]
@@ -52,7 +52,7 @@ def write_coco(tmp_path):
             'type': 'CocoDataset',
             'data_root': str(tmp_path),
             'ann_file': name,
-            'data_prefix': {'img': 'pictures'},
+            'data_prefix': {'img': 'images'},
             'metainfo': {'classes': ('date', 'fig')},
             'filter_cfg': {'filter_empty_gt': True},
             'pipeline': pipeline,
@@ -63,7 +63,7 @@ def write_coco(tmp_path):
 
 @pytest.fixture
 def detection(write_coco):
-    """`detection(leaf, ...)`: a config with these data sets for training and validation; by default both are well."""
+    """`detection(train, val)`: a config with these datasets; by default both are valid."""
 
     def make(train=None, val=None):
         leaves = {'train': train or write_coco(), 'val': (val or write_coco(name='val.json')) | {'test_mode': True}}

@@ -1,4 +1,4 @@
-"""Numbers of classes: data sets against heads, for the three libraries."""
+"""The number of classes of datasets and heads, in the three libraries."""
 
 import re
 
@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from mmfreq.errors import DataError
 from mmfreq.preflight import check_data
-from mmfreq.preflight.paths import check_classes
+from mmfreq.preflight.data import check_classes
 
 BOX, MASK = {'type': 'Shared2FCBBoxHead', 'num_classes': 2}, {'type': 'FCNMaskHead', 'num_classes': 2}
 DETECTORS = {
@@ -20,7 +20,7 @@ DETECTORS = {
 
 
 @pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head'])
-def test_segmentation_data_may_not_have_more_classes_than_a_head(cfg, head):
+def test_segmentation_head_needs_as_many_classes_as_the_data(cfg, head):
     cfg.model.auxiliary_head = [{'type': 'FCNHead', 'num_classes': 6}]
     check_data(cfg)
     heads = cfg.model[head]
@@ -32,8 +32,8 @@ def test_segmentation_data_may_not_have_more_classes_than_a_head(cfg, head):
 
 
 @pytest.mark.parametrize('key', DETECTORS)
-@pytest.mark.parametrize(('count', 'why'), [(1, 'score'), (80, 'IndexError')])
-def test_a_detector_must_have_as_many_classes_as_its_data(key, count, why):
+@pytest.mark.parametrize(('count', 'consequence'), [(1, 'score'), (80, 'IndexError')])
+def test_detection_head_needs_exactly_the_classes_of_the_data(key, count, consequence):
     data = {'type': 'CocoDataset', 'metainfo': {'classes': ['date', 'fig']}}
 
     def check(number):
@@ -44,11 +44,11 @@ def test_a_detector_must_have_as_many_classes_as_its_data(key, count, why):
     with pytest.raises(DataError) as error:
         check(count)
     message = str(error.value)
-    assert re.search(rf'2 classes.*{re.escape(key)} .*num_classes={count}', message) and why in message
+    assert re.search(rf'2 classes.*{re.escape(key)} .*num_classes={count}', message) and consequence in message
     assert f'--cfg-options {key}.num_classes=2' in message
 
 
-def test_heads_without_classes_do_not_count():
+def test_heads_without_classes_are_skipped():
     model = {
         'roi_head': {'bbox_head': BOX, 'mask_head': {'num_classes': 80, 'class_agnostic': True}},
         'rpn_head': {'num_classes': 1},
@@ -58,14 +58,14 @@ def test_heads_without_classes_do_not_count():
 
 
 @pytest.mark.parametrize('model', [{'head': {'num_classes': 10}}, {'num_classes': 10}])
-def test_a_classifier_may_not_have_fewer_classes_than_its_data(model):
+def test_classifier_needs_as_many_classes_as_the_data(model):
     cfg = Config({'default_scope': 'mmpretrain', 'model': model})
     check_classes(cfg, 'd', {'type': 'CustomDataset', 'metainfo': {'classes': ['a', 'b']}})
     with pytest.raises(DataError, match=r'ImageNet.*1000 classes.*model(\.head)? .*num_classes=10'):
         check_classes(cfg, 'd', {'type': 'ImageNet'})
 
 
-def test_one_class_without_its_comma(tmp_path):
+def test_classes_as_a_string(tmp_path):
     cfg = Config({'default_scope': 'mmdet', 'model': {'bbox_head': {'num_classes': 2}}})
     with pytest.raises(DataError, match=r"'date'.*classes=\('date',\)"):
         check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': 'date'}})

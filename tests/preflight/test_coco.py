@@ -1,4 +1,4 @@
-"""COCO files: what is refused, what is counted, and that mmdet does with it what the messages say."""
+"""COCO files: errors, counts, and that mmdet treats the files as the messages say."""
 
 import copy
 import math
@@ -17,16 +17,16 @@ def annotation(index, **changes):
     return lambda table: table['annotations'][index].update(changes)
 
 
-def without(kind, index, key):
-    return lambda table: table[kind][index].pop(key)
+def without(rows, index, key):
+    return lambda table: table[rows][index].pop(key)
 
 
-def name_image(name):
+def set_file_name(name):
     return lambda table: table['images'][0].update(file_name=name)
 
 
-def again(kind, **changes):
-    return lambda table: table[kind].append(copy.deepcopy(table[kind][0]) | changes)
+def duplicate(rows, **changes):
+    return lambda table: table[rows].append(copy.deepcopy(table[rows][0]) | changes)
 
 
 REFUSED = {
@@ -35,17 +35,17 @@ REFUSED = {
         r"1 of the 2 classes.*fig.*date, hazelnut.*classes=\('date', 'hazelnut'",
     ),
     'no categories': (lambda table: table['categories'].clear(), 'The file has no category'),
-    'category twice': (again('categories', id=9), "two categories have the name 'date'"),
-    'category id twice': (again('categories', name='else'), 'two categories have the id 7'),
-    'category without name': (without('categories', 0, 'name'), r'categories\[0\] is .*a text `name`'),
-    'path traversal': (name_image('../secret.jpg'), r'1 file names.*pictures.*\.\./secret\.jpg.*data_prefix\.img'),
-    'path traversal within': (name_image('a/../../secret.jpg'), 'lead out of'),
-    'absolute path': (name_image('/etc/hostname'), 'lead out of'),
-    'windows path': (name_image('..\\secret.jpg'), 'lead out of'),
-    'missing image': (name_image('gone.jpg'), r'1 of the 2 images.*pictures.*gone\.jpg'),
+    'category twice': (duplicate('categories', id=9), "two categories have the name 'date'"),
+    'category id twice': (duplicate('categories', name='else'), 'two categories have the id 7'),
+    'category without name': (without('categories', 0, 'name'), r'a string `name`.*categories\[0\] is'),
+    'path traversal': (set_file_name('../secret.jpg'), r'images.*1 file names.*\.\./secret\.jpg.*data_prefix\.img'),
+    'path traversal within': (set_file_name('a/../../secret.jpg'), 'lead out of'),
+    'absolute path': (set_file_name('/etc/hostname'), 'lead out of'),
+    'windows path': (set_file_name('..\\secret.jpg'), 'lead out of'),
+    'missing image': (set_file_name('gone.jpg'), r'images, but 1 of the 2 images.*gone\.jpg'),
     'image without size': (without('images', 1, 'height'), r'images\[1\] has no valid height'),
     'image without name': (without('images', 1, 'file_name'), r'images\[1\] has no valid file_name'),
-    'image id twice': (again('images', file_name='2.jpg'), r'two images have the id 10, 0\.jpg and 2\.jpg'),
+    'image id twice': (duplicate('images', file_name='2.jpg'), r'two images have the id 10, 0\.jpg and 2\.jpg'),
     'annotation id twice': (annotation(2, id=1), 'two annotations have the id 1'),
     'no box': (without('annotations', 2, 'bbox'), r'annotations\[2\] has no valid bbox'),
     'three numbers': (annotation(1, bbox=[1, 2, 3]), r'annotations\[1\] has no valid bbox'),
@@ -63,32 +63,32 @@ REFUSED = {
 
 
 @pytest.mark.parametrize('case', REFUSED)
-def test_what_mmdet_cannot_train_with_is_told(detection, write_coco, report, case):
-    change, told = REFUSED[case]
-    with pytest.raises(DataError, match=told) as error:
+def test_error_names_the_file_and_the_entry(detection, write_coco, report, case):
+    change, message = REFUSED[case]
+    with pytest.raises(DataError, match=message) as error:
         check_coco(detection(write_coco(change)), report, LOADERS)
     assert 'train.json' in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ('text', 'told'),
+    ('text', 'message'),
     [
         ('{"images": [', r'train\.json.*JSON'),
-        ('\udcff', 'is no JSON'),
-        ('[]', 'list.*dict'),
+        ('\udcff', 'it is not JSON'),
+        ('[]', 'a dict.*list'),
         ('{"images": [], "annotations": {}}', "'annotations' is a dict"),
         ('{"images": [], "annotations": [3], "categories": []}', "'annotations'.*dicts"),
         ('{"images": [], "annotations": []}', "'categories'.*images, annotations"),
     ],
 )
-def test_what_is_no_coco_file(detection, write_coco, report, tmp_path, text, told):
+def test_invalid_coco_files(detection, write_coco, report, tmp_path, text, message):
     cfg = detection(write_coco())
     (tmp_path / 'train.json').write_bytes(text.encode(errors='surrogateescape'))
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         check_coco(cfg, report, LOADERS)
 
 
-LEFT_OUT = {
+SKIPPED = {
     'narrow': (annotation(0, bbox=[1, 2, 0.5, 10]), '1 are narrower or lower than 1 pixel'),
     'no extent': (annotation(0, bbox=[1, 2, 0, 10]), '1 are narrower or lower than 1 pixel'),
     'negative': (annotation(0, bbox=[9, 2, -5, 10]), '1 are narrower or lower than 1 pixel'),
@@ -96,23 +96,23 @@ LEFT_OUT = {
     'outside': (annotation(0, bbox=[41, 2, 10, 10]), '1 lie outside of their image'),
     'outside and low': (annotation(0, bbox=[41, 2, 10, 0.5]), '1 lie outside of their image'),
     'NaN': (annotation(0, bbox=[math.nan, 2, 10, 10]), '1 lie outside of their image, or have NaN in their box'),
-    'unknown image': (annotation(0, image_id=99), '1 are of images that the file does not have'),
-    'unknown category': (annotation(0, category_id=99), '1 are of categories that are no class'),
+    'unknown image': (annotation(0, image_id=99), '1 belong to images that the file does not list'),
+    'unknown category': (annotation(0, category_id=99), '1 belong to categories that are not a class'),
     'ignored': (annotation(0, ignore=1), '1 have ignore=1'),
     'crowd': (annotation(0, iscrowd=1), '1 are crowds'),
     'bad mask': (annotation(0, segmentation=[[1, 2, 3]]), '1 have an invalid mask'),
 }
 
 
-@pytest.mark.parametrize('case', LEFT_OUT)
-def test_what_mmdet_leaves_out_is_counted(detection, write_coco, report, case):
+@pytest.mark.parametrize('case', SKIPPED)
+def test_annotations_that_mmdet_skips_are_counted(detection, write_coco, report, case):
     from mmdet.datasets import CocoDataset
     from mmdet.datasets.transforms import LoadAnnotations
 
-    change, told = LEFT_OUT[case]
+    change, message = SKIPPED[case]
     leaf = write_coco(change, with_mask=True)
     check_coco(detection(leaf), report, LOADERS)
-    notes = [note for note in report.notes if told in note]
+    notes = [note for note in report.notes if message in note]
     assert len(notes) == 1 and 'train.json' in notes[0]
     dataset = CocoDataset(**{key: value for key, value in leaf.items() if key not in ('type', 'pipeline')}, pipeline=[])
     sample = dataset.get_data_info(0) | {'ori_shape': (30, 40)}
@@ -120,18 +120,18 @@ def test_what_mmdet_leaves_out_is_counted(detection, write_coco, report, case):
     assert trained == 1
 
 
-def test_good_files_are_told_nothing_of_but_counted(detection, write_coco, report):
+def test_valid_files_are_counted_without_a_warning(detection, write_coco, report):
     check_coco(detection(), report, LOADERS)
     assert not report.warnings
-    seen = report.data['train_dataloader.dataset']
-    assert (seen.total, seen.kept, seen.classes) == (3, 2, 2)
+    counts = report.data['train_dataloader.dataset']
+    assert (counts.total, counts.kept, counts.classes) == (3, 2, 2)
     assert report.data['val_dataloader.dataset'].kept == 3  # nothing is filtered in validation
-    assert [note for note in report.notes if '1 of 3 images have no annotation of a class, and are left out' in note]
+    assert [note for note in report.notes if '1 of 3 images have no annotation of a class and are skipped' in note]
 
 
 @pytest.mark.parametrize('filters', [None, {'filter_empty_gt': True}, {'min_size': 31}, {'filter_empty_gt': True, 'min_size': 30}])
 @pytest.mark.parametrize('test_mode', [False, True])
-def test_kept_images_are_those_of_mmdet(detection, write_coco, report, filters, test_mode):
+def test_kept_images_are_those_that_mmdet_keeps(detection, write_coco, report, filters, test_mode):
     from mmdet.datasets import CocoDataset
 
     leaf = write_coco(
@@ -144,26 +144,26 @@ def test_kept_images_are_those_of_mmdet(detection, write_coco, report, filters, 
     assert report.data['train_dataloader.dataset'].kept == len(dataset)
 
 
-def test_masks_that_are_asked_for_must_be_there(detection, write_coco, report):
+def test_missing_masks_are_refused_where_they_are_loaded(detection, write_coco, report):
     change = without('annotations', 1, 'segmentation')
     check_coco(detection(write_coco(change)), report, LOADERS)
     with pytest.raises(DataError, match=r'1 of the 3 .*`segmentation`.*with_mask=False'):
         check_coco(detection(write_coco(change, with_mask=True)), report, LOADERS)
 
 
-def test_images_that_are_left_out_may_be_missing(detection, write_coco, report, tmp_path):
+def test_images_that_are_skipped_may_be_missing(detection, write_coco, report, tmp_path):
     cfg = detection(val=write_coco(lambda table: table['images'].pop(), name='val.json'))
-    (tmp_path / 'pictures' / '2.jpg').unlink()
+    (tmp_path / 'images' / '2.jpg').unlink()
     check_coco(cfg, report, LOADERS)
-    assert [note for note in report.notes if '1 images are not there, of those that are left out anyway: 2.jpg' in note]
+    assert [note for note in report.notes if '1 images do not exist, but are skipped anyway: 2.jpg' in note]
 
 
-def test_the_order_of_the_categories_numbers_the_labels(detection, write_coco, report):
+def test_labels_are_numbered_in_the_order_of_the_categories(detection, write_coco, report):
     from mmdet.datasets import CocoDataset
 
     leaf = write_coco(lambda table: table['categories'].reverse())
     check_coco(detection(leaf, val=leaf), report, LOADERS)
-    assert [told for told in report.warnings if re.search(r"label 0 .*'fig'.*'date'", told)]
+    assert [warning for warning in report.warnings if re.search(r"label 0 .*'fig'.*'date'", warning)]
     dataset = CocoDataset(**{key: value for key, value in leaf.items() if key not in ('type', 'pipeline')}, pipeline=[])
     fig = next(instance for instance in dataset.get_data_info(0)['instances'] if instance['bbox'][0] == 5)
     assert fig['bbox_label'] == 0 and dataset.metainfo['classes'][0] == 'date'  # so it is in mmdet 3.3
@@ -171,8 +171,8 @@ def test_the_order_of_the_categories_numbers_the_labels(detection, write_coco, r
         check_coco(detection(leaf), report, LOADERS)
 
 
-def test_data_sets_in_wrappers_are_looked_at(detection, write_coco, report):
-    leaf = write_coco(name_image('gone.jpg'), name='b.json')
+def test_datasets_inside_wrappers_are_checked(detection, write_coco, report):
+    leaf = write_coco(set_file_name('gone.jpg'), name='b.json')
     cfg = detection()
     cfg.train_dataloader.dataset = {
         'type': 'MultiImageMixDataset',
@@ -187,14 +187,14 @@ def test_data_sets_in_wrappers_are_looked_at(detection, write_coco, report):
         check_coco(cfg, report, LOADERS)
 
 
-def test_subclasses_are_looked_at_and_other_formats_are_not(detection, write_coco, report):
-    leaf = write_coco(name_image('gone.jpg'), metainfo={'classes': ('date', 'fig')})
+def test_subclasses_are_checked_and_other_formats_are_not(detection, write_coco, report):
+    leaf = write_coco(set_file_name('gone.jpg'), metainfo={'classes': ('date', 'fig')})
     with pytest.raises(DataError, match=r'gone\.jpg'):
         check_coco(detection(leaf | {'type': 'mmfreq.ToyInstancesDataset'}), report, LOADERS)
     check_coco(detection(leaf | {'type': 'CocoPanopticDataset'}), report, LOADERS)
 
 
-def test_the_evaluator_reads_the_same_file(detection, write_coco, report, tmp_path):
+def test_the_evaluator_must_read_the_file_of_the_dataset(detection, write_coco, report, tmp_path):
     cfg = detection()
     cfg.val_evaluator = {'type': 'CocoMetric', 'ann_file': str(tmp_path / 'val.json')}
     check_coco(cfg, report, LOADERS)

@@ -1,4 +1,4 @@
-"""Room for checkpoints."""
+"""Disk space for checkpoints."""
 
 from collections import namedtuple
 
@@ -15,7 +15,7 @@ Usage = namedtuple('Usage', 'total used free')
 
 @pytest.fixture
 def free(monkeypatch):
-    """`free(bytes)`: what the disk is said to have."""
+    """`free(bytes)`: sets the free space of the disk."""
     return lambda count: monkeypatch.setattr(resources.shutil, 'disk_usage', lambda path: Usage(0, 0, count))
 
 
@@ -36,7 +36,7 @@ def model(cfg):
     ],
     ids=['AdamW', 'momentum', 'SGD', 'EMA', 'without optimizer'],
 )
-def test_the_size_is_that_of_the_file(toy_config, tmp_path, changes):
+def test_checkpoint_bytes_is_the_size_of_the_file(toy_config, tmp_path, changes):
     from mmfreq.engine.launch import train
 
     cfg = load_config(toy_config, changes)
@@ -48,7 +48,7 @@ def test_the_size_is_that_of_the_file(toy_config, tmp_path, changes):
 NO_VAL = {'val_dataloader': None, 'val_evaluator': None, 'train_cfg.val_interval': 9}
 
 
-def test_not_even_two_fit(cfg, model, report, free, tmp_path):
+def test_room_for_less_than_two_checkpoints_is_refused(cfg, model, report, free, tmp_path):
     size = checkpoint_bytes(cfg, model)
     cfg.work_dir = str(tmp_path / 'not' / 'there')
     free(2 * size)
@@ -60,7 +60,7 @@ def test_not_even_two_fit(cfg, model, report, free, tmp_path):
     assert str(tmp_path / 'not' / 'there') in message and 'default_hooks.checkpoint.max_keep_ckpts=2' in message
 
 
-def test_not_all_fit(cfg, model, report, free):
+def test_room_for_less_than_all_checkpoints_is_a_warning(cfg, model, report, free):
     size = checkpoint_bytes(cfg, model)
     cfg.train_cfg.max_iters, cfg.default_hooks.checkpoint = (
         160,
@@ -71,11 +71,15 @@ def test_not_all_fit(cfg, model, report, free):
     assert not report.warnings and report.facts['checkpoints'].startswith('11 checkpoints')
     free(11 * size - 1)
     check_disk(cfg, report, model)
-    (told,) = report.warnings
-    assert 'interval=16, max_keep_ckpts=-1 makes 10 checkpoints and 1 best' in told and 'default_hooks.checkpoint.interval' in told
+    (warning,) = report.warnings
+    assert 'interval=16, max_keep_ckpts=-1 makes 10 checkpoints and 1 best' in warning
+    assert 'default_hooks.checkpoint.interval' in warning
+        'interval=16, max_keep_ckpts=-1 makes 10 checkpoints and 1 best' in warning
+        and 'default_hooks.checkpoint.interval' in warning
+    )
 
 
-def test_checkpoints_that_lie_there_are_room(cfg, model, report, free, tmp_path):
+def test_existing_checkpoints_count_as_free_space(cfg, model, report, free, tmp_path):
     cfg.work_dir = str(tmp_path)
     free(0)
     with pytest.raises(DiskError):
@@ -95,10 +99,10 @@ def test_checkpoints_that_lie_there_are_room(cfg, model, report, free, tmp_path)
         ({'interval': 100}, 1),
     ],
 )
-def test_how_many_are_kept(cfg, hook, count):
+def test_checkpoints_kept(cfg, hook, count):
     cfg.train_cfg = {'max_epochs': 12}
     assert checkpoints_kept(cfg, hook) == count
 
 
-def test_the_model_takes_no_memory(model):
+def test_the_model_is_on_the_meta_device(model):
     assert {parameter.device for parameter in model.parameters()} == {torch.device('meta')}

@@ -1,4 +1,4 @@
-"""The lower bound of memory: against what a real step of training keeps, and against devices."""
+"""The lower bound of memory, compared with what a real training step saves and with devices."""
 
 import copy
 import math
@@ -12,8 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from mmfreq.config.meta_model import build_model_on_meta
 from mmfreq.engine.launch import load_config
 from mmfreq.preflight import resources
-from mmfreq.preflight.paths import training_crop
-from mmfreq.preflight.resources import DeviceMemoryError, check_memory, least_bytes, saved_bytes
+from mmfreq.preflight.resources import DeviceMemoryError, check_memory, least_bytes, saved_bytes, training_crop
 
 ARCHS = {  # channels of the four stages
     'hornet-micro': ('HorNet', [16, 32, 64, 128]),
@@ -28,9 +27,9 @@ def segmentor(cfg, arch):
     """The toy config's model with another backbone, and an auxiliary head."""
     from mmfreq.models._factory import build_backbone
 
-    kind, channels = ARCHS[arch]
+    name, channels = ARCHS[arch]
     channels = channels or list(build_backbone(arch).out_channels)
-    cfg.model.backbone = {'type': f'mmfreq.{kind}', 'arch': arch}
+    cfg.model.backbone = {'type': f'mmfreq.{name}', 'arch': arch}
     cfg.model.decode_head.update(in_channels=channels, norm_cfg={'type': 'BN'})
     cfg.model.auxiliary_head = {
         **{'type': 'FCNHead', 'in_channels': channels[2], 'in_index': 2, 'channels': 8, 'num_convs': 1, 'num_classes': 6},
@@ -39,7 +38,7 @@ def segmentor(cfg, arch):
     return cfg
 
 
-def really_saved(model, run, images):
+def measured_bytes(model, run, images):
     """Bytes of the storages that autograd saves while a real model computes its losses."""
     storages = {}
 
@@ -57,7 +56,7 @@ def really_saved(model, run, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('arch', 'batch'), [*((arch, 3) for arch in ARCHS), ('hornet-micro', 1)])
-def test_what_a_segmentor_keeps(cfg, arch, batch):
+def test_saved_bytes_of_segmentors(cfg, arch, batch):
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
@@ -69,13 +68,13 @@ def test_what_a_segmentor_keeps(cfg, arch, batch):
     images = torch.rand(batch, 3, *size)
     sample = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 6, (1, *size))))
     sample.set_metainfo({'img_shape': size})
-    real = really_saved(model, lambda: model.loss(images, [sample] * batch), images)
+    real = measured_bytes(model, lambda: model.loss(images, [sample] * batch), images)
     estimated = saved_bytes(build_model_on_meta(cfg), batch, size)
     print(f'{arch}, batch {batch}: {estimated / real:.3f} of {real} bytes')
     assert 0.8 * real < estimated <= 1.02 * real
 
 
-def test_what_a_detector_keeps_is_not_told_as_too_much():
+def test_saved_bytes_of_a_detector_is_a_lower_bound():
     from mmdet.testing import demo_mm_inputs
 
     cfg = load_config('configs/det/hornet/hornet-micro_mask-rcnn_1xb4-8e_toy-160x192.py')
@@ -83,13 +82,13 @@ def test_what_a_detector_keeps_is_not_told_as_too_much():
         model = MODELS.build(copy.deepcopy(cfg.model)).train()
         data = demo_mm_inputs(2, image_shapes=[(3, 160, 192)] * 2, num_classes=5, with_mask=True)
         data = model.data_preprocessor(data, training=True)
-    real = really_saved(model, lambda: model.loss(data['inputs'], data['data_samples']), data['inputs'])
+    real = measured_bytes(model, lambda: model.loss(data['inputs'], data['data_samples']), data['inputs'])
     estimated = saved_bytes(build_model_on_meta(cfg), 2, (160, 192))
     print(f'mask r-cnn: {estimated / real:.3f} of {real} bytes')
     assert 0.3 * real < estimated < real  # the second stage is not counted
 
 
-def test_what_a_classifier_keeps():
+def test_saved_bytes_of_a_classifier():
     from mmpretrain.structures import DataSample
 
     model = {'type': 'mmfreq.FrequencyImageClassifier', 'arch': 'hornet-micro', 'num_classes': 10}
@@ -98,13 +97,13 @@ def test_what_a_classifier_keeps():
         real_model = MODELS.build(copy.deepcopy(cfg.model)).train()
     images = torch.rand(4, 3, 64, 64)
     samples = [DataSample().set_gt_label(1)] * 4
-    real = really_saved(real_model, lambda: real_model.loss(images, samples), images)
+    real = measured_bytes(real_model, lambda: real_model.loss(images, samples), images)
     estimated = saved_bytes(build_model_on_meta(cfg), 4, (64, 64))
     print(f'classifier: {estimated / real:.3f} of {real} bytes')
     assert 0.9 * real < estimated <= real
 
 
-def test_all_that_is_counted(cfg):
+def test_least_bytes_is_the_sum_of_its_parts(cfg):
     model = build_model_on_meta(cfg)
     kept = saved_bytes(model, 2, (64, 64))
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
@@ -118,7 +117,7 @@ def test_all_that_is_counted(cfg):
     assert least_bytes(cfg, model) == 2 * weights + gradients + int(kept // 2 * resources.MEMORY_EFFICIENT)
 
 
-def test_more_than_the_device_has(cfg, report, monkeypatch):
+def test_more_memory_than_the_device_has_is_refused(cfg, report, monkeypatch):
     model = build_model_on_meta(cfg)
     needed = least_bytes(cfg, model)
     monkeypatch.setattr(resources, 'device_memory', lambda: (needed, needed, 'cuda:0 (A card)'))
@@ -135,22 +134,22 @@ def test_more_than_the_device_has(cfg, report, monkeypatch):
     assert 'train_dataloader.batch_size' in message and 'memory_efficient=True' in message and 'with_cp=True' in message
 
 
-def test_processes_on_one_machine_share_its_memory(cfg, report, monkeypatch):
+def test_processes_share_the_memory_of_the_computer(cfg, report, monkeypatch):
     model = build_model_on_meta(cfg)
     needed = least_bytes(cfg, model)
-    monkeypatch.setattr(resources, 'device_memory', lambda: (2 * needed - 1, None, 'this machine'))
+    monkeypatch.setattr(resources, 'device_memory', lambda: (2 * needed - 1, None, 'this computer'))
     check_memory(cfg, report, model)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     with pytest.raises(DeviceMemoryError, match='2 processes'):
         check_memory(cfg, report, model)
 
 
-def test_a_model_that_needs_values_is_passed_over(cfg, report):
-    class Stubborn(torch.nn.Module):
+def test_a_model_that_reads_values_is_skipped(cfg, report):
+    class ReadsValues(torch.nn.Module):
         def forward(self, images, mode):
             return torch.nonzero(images).numpy()
 
-    check_memory(cfg, report, Stubborn())
+    check_memory(cfg, report, ReadsValues())
     assert 'model' in report.facts['memory']
     del cfg.model.data_preprocessor['size']
     check_memory(cfg, report, build_model_on_meta(cfg))
@@ -158,7 +157,7 @@ def test_a_model_that_needs_values_is_passed_over(cfg, report):
 
 
 @pytest.mark.gpu
-def test_the_memory_of_a_gpu_is_asked_for():
+def test_memory_of_a_gpu():
     total, free, name = resources.device_memory()
     assert 2**30 < free <= total and name.startswith('cuda:0')
 
@@ -183,7 +182,7 @@ def test_the_memory_of_a_gpu_is_asked_for():
         ([{'type': 'Resize', 'scale_factor': 1.0}], None),
     ],
 )
-def test_the_size_that_training_has(pipeline, size):
+def test_training_crop(pipeline, size):
     dataset = {
         'type': 'RepeatDataset',
         'times': 2,
@@ -196,6 +195,6 @@ def test_the_size_that_training_has(pipeline, size):
 
 
 @pytest.mark.slow
-def test_a_shipped_config_has_a_bound_of_gigabytes():
+def test_bound_of_a_published_config():
     cfg = load_config('configs/seg/dfformer/dfformer-s18_fpn_8xb4-40k_ade20k-512x512.py')
     assert 1 < math.log2(least_bytes(cfg, build_model_on_meta(cfg)) / 2**29) < 4

@@ -1,4 +1,4 @@
-"""Images and labels: files without their partner, and what a sample of them shows."""
+"""Image and label pairs of segmentation datasets."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ KEY = 'train_dataloader.dataset'
 
 @pytest.fixture
 def root(cfg, toy_root, tmp_path):
-    """The folder of a copy of the data, which the config names."""
+    """A copy of the data; the config reads it."""
     root = shutil.copytree(toy_root, tmp_path / 'data')
     for loader in LOADERS:
         cfg[loader].dataset.data_root = str(root)
@@ -37,7 +37,7 @@ def rewrite(path, change):
     assert cv2.imwrite(str(path), pixels)
 
 
-def turn_by_exif(root):
+def set_exif_orientation(root):
     path = image(root)
     exif = Image.Exif()
     exif[274] = 6
@@ -69,7 +69,7 @@ REFUSED = {
         r'\b26\d\b.*\b8 bits',
     ),
     'another size': (lambda root: rewrite(label(root), lambda x: x[:32]), r'\(32, 64\).*\(64, 64\)'),
-    'turned': (turn_by_exif, r'EXIF.*color_ignore_orientation'),
+    'turned': (set_exif_orientation, r'EXIF.*color_ignore_orientation'),
     'truncated image': (lambda root: image(root).write_bytes(image(root).read_bytes()[:900]), r'train_00000\.jpg'),
     'truncated label': (lambda root: label(root).write_bytes(label(root).read_bytes()[:60]), r'train_00000\.png'),
     'text': (lambda root: image(root).write_text('<html>'), r'train_00000\.jpg'),
@@ -77,29 +77,29 @@ REFUSED = {
 
 
 @pytest.mark.parametrize('case', REFUSED)
-def test_each_fault_is_told_with_file_and_remedy(cfg, root, report, case):
-    change, told = REFUSED[case]
+def test_error_names_the_file_and_the_fix(cfg, root, report, case):
+    change, message = REFUSED[case]
     change(root)
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         check_pairs(cfg, report, LOADERS)
     assert str(error.value).startswith(KEY)
 
 
-def test_good_pairs_are_counted(cfg, root, report):
+def test_valid_pairs_are_counted(cfg, root, report):
     check_pairs(cfg, report, LOADERS)
     assert not report.warnings and not report.notes
-    seen = report.data[KEY]
-    assert (seen.total, seen.classes) == (8, 6) and report.data['val_dataloader.dataset'].total == 2
+    counts = report.data[KEY]
+    assert (counts.total, counts.classes) == (8, 6) and report.data['val_dataloader.dataset'].total == 2
 
 
-def test_several_faulty_labels_are_counted(cfg, root, report):
+def test_invalid_labels_are_counted(cfg, root, report):
     for index in range(8):
         rewrite(label(root, index), lambda labels: labels * 0 + 9)
     with pytest.raises(DataError, match=r'(?s)train_00000\.png.*\b8\b.*8 of the 8 pairs'):
         check_pairs(cfg, report, LOADERS)
 
 
-def test_files_without_use_are_noted(cfg, root, report):
+def test_unused_files_are_reported(cfg, root, report):
     image(root).unlink()
     shutil.copy(image(root), root / 'images' / 'training' / 'more.jpeg')
     check_pairs(cfg, report, LOADERS)
@@ -109,18 +109,18 @@ def test_files_without_use_are_noted(cfg, root, report):
     assert '1 image' in report.warnings[0] and 'more.jpeg' in report.warnings[0]
 
 
-def test_labels_of_ignored_pixels_alone_are_warned_of(cfg, root, report):
+def test_labels_with_only_ignored_pixels_are_a_warning(cfg, root, report):
     for index in range(8):
         rewrite(label(root, index), lambda labels: labels * 0)
     check_pairs(cfg, report, LOADERS)
     assert re.search(r'all pixels.*\b8 labels.*\b255\b', report.warnings[0])
 
 
-def test_a_list_of_names_is_held_against_the_folder(cfg, root, report):
+def test_a_list_of_names_is_compared_with_the_folder(cfg, root, report):
     (root / 'split.txt').write_text('train_00000\ntrain_00001\n')
     cfg.train_dataloader.dataset.ann_file = 'split.txt'
     check_pairs(cfg, report, LOADERS)
-    assert report.data[KEY].total == 2 and not report.notes  # labels of other splits lie in the same folder
+    assert report.data[KEY].total == 2 and not report.notes  # the folder has labels of other splits
     (root / 'split.txt').write_text('train_00000\nelsewhere\n')
     with pytest.raises(DataError, match=r'1 of the 2 images.*split\.txt.*elsewhere\.jpg'):
         check_pairs(cfg, report, LOADERS)
@@ -132,8 +132,8 @@ def test_a_pipeline_that_loads_labels_needs_their_folder(cfg, root, report):
         check_pairs(cfg, report, LOADERS)
 
 
-def test_data_that_cannot_be_listed_is_left_to_the_runner(cfg, root, report):
+def test_a_dataset_that_cannot_be_listed_is_left_to_the_runner(cfg, root, report):
     cfg.train_dataloader.dataset.ann_file = 'garbled.txt'
-    (root / 'garbled.txt').write_bytes(b'\xff\xfe')  # no text: mmseg fails while it reads the list
+    (root / 'garbled.txt').write_bytes(b'\xff\xfe')  # not text: mmseg cannot read the list
     check_pairs(cfg, report, LOADERS)
     assert KEY not in report.data and 'val_dataloader.dataset' in report.data

@@ -12,7 +12,7 @@ from mmfreq.preflight import check_data, holds_a_file, leaf_datasets
 ROOT_KEY = 'train_dataloader.dataset.data_root'
 
 
-def test_a_missing_root_is_told_with_place_option_and_layout(toy_config, tmp_path, monkeypatch):
+def test_error_names_the_missing_root_its_option_and_the_layout(toy_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as error:
         prepare_train(toy_config, work_dir='w', cfg_options={ROOT_KEY: 'data/ADEChallengeData2016'})
@@ -23,7 +23,7 @@ def test_a_missing_root_is_told_with_place_option_and_layout(toy_config, tmp_pat
     assert not (tmp_path / 'w').exists()
 
 
-def test_only_the_loaders_in_use_are_looked_at(toy_config, trained):
+def test_only_the_loaders_in_use_are_checked(toy_config, trained):
     gone = {'test_dataloader.dataset.data_root': '/gone'}
     prepare_train(toy_config, work_dir=trained, cfg_options=gone)
     with pytest.raises(DataError, match=r'test_dataloader\.dataset\.data_root'):
@@ -32,24 +32,24 @@ def test_only_the_loaders_in_use_are_looked_at(toy_config, trained):
 
 
 @pytest.mark.parametrize(
-    ('key', 'value', 'told'),
+    ('key', 'value', 'message'),
     [
-        ('data_prefix.img_path', 'images/none', "img_path='images/none' is no folder"),
-        ('data_prefix.seg_map_path', 'none', "seg_map_path='none' is no folder"),
-        ('data_prefix.img_path', 'empty', "img_path='empty' holds no file"),
-        ('ann_file', 'list.txt', "ann_file='list.txt' is not there"),
+        ('data_prefix.img_path', 'images/none', "img_path='images/none' is not a folder"),
+        ('data_prefix.seg_map_path', 'none', "seg_map_path='none' is not a folder"),
+        ('data_prefix.img_path', 'empty', "img_path='empty' contains no file"),
+        ('ann_file', 'list.txt', "ann_file='list.txt' does not exist"),
     ],
 )
-def test_every_path_of_a_dataset_is_looked_at(cfg, toy_root, tmp_path, key, value, told):
+def test_every_path_of_a_dataset_is_checked(cfg, toy_root, tmp_path, key, value, message):
     root = shutil.copytree(toy_root, tmp_path / 'data')
     (root / 'empty' / 'folder').mkdir(parents=True)
     cfg.merge_from_dict({ROOT_KEY: str(root), f'train_dataloader.dataset.{key}': value})
     with pytest.raises(DataError) as error:
         check_data(cfg)
-    assert told in str(error.value) and 'val_dataloader' not in str(error.value)
+    assert message in str(error.value) and 'val_dataloader' not in str(error.value)
 
 
-def test_wrapped_datasets_are_found_with_keys_that_override_them(cfg):
+def test_datasets_inside_wrappers_have_the_keys_that_override_them(cfg):
     plain = cfg.train_dataloader.dataset
     wrapped = {'type': 'RepeatDataset', 'times': 2, 'dataset': {'type': 'ConcatDataset', 'datasets': [plain, plain]}}
     keys = [key for key, _ in leaf_datasets(wrapped, 'd')]
@@ -61,12 +61,12 @@ def test_wrapped_datasets_are_found_with_keys_that_override_them(cfg):
         check_data(cfg)
 
 
-def test_remote_data_are_left_to_their_backend(cfg):
+def test_remote_data_is_not_checked(cfg):
     cfg.train_dataloader.dataset.data_root = 's3://bucket/ade'
     check_data(cfg)
 
 
-def test_a_folder_of_many_files_costs_milliseconds(cfg, tmp_path):
+def test_a_folder_of_many_files_takes_milliseconds(cfg, tmp_path):
     for index in range(3000):
         (tmp_path / f'{index}.jpg').touch()
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""All checks together: what is told, who looks, and how long it takes."""
+"""All checks together: errors, log, ranks and run time."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from mmfreq.preflight import run as checks
 from mmfreq.testing.toy_segmentation import write_toy_config
 
 
-def test_several_faults_are_told_at_once(cfg, tmp_path):
+def test_several_errors_are_raised_together(cfg, tmp_path):
     torch.save({'state_dict': {'layer1.0.conv1.weight': torch.ones(1)}}, tmp_path / 'resnet.pth')
     cfg.load_from = str(tmp_path / 'resnet.pth')
     cfg.train_dataloader.dataset.data_prefix.seg_map_path = 'images/training'
@@ -28,27 +28,27 @@ def test_several_faults_are_told_at_once(cfg, tmp_path):
     assert '2. ' in message and 'train_dataloader.dataset' in message and '8 of the 8 images' in message
 
 
-def test_one_fault_keeps_its_kind(cfg):
+def test_a_single_error_keeps_its_type(cfg):
     cfg.train_dataloader.dataset.data_prefix.seg_map_path = 'images/training'
     with pytest.raises(Exception, match='8 of the 8 images') as error:
         check_run(cfg)
     assert type(error.value).__name__ == 'DataError'
 
 
-def test_what_was_seen_is_logged_with_its_times(cfg, monkeypatch):
-    said = []
-    monkeypatch.setattr(checks, 'log_once', lambda message, level=logging.INFO: said.append((level, message)))
+def test_checks_are_logged_with_their_times(cfg, monkeypatch):
+    messages = []
+    monkeypatch.setattr(checks, 'log_once', lambda message, level=logging.INFO: messages.append((level, message)))
     report = Report()
     check_run(cfg, report)
-    level, last = said[-1]
+    level, last = messages[-1]
     assert level == logging.INFO and re.search(r'\b7 checks.*\d+\.\d s\b', last) and 'warning' not in last
-    times = [message for level, message in said if level == logging.DEBUG and ' took ' in message]
+    times = [message for level, message in messages if level == logging.DEBUG and ' took ' in message]
     assert len(times) == 7 and any('check_pairs took' in message for message in times)
     assert {'versions', 'checkpoints', 'memory'} <= set(report.facts) and len(report.data) == 2
 
 
 @pytest.mark.parametrize('variable', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
-def test_other_processes_look_for_paths_alone(cfg, monkeypatch, variable):
+def test_other_ranks_check_only_the_paths(cfg, monkeypatch, variable):
     monkeypatch.setenv(variable, '1')
     cfg.train_dataloader.dataset.data_prefix.seg_map_path = 'images/training'
     report = Report()
@@ -59,7 +59,7 @@ def test_other_processes_look_for_paths_alone(cfg, monkeypatch, variable):
         check_run(cfg, report)
 
 
-def test_a_model_that_fails_to_build_is_left_to_the_runner(cfg):
+def test_a_model_that_cannot_be_built_is_left_to_the_runner(cfg):
     cfg.model.backbone.arch = 'hornet-mikro'
     report = Report()
     check_run(cfg, report)
@@ -67,14 +67,14 @@ def test_a_model_that_fails_to_build_is_left_to_the_runner(cfg):
 
 
 @pytest.mark.slow
-def test_a_data_set_as_large_as_ade20k_takes_seconds(tmp_path):
-    """20210 + 2000 pairs of tiny pictures; the time is of the checks alone."""
-    picture, labels = (
+def test_a_dataset_of_the_size_of_ade20k_takes_seconds(tmp_path):
+    """20210 + 2000 pairs of tiny images; only the checks are timed."""
+    image, labels = (
         cv2.imencode(suffix, np.ones(size, np.uint8))[1].tobytes() for suffix, size in (('.jpg', (4, 4, 3)), ('.png', (4, 4)))
     )
     for split, count in (('training', 20210), ('validation', 2000)):
-        for kind, suffix, content in (('images', '.jpg', picture), ('annotations', '.png', labels)):
-            folder = tmp_path / 'data' / kind / split
+        for name, suffix, content in (('images', '.jpg', image), ('annotations', '.png', labels)):
+            folder = tmp_path / 'data' / name / split
             folder.mkdir(parents=True)
             (tmp_path / f'one{suffix}').write_bytes(content)
             for index in range(count):

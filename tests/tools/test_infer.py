@@ -117,7 +117,7 @@ def test_masks_overlays_and_panels_hold_what_mmsegs_own_inference_says(infer, se
 
 
 def test_truth_is_read_as_the_config_reads_it(segmentor, toy, tmp_path):
-    from mmfreq.apis.inference import load_predictor
+    from mmfreq.apis import load_predictor
 
     folder = toy / 'annotations/validation'
     written = np.array(Image.open(folder / 'val_00000.png')).astype(int)
@@ -149,18 +149,18 @@ def test_every_kind_of_picture_is_read_and_a_broken_one_is_named_and_skipped(inf
     cv2.imwrite(str(folder / 'colour.png'), colour)
     cv2.imwrite(str(folder / 'alpha.png'), np.dstack([colour, colour[..., 0]]))
     cv2.imwrite(str(folder / 'deep.png'), colour.astype(np.uint16) * 256)
-    cv2.imwrite(str(folder / 'grey.png'), colour[..., 0])
+    cv2.imwrite(str(folder / 'gray.png'), colour[..., 0])
     (folder / 'broken.jpg').write_bytes(b'no picture')
     (folder / 'empty.jpg').write_bytes(b'')
     config, checkpoint = segmentor
     with pytest.raises(SystemExit) as ended:
         infer([str(config), str(checkpoint), str(folder), '--out', str(out), '--device', 'cpu'])
     assert 'broken.jpg' in ended.value.code and 'empty.jpg' in ended.value.code and '2 of 6' in ended.value.code
-    assert len(_names(out)) == 8 and '4 of 6 pictures done' in capsys.readouterr().out
-    masks = {name: np.array(Image.open(out / f'{name}.png')) for name in ('colour', 'alpha', 'deep', 'grey')}
+    assert len(_names(out)) == 8 and '4 of 6 images done' in capsys.readouterr().out
+    masks = {name: np.array(Image.open(out / f'{name}.png')) for name in ('colour', 'alpha', 'deep', 'gray')}
     assert all(mask.shape == (40, 56) for mask in masks.values())
     assert (masks['alpha'] == masks['colour']).all() and (masks['deep'] == masks['colour']).all()
-    assert np.array(Image.open(out / 'grey_overlay.png')).shape == (40, 56, 3)
+    assert np.array(Image.open(out / 'gray_overlay.png')).shape == (40, 56, 3)
 
 
 def test_broken_and_unusual_pictures_end_in_words_or_masks(infer, segmentor, tmp_path, capsys):

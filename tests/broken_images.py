@@ -1,4 +1,4 @@
-"""Pictures and label maps as they come from cameras, broken downloads and other people, made on the spot."""
+"""Broken and unusual images and label maps, generated."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-SIZE = (48, 64)  # (H, W), not square, so that a turned picture is seen
+SIZE = (48, 64)  # (H, W), not square, so that a rotated image has another size
 ORIENTATION = 274
 
 
@@ -27,11 +27,11 @@ def encode(array, suffix='.png'):
     return cv2.imencode(suffix, array)[1].tobytes()
 
 
-def by_pillow(array, kind='PNG', mode=None, **options):
-    """An RGB or grey array written by Pillow, first converted to `mode`."""
-    picture = Image.fromarray(array)
+def by_pillow(array, format='PNG', mode=None, **options):
+    """An RGB or gray array written by Pillow, converted to `mode` first."""
+    image = Image.fromarray(array)
     out = io.BytesIO()
-    (picture.convert(mode) if mode else picture).save(out, kind, **options)
+    (image.convert(mode) if mode else image).save(out, format, **options)
     return out.getvalue()
 
 
@@ -42,12 +42,13 @@ def turned(orientation, size=SIZE):
     return by_pillow(pixels(size), 'JPEG', exif=exif)
 
 
-def moving(kind):
-    return by_pillow(pixels(), kind, save_all=True, append_images=[Image.fromarray(255 - pixels())])
+def animation(format):
+    """Two frames: the image and its negative."""
+    return by_pillow(pixels(), format, save_all=True, append_images=[Image.fromarray(255 - pixels())])
 
 
 def huge_png(side, channels=3):
-    """A PNG of some 70 bytes whose header announces side x side pixels."""
+    """A PNG of some 70 bytes whose header states side x side pixels."""
 
     def chunk(name, data):
         return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
@@ -71,38 +72,38 @@ def truncated(data, share=0.5):
 HTML = b'<!DOCTYPE html>\n<html><body>Please log in</body></html>'
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n'
 
-# name -> (bytes, what the error must say)
+# name -> (bytes, regular expression for the error)
 UNREADABLE = {
     'empty file': (b'', 'an empty file'),
-    'text': (b'a note, no picture\n', "a text file that begins with 'a note"),
+    'text': (b'a note, no image\n', "a text file that begins with 'a note"),
     'HTML page': (HTML, 'a page of HTML'),
     'git-lfs pointer': (POINTER, 'git lfs pull'),
-    'truncated JPEG': (truncated(encode(pixels(), '.jpg')), 'JPEG picture, damaged|truncated'),
-    'JPEG without its last bytes': (encode(pixels(), '.jpg')[:-2], 'JPEG picture, damaged|truncated'),
-    'only the head of a JPEG': (encode(pixels(), '.jpg')[:200], 'JPEG picture, damaged'),
-    'truncated PNG': (truncated(encode(pixels())), 'PNG picture, damaged'),
-    'PNG without its end': (encode(pixels())[:-12], 'PNG picture, damaged'),
-    'PNG with a flipped bit': (flipped(encode(pixels())), 'PNG picture, damaged'),
-    'truncated BMP': (truncated(encode(pixels(), '.bmp')), 'BMP picture, damaged'),
-    'truncated WebP': (truncated(by_pillow(pixels(), 'WEBP')), 'WebP picture, damaged'),
-    'truncated TIFF': (truncated(by_pillow(pixels(), 'TIFF')), 'TIFF picture, damaged'),
-    'TIFF of real numbers': (by_pillow(np.float32(pixels()[..., 0]) / 255, 'TIFF'), 'TIFF picture, damaged or of a form'),
-    'header of 60000 x 60000': (huge_png(60000), 'PNG picture, damaged'),
+    'truncated JPEG': (truncated(encode(pixels(), '.jpg')), 'JPEG image, damaged|truncated'),
+    'JPEG without its last bytes': (encode(pixels(), '.jpg')[:-2], 'JPEG image, damaged|truncated'),
+    'only the head of a JPEG': (encode(pixels(), '.jpg')[:200], 'JPEG image, damaged'),
+    'truncated PNG': (truncated(encode(pixels())), 'PNG image, damaged'),
+    'PNG without its end': (encode(pixels())[:-12], 'PNG image, damaged'),
+    'PNG with a flipped bit': (flipped(encode(pixels())), 'PNG image, damaged'),
+    'truncated BMP': (truncated(encode(pixels(), '.bmp')), 'BMP image, damaged'),
+    'truncated WebP': (truncated(by_pillow(pixels(), 'WEBP')), 'WebP image, damaged'),
+    'truncated TIFF': (truncated(by_pillow(pixels(), 'TIFF')), 'TIFF image, damaged'),
+    'TIFF of real numbers': (by_pillow(np.float32(pixels()[..., 0]) / 255, 'TIFF'), 'TIFF image, damaged or of a format'),
+    'header of 60000 x 60000': (huge_png(60000), 'PNG image, damaged'),
 }
 # name -> bytes
 READABLE = {
-    'grey': encode(pixels()[..., 0]),
-    'grey with alpha': by_pillow(pixels(), mode='LA'),
+    'gray': encode(pixels()[..., 0]),
+    'gray with alpha': by_pillow(pixels(), mode='LA'),
     'RGBA': by_pillow(pixels(), mode='RGBA'),
     'CMYK JPEG': by_pillow(pixels(), 'JPEG', mode='CMYK'),
     'palette': by_pillow(pixels(), mode='P'),
     '16 bits': encode(pixels().astype(np.uint16) * 256),
-    'grey of 16 bits': encode(pixels()[..., 0].astype(np.uint16) * 256),
+    'gray of 16 bits': encode(pixels()[..., 0].astype(np.uint16) * 256),
     'BMP': encode(pixels(), '.bmp'),
     'WebP': by_pillow(pixels(), 'WEBP'),
     'TIFF': by_pillow(pixels(), 'TIFF'),
-    'JPEG with bytes behind its end': encode(pixels(), '.jpg') + bytes(64),
+    'JPEG with bytes after its end': encode(pixels(), '.jpg') + bytes(64),
     'turned upside down by EXIF': turned(3),
 }
-# OpenCV 4.11 and later take the first picture; those before refuse the file by name
-MOVING = {'moving GIF': moving('GIF'), 'moving WebP': moving('WEBP')}
+# OpenCV 4.11 and later read the first frame; older versions fail
+ANIMATIONS = {'animated GIF': animation('GIF'), 'animated WebP': animation('WEBP')}
