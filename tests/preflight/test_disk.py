@@ -74,9 +74,6 @@ def test_room_for_less_than_all_checkpoints_is_a_warning(cfg, model, report, fre
     (warning,) = report.warnings
     assert 'interval=16, max_keep_ckpts=-1 makes 10 checkpoints and 1 best' in warning
     assert 'default_hooks.checkpoint.interval' in warning
-        'interval=16, max_keep_ckpts=-1 makes 10 checkpoints and 1 best' in warning
-        and 'default_hooks.checkpoint.interval' in warning
-    )
 
 
 def test_existing_checkpoints_count_as_free_space(cfg, model, report, free, tmp_path):
