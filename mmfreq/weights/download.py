@@ -1,6 +1,6 @@
-"""Weights behind an address: downloaded once, whole and checked, or an error that says where else they are.
+"""Download weights from a URL: once, completely and verified.
 
-They lie where torch.hub keeps its own, under the name that torch.hub would give them, so that either finds the other's.
+Files are cached in torch.hub's folder, under the names that torch.hub gives them, so both use the same files.
 """
 
 import glob
@@ -22,13 +22,13 @@ from mmfreq.compat.file_type import describe_file
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.weights.files import UNKNOWN, ZOO, Weights
 
-TIMEOUT = 60  # seconds in which a server must send something
-HASHED_NAMES = {'download.openmmlab.com', 'download.pytorch.org'}  # hosts whose files are named after their sha256
-HASHED = re.compile(r'-([0-9a-f]{8,64})\.pth$')
+TIMEOUT = 60  # seconds without data from the server
+HASH_HOSTS = {'download.openmmlab.com', 'download.pytorch.org'}  # their file names end with the sha256
+HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.pth$')
 
 
 class DownloadError(CheckpointError):
-    """No file, or another one, came from an address."""
+    """A URL gave no file, or another one than expected."""
 
 
 def is_address(source: object) -> bool:
@@ -36,19 +36,19 @@ def is_address(source: object) -> bool:
 
 
 def local_file(source: str | os.PathLike) -> str | os.PathLike:
-    """A path as it is, and for an http(s) address that of its file here; see `fetch`."""
+    """A path as it is; for an http(s) URL the path of the downloaded file, see `fetch`."""
     return fetch(str(source)) if is_address(source) else source
 
 
 def fetch(url: str) -> Path:
-    """The file behind an address, in torch.hub's folder `checkpoints`.
+    """The file of a URL in torch.hub's folder `checkpoints`; one process at a time downloads it.
 
-    Its sha256 is compared where the zoo or the file's name states it, also of a file that was there; of another one it is only
-    known that it can be read to its end. The file gets its name when it is whole and checked. Of several processes one downloads.
+    The sha256 is compared where `mmfreq.weights.files` or the file name states it, also for a cached file. Otherwise the file must
+    be readable to its end. A partial or wrong download never gets the final name.
 
     Raises:
-        DownloadError: no answer, no checkpoint, or another sha256; names mirrors, and how to give a file. No file that was there is
-            touched.
+        DownloadError: no answer, not a checkpoint, or another sha256. The message names mirrors, and how to use a local file. A
+            cached file stays as it is.
     """
     known = next((each for each in ZOO if url in (each.url, *each.mirrors)), None)
     expected = stated_hash(url, known)
@@ -56,52 +56,52 @@ def fetch(url: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
         if path.exists():
-            check_hash(path, expected, url, 'Move it away to have it downloaded again')
+            check_hash(path, expected, url, 'Move it away to download it again')
             return path
-        begun = path.with_name(f'.{path.name}.download')
-        for left in path.parent.glob(f'{glob.escape(begun.name)}*'):  # by a process that was killed; nobody else is here
-            left.unlink()
+        partial = path.with_name(f'.{path.name}.download')
+        for stale in path.parent.glob(f'{glob.escape(partial.name)}*'):  # of a killed process: this one has the lock
+            stale.unlink()
         try:
-            download(url, begun)
-            check_content(begun, expected, url)
-            os.replace(begun, path)
+            download(url, partial)
+            check_content(partial, expected, url)
+            os.replace(partial, path)
         except DownloadError as error:
-            raise DownloadError(f'{error}{elsewhere(url, known, path)}') from error
+            raise DownloadError(f'{error}{alternatives(url, known, path)}') from error
         finally:
-            begun.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     return path
 
 
 def stated_hash(url: str, known: Weights | None) -> str:
-    """The sha256 of the file, or how it begins; '' where nothing states it."""
+    """The sha256 of the file, or its first digits; '' where it is not stated."""
     for stated in (known.sha256, known.sha256_prefix) if known else ():
         if stated != UNKNOWN:
             return stated
-    named = HASHED.search(urlsplit(url).path)
-    return named[1] if named and urlsplit(url).hostname in HASHED_NAMES else ''
+    found = HASH_IN_NAME.search(urlsplit(url).path)
+    return found[1] if found and urlsplit(url).hostname in HASH_HOSTS else ''
 
 
 def cached_name(url: str, known: Weights | None) -> str:
-    """The last part of the address; where that is no file's name (shares), one that cannot be another file's."""
+    """The last part of the URL; where that is not a file name (shared links), a unique one."""
     name = Path(urlsplit(url).path).name
     if Path(name).suffix in ('.pth', '.pt', '.tar', '.bin', '.ckpt') and not url.partition('?')[2]:
         return name
-    what = f'{known.arch}_{known.task}' if known else urlsplit(url).hostname
-    return f'{what}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.pth'
+    stem = f'{known.arch}_{known.task}' if known else urlsplit(url).hostname
+    return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.pth'
 
 
 def download(url: str, path: Path) -> None:
     print(f'downloading {url} to {path.parent}', file=sys.stderr)
     try:
-        with answer_within(TIMEOUT):
+        with socket_timeout(TIMEOUT):
             torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
-    except (OSError, HTTPException, ValueError) as error:  # among them urllib's errors and timeouts
+    except (OSError, HTTPException, ValueError) as error:  # including urllib's errors and timeouts
         raise DownloadError(f'{url} could not be downloaded: {str(error) or type(error).__name__}.') from error
 
 
 @contextmanager
-def answer_within(seconds: float) -> Iterator[None]:
-    """torch.hub has no timeout of its own, and would wait for ever."""
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """A timeout for torch.hub, which sets none and would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -111,27 +111,25 @@ def answer_within(seconds: float) -> Iterator[None]:
 
 
 def check_content(path: Path, expected: str, url: str) -> None:
-    """Raise DownloadError unless the file is what was meant or, where no sha256 is known, can be read safely."""
-    kind = describe_file(path)
-    if 'HTML' in kind or 'empty' in kind:
-        raise DownloadError(f'{url} could not be downloaded: what came is {kind}.')
+    """Raise a DownloadError unless the file has the expected sha256 or, where that is not known, can be read safely."""
+    found = describe_file(path)
+    if 'HTML' in found or 'empty' in found:
+        raise DownloadError(f'{url} could not be downloaded: the server sent {found}.')
     if expected:
         check_hash(path, expected, url, 'It was not kept')
         return
     try:
         read_checkpoint(path)
     except CheckpointError as error:
-        raise DownloadError(f'what came from {url} is no checkpoint, and was not kept: {error}') from error
+        raise DownloadError(f'The file from {url} is not a checkpoint, and was not kept: {error}') from error
 
 
 def check_hash(path: Path, expected: str, url: str, remedy: str) -> None:
-    if not expected:
-        return
-    got = sha256_of(path)
-    if not got.startswith(expected):
+    found = sha256_of(path) if expected else ''
+    if not found.startswith(expected):
         raise DownloadError(
-            f'{path} is not the file that was published at {url}: expected the sha256 {expected}{"..." * (len(expected) < 64)}, '
-            f'got {got}. {remedy}.'
+            f'Expected the sha256 {expected}{"..." * (len(expected) < 64)} for the file published at {url}, but {path} has '
+            f'{found}. {remedy}.'
         )
 
 
@@ -143,12 +141,11 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def elsewhere(url: str, known: Weights | None, path: Path) -> str:
+def alternatives(url: str, known: Weights | None, path: Path) -> str:
     """What else to try, as sentences."""
-    others = [each for each in (known.url, *known.mirrors) if each not in (url, UNKNOWN)] if known else []
-    others += [known.repository] if known else []
-    said = f' Other places: {", ".join(others)}.' if others else ''
+    others = [each for each in (known.url, *known.mirrors, known.repository) if each not in (url, UNKNOWN)] if known else []
+    mirrors = f' Other sources: {", ".join(others)}.' if others else ''
     return (
-        f'{said} Once you have the file: give its path in place of the address (load_weights(model, FILE), load_from=FILE, '
+        f'{mirrors} To use a local file, give its path instead of the URL (load_weights(model, FILE), load_from=FILE, '
         f'init_cfg.checkpoint=FILE), or save it as {path}.'
     )

@@ -1,8 +1,8 @@
-"""Published weights as data: where each file is, for which arch and task, and what its authors report of it.
+"""The published weights as data: URL, arch, task, metrics and licence of each file.
 
-Nothing is downloaded here. The addresses are those of the official READMEs and code and of mmpretrain 1.2.0; whether they still
-answer was not tried, and no file was opened: a `sha256` is 'unknown' unless a release states it. Metrics are published ones, in
-per cent, absent where no source at hand states one. Licences are of the code beside the weights.
+The URLs are those of the official READMEs and code and of mmpretrain 1.2.0. They have not been tested and the files have not been
+opened, so a `sha256` is 'unknown' unless a release states it. Metrics are the published ones, in per cent, absent where no
+available source states them. Licences are those of the code in the same repository.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 UNKNOWN = 'unknown'
-# task -> what it was trained on, and the metrics
+# task -> training data, and metrics
 TASKS = {
     'imagenet-1k': 'ImageNet-1k classification: top1, top5',
     'imagenet-22k': 'ImageNet-22k classification',
     'pretraining-1k': 'the ImageNet-1k file that the dense configs start from',
     'pretraining-22k': 'the ImageNet-22k file that the dense configs start from',
-    'ade20k': 'ADE20K semantic segmentation: miou, miou_ms (scales and flips)',
+    'ade20k': 'ADE20K semantic segmentation: miou, miou_ms (multi-scale and flip)',
     'coco': 'COCO val2017 detection: box_ap, mask_ap',
     'voc': 'PASCAL VOC 2012 semantic segmentation: miou',
 }
@@ -27,18 +27,18 @@ class Weights:
     """One published file.
 
     Attributes:
-        arch: as in `mmfreq.list_archs()`; for dense tasks that of the backbone.
+        arch: as in `mmfreq.list_archs()`; for dense tasks, of the backbone.
         task: key of `TASKS`.
-        url: address, or 'unknown'.
+        url: 'unknown' where no direct link is published.
         repository: where it is published.
         licence: of that repository's code.
         model: the whole network, for dense tasks.
-        mirrors: further addresses of the same file.
-        metrics: as published, in per cent, by name.
-        img_size: side of the images at whose grids filters are stored.
-        sha256, sha256_prefix: of the file; the prefix is in OpenMMLab's file names.
+        mirrors: further URLs of the same file.
+        metrics: name to the published value, in per cent.
+        img_size: image side for which the filters are stored.
+        sha256, sha256_prefix: of the file; OpenMMLab's file names contain the prefix.
         weights_licence: 'unknown' where none is stated.
-        note: what a user should know.
+        note: what users should know.
     """
 
     arch: str
@@ -57,13 +57,13 @@ class Weights:
 
 
 def find(arch: str | None = None, task: str | None = None) -> list[Weights]:
-    """Files of an arch (hyphens or underscores), of a task, or both; all without arguments. The list may be empty.
+    """The files of an arch (with hyphens or underscores), of a task, or of both; without arguments, all files.
 
     Raises:
         ValueError: unknown task.
     """
     if task is not None and task not in TASKS:
-        raise ValueError(f"task '{task}' is unknown; choose one of {', '.join(TASKS)}")
+        raise ValueError(f"Expected one of the tasks {', '.join(TASKS)}, got '{task}'.")
     wanted = arch and arch.replace('_', '-')
     return [each for each in ZOO if wanted in (None, each.arch) and task in (None, each.task)]
 
@@ -80,7 +80,7 @@ def metrics(names: str, values: tuple[float, ...]) -> Mapping[str, float]:
     return MappingProxyType(dict(zip(names.split(), values, strict=True))) if values else MappingProxyType({})
 
 
-# arch: shares of classification, pre-training for dense tasks, ADE20K, COCO; then top1, (miou, miou_ms), (box_ap, mask_ap)
+# arch: links of the classification, dense pre-training, ADE20K and COCO files; then top1, (miou, miou_ms), (box_ap, mask_ap)
 HORNET = {
     'hornet-tiny-7x7': (
         ('bac9690c72944d19aca1', '1ca970586c6043709a3f', '684334b0a7ea436b9a97', '19daa3854a6b4c75bf23'),
@@ -125,8 +125,8 @@ def hornet() -> list[Weights]:
         large, gf = 'large' in arch, arch.endswith('gf')
         data = '22k' if large else '1k'
         classes, pretraining, ade20k, coco = (tsinghua(share) for share in shares)
-        unsure = 'whether its filters are stored at 224 or 384 is not known; both load' if large and gf else ''
-        crop = 'published under "640" in the README; config and FLOPs say 512' if arch == 'hornet-base-gf' else ''
+        unsure = 'stores its filters at 224 or 384 (not known which); both load' if large and gf else ''
+        crop = 'the README says crop 640, the config and the FLOPs 512' if arch == 'hornet-base-gf' else ''
         out += [
             Weights(arch, f'imagenet-{data}', classes, *HORNET_SOURCE, metrics=metrics('top1', top1)),
             Weights(arch, f'pretraining-{data}', pretraining, *HORNET_SOURCE, note=unsure),
@@ -150,8 +150,7 @@ def hornet() -> list[Weights]:
                 img_size=384 if large and gf else 224,
             ),
         ]
-    large = 'hornet-large-gf-img384'
-    return [*out, Weights(large, 'imagenet-22k', tsinghua(LARGE_GF_384), *HORNET_SOURCE, img_size=384)]
+    return [*out, Weights('hornet-large-gf-img384', 'imagenet-22k', tsinghua(LARGE_GF_384), *HORNET_SOURCE, img_size=384)]
 
 
 # arch: file, then top1 and top5
@@ -168,7 +167,7 @@ MMPRETRAIN = {
 }
 MMPRETRAIN_SOURCE = ('https://github.com/open-mmlab/mmpretrain', 'Apache-2.0')
 CONVERTED = 'converted from the file that the dense configs start from'
-ODD_GRIDS = "mmpretrain's own model stores its filters at 24x12 and 13x7, published are 24x13 and 12x7; measure before use"
+ODD_GRIDS = "mmpretrain's model stores its filters at 24x12 and 13x7, the published one at 24x13 and 12x7; evaluate before use"
 
 
 def mmpretrain() -> list[Weights]:
@@ -187,7 +186,7 @@ def mmpretrain() -> list[Weights]:
     ]
 
 
-# arch: Tsinghua share, Google Drive file, top1 and top5
+# arch: Tsinghua link, Google Drive file, top1 and top5
 GFNET = {
     'gfnet-ti': ('3d0c1579aa524a0a99dd', '1_xrfC7c_ccZnVicYDnrViOA_T1N-xoHI', (74.6, 92.2)),
     'gfnet-xs': ('e0ab5b1583954a1fa9b2', '1paf9gQWdsLXrG58R77yJ3U0FiNINg9xN', (78.6, 94.2)),
@@ -209,7 +208,7 @@ def gfnet() -> list[Weights]:
     ]
 
 
-# top1 of the others is in the paper's tables, which no source at hand shows
+# the top1 of the others is in the paper's tables, which the available sources do not show
 DFFORMER = {
     f'{family}-{size}': (85.0,) if (family, size) == ('cdfformer', 'b36') else ()
     for family in ('dfformer', 'cdfformer')
@@ -235,7 +234,7 @@ def dfformer() -> list[Weights]:
 # arch: top1, mIoU on ADE20K, mIoU on VOC
 AFFNET = {'affnet-et': (73.0, 33.0, 76.1), 'affnet-t': (77.0, 36.9, 77.8), 'affnet': (79.8, 38.4, 80.5)}
 AFFNET_SOURCE = ('https://github.com/microsoft/TokenMixers', "MIT; Apple's licence for the files of CVNets")
-AFFNET_FOLDERS = "a OneDrive folder that the official README links to; averaged (EMA) weights in CVNets' names"
+AFFNET_FOLDERS = "in a OneDrive folder that the official README links; averaged (EMA) weights in CVNets' names"
 
 
 def affnet() -> list[Weights]:

@@ -1,147 +1,63 @@
-"""Which entry of a checkpoint file holds the weights.
+"""From a checkpoint to the state dict of a model, or to an error that says why it was refused.
 
-'auto' takes averaged (EMA) weights where a file has them beside the raw ones: the published numbers of AFFNet, and of HorNet on
-ImageNet-1k, are theirs. timm's training script calls them `state_dict_ema`, the scripts of HorNet and GFNet `model_ema` (GFNet's
-published numbers are of the raw `model`), CVNets, in which AFFNet is written, `ema_state_dict`.
+`fit_strictly` does all steps; their functions follow it in this order:
 
-mmengine's own files are the exception: its EMAHook exchanges the two when it saves, so that `state_dict` holds the averaged weights
-and `ema_state_dict` the raw ones. They are told by their `message_hub` or `meta`.
+| step | function | refused |
+|---|---|---|
+| 1. choose the entry of the file | `choose_entry` | no such entry, no tensors |
+| 2. recognise the layout, rename | `mmfreq_names` | two names become one parameter |
+| 3. compare the architectures | `refuse_another_network` | a file of another network |
+| 4. drop what only files have, fill what only models have | `fit_checkpoint`, `fill_absent` | |
+| 5. resize filters and position embeddings | `resize_stored` | |
+| 6. compare names, shapes and types | `refuse_misfits` | anything left over, missing or of another shape, as a list |
+
+If a file has raw and averaged (EMA) weights, 'auto' takes the averaged ones: the published numbers of AFFNet, and of HorNet on
+ImageNet-1k, were measured with them (GFNet's with the raw `model`). Their key is `state_dict_ema` in timm's training script,
+`model_ema` in the scripts of HorNet and GFNet, and `ema_state_dict` in CVNets, on which AFFNet is built. In files of mmengine,
+which have a `message_hub` or `meta`, EMAHook has swapped the two: `state_dict` is the averaged one, `ema_state_dict` the raw one.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmfreq.compat.safe_load import CheckpointError
-from mmfreq.weights.rules import BACKBONE, RULES, UNKNOWN, FamilyRules, Layout, describe, is_whole, reason
+from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
+from mmfreq.weights.download import local_file
+from mmfreq.weights.rules import BACKBONE, RULES, UNKNOWN, FamilyRules, Layout, describe, is_whole_model, reason
 
 AVERAGED = ('state_dict_ema', 'model_ema', 'ema_state_dict')
 RAW = ('state_dict', 'model', 'model_state_dict')  # the first two in the order of the published loaders
-MODULE = 'module.'
-MAX_DEPTH = 4  # of entries; a file can hold itself
-COUNTERS = ('steps', 'n_averaged')  # of mmengine's and torch's averaged models, beside `module.`
+MODULE = 'module.'  # prefix that DistributedDataParallel adds
+COUNTERS = ('steps', 'n_averaged')  # in the averaged models of mmengine and torch, beside `module.`
+MAX_DEPTH = 4  # of nested entries; a file can contain itself
+MAX_LISTED = 8  # names shown of a long list
+NOT_BACKBONE = 'not of the backbone'
+AS_REQUESTED = 'left at its initial value, as requested by `fresh`'
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The weights of a checkpoint.
+    """The weights in a checkpoint.
 
     Attributes:
         path: keys that lead to them; () for a bare state dict.
-        state: the tensors, a `module.` prefix stripped.
-        module: there was one.
-        left: what stands beside them in the file.
+        state: the tensors, without a `module.` prefix.
+        module_prefix: whether they had one.
+        other_keys: what else is in the file.
     """
 
     path: tuple[str, ...]
     state: dict[str, Tensor]
-    module: bool
-    left: tuple[str, ...]
+    module_prefix: bool
+    other_keys: tuple[str, ...]
 
     @property
     def name(self) -> str:
         return '.'.join(self.path)
-
-
-def choose_entry(checkpoint: Any, entry: str = 'auto', depth: int = 0) -> Entry:
-    """The weights in the content of a file.
-
-    Args:
-        checkpoint: a state dict, bare or below one of the known entries.
-        entry: the key to take, or 'auto'.
-        depth: of the entry that is looked at, in the file.
-
-    Raises:
-        CheckpointError: no such entry, or no parameters in it.
-    """
-    held = [key for key in (*AVERAGED, *RAW) if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping)]
-    if entry != 'auto' and not (isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(entry), Mapping)):
-        there = ', '.join(held) or 'none: its parameters, if any, are bare'
-        raise CheckpointError(f"the checkpoint has no entry '{entry}'; entries that hold parameters: {there}")
-    if entry == 'auto' and not held:
-        return _bare(checkpoint)
-    if entry == 'auto':
-        by_mmengine = 'state_dict' in held and ('message_hub' in checkpoint or 'meta' in checkpoint)
-        entry = 'state_dict' if by_mmengine else next((key for key in held if checkpoint[key]), held[0])
-    if depth == MAX_DEPTH:
-        raise CheckpointError(f'the checkpoint has entries within entries, deeper than {MAX_DEPTH}: no parameters were found')
-    inner = choose_entry(checkpoint[entry], depth=depth + 1)
-    left = (*inner.left, *(key for key in checkpoint if key != entry))
-    return Entry((entry, *inner.path), inner.state, inner.module, left)
-
-
-def _bare(checkpoint: Any) -> Entry:
-    if not isinstance(checkpoint, Mapping) or not any(isinstance(v, Tensor) for v in checkpoint.values()):
-        got = f'keys {list(checkpoint)[:5]}' if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
-        raise CheckpointError(f'the checkpoint holds no parameters: got {got}, expected names with tensors')
-    state = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
-    if odd := [name for name in state if not isinstance(name, str)]:
-        raise CheckpointError(f'names of parameters must be text, got {len(odd)} of another type, the first is {odd[0]!r}')
-    inside = {name.removeprefix(MODULE): value for name, value in state.items() if name.startswith(MODULE)}
-    module = bool(inside) and all(name.startswith(MODULE) or name in COUNTERS for name in state)
-    taken = {MODULE + name for name in inside} if module else set(state)
-    return Entry((), inside if module else state, module, tuple(name for name in checkpoint if name not in taken))
-
-
-def unwrap(checkpoint: Any, entry: str = 'auto') -> dict[str, Tensor]:
-    """The tensors of a checkpoint: the `state` of `choose_entry`."""
-    return choose_entry(checkpoint, entry).state
-
-
-# What the values of a checkpoint are: numbers that a model can take, in which precision, and whether they are numbers at all.
-
-
-def unusable(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name to the reason, for tensors that `load_state_dict` would turn into something else without a word, or not take at all.
-
-    Args:
-        target: the model's own; what it does not have is passed over.
-    """
-    found = {name: why_unusable(value, target[name]) for name, value in state.items() if name in target}
-    return {name: why for name, why in found.items() if why}
-
-
-def why_unusable(value: Tensor, own: Tensor) -> str:
-    """The reason why `value` cannot be put where `own` is; '' if it can."""
-    kind = str(value.dtype).removeprefix('torch.')
-    if value.layout != torch.strided:
-        return f'sparse {kind}'
-    if value.is_meta and not own.is_meta:
-        return 'saved without its values, from the meta device'
-    if own.is_floating_point() and not value.is_floating_point():
-        return f'{kind}, the model has real numbers'
-    if not own.is_complex() and value.is_complex():
-        return f'{kind}, the model has {str(own.dtype).removeprefix("torch.")}'
-    return ''
-
-
-def changed_precision(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name to the dtype, such as 'float16', of tensors of another dtype than the model's."""
-    other = {name: value.dtype for name, value in state.items() if name in target and value.dtype != target[name].dtype}
-    return {name: str(dtype).removeprefix('torch.') for name, dtype in other.items()}
-
-
-def broken_values(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Name to the number of values that are NaN or infinite, of tensors that have any. 0.1 s for 100 million values."""
-    numbers = {name: value for name, value in state.items() if value.is_floating_point() and value.layout == torch.strided}
-    counts = {}
-    for name, value in numbers.items():
-        value = value.float() if value.dtype.itemsize == 1 else value  # little is written for 8 bits
-        if not value.is_meta and not torch.isfinite(value.sum(dtype=torch.float64)):  # the sum first: it needs no memory
-            counts[name] = int((~torch.isfinite(value)).sum())
-    return {name: count for name, count in counts.items() if count}
-
-
-# Fit a state dict in any published layout to a model: choose the entry, rename, resize filters, say what was done.
-#
-# Nothing here changes a model. A name that no rule explains is left for the caller to refuse (`load.load_weights`) or report
-# (`load_state_dict`).
-
-
-NOT_BACKBONE = 'not of the backbone'
 
 
 @dataclass
@@ -149,13 +65,13 @@ class Fitted:
     """A state dict in the model's names, and what was done to it.
 
     Attributes:
-        layout: name of the recognised layout; '' if the file holds no part of a backbone of ours.
-        entry: key of the file that the weights are from; '' for a bare state dict.
+        layout: name of the recognised layout; '' if the model has no backbone of mmfreq.
+        entry: key of the weights in the file; '' for a bare state dict.
         state: the result.
-        renamed: their name to ours, where they differ.
-        resized: our name to (stored shape, model's shape) of filters and position embeddings.
-        dropped: their name to the reason.
-        fresh: our name to the reason why it keeps the model's value.
+        renamed: name in the file to name in the model, where they differ.
+        resized: name to (stored shape, model's shape) of filters and position embeddings.
+        dropped: name in the file to the reason.
+        fresh: name in the model to the reason why it keeps its initial value.
     """
 
     layout: str
@@ -167,118 +83,234 @@ class Fitted:
     fresh: dict[str, str] = field(default_factory=dict)
 
 
-def fit_backbone(checkpoint: Mapping[str, Any], backbone: nn.Module, entry: str = 'auto') -> Fitted:
-    """Fit a classifier's, backbone's or whole segmentor's or detector's parameters to one of our backbones or classifiers.
+def fit_strictly(
+    model: nn.Module, source: str | PathLike | Mapping[str, Any], entry: str = 'auto', fresh: tuple[str, ...] = ()
+) -> tuple[Fitted, str]:
+    """A state dict that fills the model completely, and the name of the source; arguments and errors as in `load_weights`."""
+    if isinstance(fresh, str):
+        raise ValueError(f"Expected a tuple of prefixes for fresh, got the string '{fresh}'. Write ('{fresh}',).")
+    if isinstance(source, Mapping):
+        content, where = source, 'a state dict'
+    else:
+        content, where = read_checkpoint(local_file(source)), str(source)
+    try:
+        fitted = fit_checkpoint(content, model, entry)
+        keep_initial_values(fitted, model.state_dict(), fresh)
+    except CheckpointError as error:
+        raise CheckpointError(f'{where}: {error}') from error
+    refuse_misfits(fitted, model, where)
+    return fitted, where
+
+
+def fit_checkpoint(checkpoint: Mapping[str, Any], model: nn.Module, entry: str = 'auto') -> Fitted:
+    """Steps 1 to 5; the model is not changed, and names that no rule explains stay as they are, for the caller to refuse.
 
     Args:
-        entry: as in `entries.choose_entry`.
+        checkpoint: content of a file: of a classifier, a dense backbone, or a whole segmentor or detector.
+        model: a backbone or classifier of mmfreq, or a whole model with one as `backbone`. Any other model gets the file as it is.
+        entry: see `choose_entry`.
 
     Raises:
-        CheckpointError: the file is of another network, or not one name belongs to the backbone.
+        CheckpointError: as in the table above.
     """
     chosen = choose_entry(checkpoint, entry)
-    rules = RULES[backbone.family]
-    layout, ours = our_names(chosen.state, rules)
-    whole = is_whole(ours.values())
-    target = backbone.state_dict()
-    parts = {theirs: name.removeprefix(BACKBONE) for theirs, name in ours.items() if not whole or name.startswith(BACKBONE)}
-    refuse_another_network(chosen.state, parts.values(), backbone)
-    left_out = (*rules.only_in_files, *backbone.unbuilt_parts())
+    backbone: Any = model if hasattr(model, 'family') else getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'family'):
+        return Fitted('', chosen.name, dict(chosen.state))
+    rules, target = RULES[backbone.family], backbone.state_dict()
+    layout, names = mmfreq_names(chosen.state, rules)
+    whole = is_whole_model(names.values())
+    inner = {old: name.removeprefix(BACKBONE) for old, name in names.items() if not whole or name.startswith(BACKBONE)}
+    refuse_another_network(inner, backbone)
+
     out = Fitted(layout.name if layout else 'official', chosen.name)
-    out.dropped = {theirs: NOT_BACKBONE for theirs in ours if theirs not in parts}
-    for theirs, name in parts.items():
-        if name not in target and (why := reason(name, left_out)):
-            out.dropped[theirs] = why
+    may_drop = (*rules.only_in_files, *backbone.unbuilt_parts())
+    prefix = '' if backbone is model else BACKBONE
+    for old, name in names.items():
+        if old in inner:
+            name = inner[old]
+            if name not in target and (why := reason(name, may_drop)):
+                out.dropped[old] = why
+                continue
+            name = prefix + name
+        elif backbone is model:
+            out.dropped[old] = NOT_BACKBONE
             continue
-        if name != theirs:
-            out.renamed[theirs] = name
-        out.state[name] = chosen.state[theirs]
-    fill_absent_with_initial_values(out, target, rules)
-    resize_stored(out, backbone)
+        if name != old:
+            out.renamed[old] = name
+        out.state[name] = chosen.state[old]
+    fill_absent(out, prefix, target, rules)
+    resize_stored(out, model)
     return out
 
 
-def our_names(names: Iterable[str], rules: FamilyRules) -> tuple[Layout | None, dict[str, str]]:
-    """The layout, and their names to ours; unknown ones stay as they are.
+def choose_entry(checkpoint: Any, entry: str = 'auto', depth: int = 0) -> Entry:
+    """Step 1: the weights in the content of a file.
+
+    Args:
+        checkpoint: a state dict, bare or below known entries.
+        entry: a key, or 'auto'; see the head of this file.
+        depth: of `checkpoint` in the file.
+
+    Raises:
+        CheckpointError: no such entry, or no tensors in it.
+    """
+    content = checkpoint if isinstance(checkpoint, Mapping) else {}
+    entries = [key for key in (*AVERAGED, *RAW) if isinstance(content.get(key), Mapping)]
+    if entry == 'auto' and not entries:
+        return _bare_entry(checkpoint)
+    if entry == 'auto':
+        by_mmengine = 'state_dict' in entries and ('message_hub' in content or 'meta' in content)
+        entry = 'state_dict' if by_mmengine else next((key for key in entries if content[key]), entries[0])
+    elif not isinstance(content.get(entry), Mapping):
+        found = ', '.join(entries) or 'none, as its parameters, if any, are bare'
+        raise CheckpointError(f"Expected the entry '{entry}' in the checkpoint. Its entries with parameters: {found}.")
+    if depth == MAX_DEPTH:
+        raise CheckpointError(f'The checkpoint has entries nested deeper than {MAX_DEPTH}: no parameters were found.')
+    inner = choose_entry(content[entry], depth=depth + 1)
+    other_keys = (*inner.other_keys, *(key for key in content if key != entry))
+    return Entry((entry, *inner.path), inner.state, inner.module_prefix, other_keys)
+
+
+def _bare_entry(content: Any) -> Entry:
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        found = f'the keys {list(content)[:5]}' if isinstance(content, Mapping) else type(content).__name__
+        raise CheckpointError(f'Expected names with tensors, found no parameters in the checkpoint: got {found}.')
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if odd := [name for name in state if not isinstance(name, str)]:
+        raise CheckpointError(f'The names of parameters must be text, got {len(odd)} of another type, the first is {odd[0]!r}.')
+    inside = {name.removeprefix(MODULE): value for name, value in state.items() if name.startswith(MODULE)}
+    has_prefix = bool(inside) and all(name.startswith(MODULE) or name in COUNTERS for name in state)
+    used = {MODULE + name for name in inside} if has_prefix else set(state)
+    return Entry((), inside if has_prefix else state, has_prefix, tuple(name for name in content if name not in used))
+
+
+def mmfreq_names(names: Iterable[str], rules: FamilyRules) -> tuple[Layout | None, dict[str, str]]:
+    """Step 2: the layout (None: not recognised), and every name of the file with its name in the mmfreq layout.
 
     Raises:
         CheckpointError: two names become one.
     """
     layout = rules.layout_of(names)
-    ours = {theirs: layout.ours(theirs) if layout else theirs for theirs in names}
-    if len(set(ours.values())) < len(ours):
-        seen = list(ours.values())
-        twice = sorted(theirs for theirs, name in ours.items() if seen.count(name) > 1)
-        raise CheckpointError(f'names of the checkpoint mean the same parameter ({layout.name} layout): {", ".join(twice)}')
-    return layout, ours
+    if layout is None:
+        return None, {name: name for name in names}
+    renamed = {name: layout.to_mmfreq(name) for name in names}
+    if len(set(renamed.values())) < len(renamed):
+        new = list(renamed.values())
+        twice = sorted(old for old, name in renamed.items() if new.count(name) > 1)
+        raise CheckpointError(f'Names of the checkpoint mean the same parameter in the {layout.name} layout: {", ".join(twice)}.')
+    return layout, renamed
 
 
-def refuse_another_network(names: Mapping[str, Tensor], parts: Iterable[str], backbone: nn.Module) -> None:
-    """Raise if the file's backbone is told to be another network than ours, or shares no name with it."""
-    own, parts = backbone.state_dict(), list(parts)
-    looks, expected = describe(parts), describe(own)
-    if looks == expected or (looks == UNKNOWN and own.keys() & set(parts)) or (expected == UNKNOWN and own.keys() & set(parts)):
+def refuse_another_network(names: Mapping[str, str], backbone: Any) -> None:
+    """Step 3: raise if a file is of another network than `backbone`, or has no name in common with it.
+
+    Args:
+        names: name in the file to name in the mmfreq layout, of the file's backbone.
+    """
+    own, found, expected = backbone.state_dict(), describe(names.values()), describe(backbone.state_dict())
+    if found == expected or (UNKNOWN in (found, expected) and own.keys() & set(names.values())):
         return
-    is_family = backbone.family.lower() in looks.lower()
-    told = f'holds another network of the {backbone.family} family' if is_family else f'is not of the {backbone.family} family'
     raise CheckpointError(
-        f'the checkpoint {told} and does not belong to {type(backbone).__name__}: its {len(names)} names look like {looks} '
-        f'(names such as {", ".join(list(names)[:3])}), the model is {expected}. '
-        f'Give a checkpoint of arch {backbone.arch_name or "of this family"} or change the arch'
+        f'Expected a checkpoint for {type(backbone).__name__} (of the {backbone.family} family), but its {len(names)} names look '
+        f'like {found}: {", ".join(list(names)[:3])}. Give a checkpoint of {backbone.arch_name or "this family"}, or another arch.'
     )
 
 
-def fill_absent_with_initial_values(out: Fitted, target: Mapping[str, Tensor], rules: FamilyRules) -> None:
-    """Put the model's own values in for what this kind of file never holds; a part of them missing is an error for the caller."""
-    absent = {name: why for name in target if name not in out.state and (why := reason(name, rules.only_in_models))}
-    present = [name for name in out.state if reason(name, rules.only_in_models)]
-    if absent and not present:
-        out.fresh = absent
-        out.state.update({name: target[name] for name in absent})
+def fill_absent(out: Fitted, prefix: str, target: Mapping[str, Tensor], rules: FamilyRules) -> None:
+    """Step 4: the model's own values for what such files never have. If a file has a part of it, the rest counts as missing."""
+    optional = {name: why for name in target if (why := reason(name, rules.only_in_models))}
+    present = [name for name in out.state if name.startswith(prefix) and reason(name.removeprefix(prefix), rules.only_in_models)]
+    if optional and not present:
+        out.fresh = {prefix + name: why for name, why in optional.items()}
+        out.state.update({prefix + name: target[name] for name in optional})
 
 
 def resize_stored(out: Fitted, model: nn.Module) -> None:
-    """Bring filters and position embeddings of other grids to the model's by the load-time rule of the module that owns them.
+    """Step 5: resize filters and position embeddings to the model's grids, by the rule of the module that has them.
 
     Such a module names its parameters in `stored_parameters` and has `fit_stored(name, value)`.
     """
     for path, module in model.named_modules():
         for own in getattr(module, 'stored_parameters', ()):
             name = f'{path}.{own}' if path else own
-            if name not in out.state:
+            value = out.state.get(name)
+            if value is None or incompatibility(value, getattr(module, own)):  # refused in step 6
                 continue
-            before = out.state[name]
-            if why_unusable(before, getattr(module, own)):  # for the caller to refuse
-                continue
-            after = module.fit_stored(own, before)
-            if after.shape != before.shape:
-                out.state[name] = after
-                out.resized[name] = (tuple(before.shape), tuple(after.shape))
+            resized = module.fit_stored(own, value)
+            if resized.shape != value.shape:
+                out.state[name] = resized
+                out.resized[name] = (tuple(value.shape), tuple(resized.shape))
 
 
-def fit_model(checkpoint: Mapping[str, Any], model: nn.Module, entry: str = 'auto') -> Fitted:
-    """Fit to any model: one of our backbones or classifiers, or a segmentor or detector that holds one as `backbone`.
+def keep_initial_values(fitted: Fitted, target: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> None:
+    """Replace the file's values of names with one of the prefixes by the model's; for `fresh` of `load_weights`.
 
-    A file without a `backbone.` prefix fills the backbone of a whole model. Parts outside the backbone are renamed by the layout.
+    Raises:
+        CheckpointError: a prefix that no name has, in the model or the file.
     """
-    if hasattr(model, 'family'):
-        return fit_backbone(checkpoint, model, entry)
-    chosen = choose_entry(checkpoint, entry)
-    backbone = getattr(model, 'backbone', None)
-    if not hasattr(backbone, 'family'):
-        return Fitted('', chosen.name, dict(chosen.state))
-    inner = fit_backbone(chosen.state, backbone)
-    _, ours = our_names(chosen.state, RULES[backbone.family])
-    others = {theirs: ours[theirs] for theirs, why in inner.dropped.items() if why == NOT_BACKBONE}
-    renamed = {theirs: BACKBONE + name for theirs, name in inner.renamed.items()} | others
-    out = Fitted(
-        layout=inner.layout,
-        entry=chosen.name,
-        state={BACKBONE + n: v for n, v in inner.state.items()} | {name: chosen.state[theirs] for theirs, name in others.items()},
-        renamed={theirs: name for theirs, name in renamed.items() if theirs != name},
-        resized={BACKBONE + n: shapes for n, shapes in inner.resized.items()},
-        dropped={n: why for n, why in inner.dropped.items() if n not in others},
-        fresh={BACKBONE + n: why for n, why in inner.fresh.items()},
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in (*target, *fitted.state)):
+            raise CheckpointError(
+                f"fresh: no name in the model or the file begins with '{prefix}'. The model has {first_names(list(target))}."
+            )
+    old_names = {name: old for old, name in fitted.renamed.items()}
+    for name in [name for name in fitted.state if name.startswith(tuple(prefixes)) and name not in fitted.fresh]:
+        old = old_names.get(name, name)
+        del fitted.state[name]
+        fitted.resized.pop(name, None)
+        fitted.renamed.pop(old, None)
+        fitted.dropped[old] = AS_REQUESTED
+    kept = {name: value for name, value in target.items() if name.startswith(tuple(prefixes))}
+    fitted.state.update(kept)
+    fitted.fresh.update(dict.fromkeys(kept, AS_REQUESTED))
+
+
+def refuse_misfits(fitted: Fitted, model: nn.Module, where: str) -> None:
+    """Step 6: raise a CheckpointError that lists every name without a counterpart and every tensor that does not fit."""
+    target, state = model.state_dict(), fitted.state
+    mismatched = [n for n in state if n in target and state[n].shape != target[n].shape]
+    groups = {
+        'in the file, unknown to the model': [n for n in state if n not in target],
+        'in the model, not in the file': [n for n in target if n not in state],
+        'of an incompatible type': [f'{name} ({why})' for name, why in incompatible(state, target).items()],
+        'of another shape': [f'{n} {tuple(state[n].shape)}, model {tuple(target[n].shape)}' for n in mismatched],
+    }
+    if not any(groups.values()):
+        return
+    arch = getattr(getattr(model, 'backbone', model), 'arch_name', None)
+    lines = [f'  {len(names)} {what}: {first_names(names)}' for what, names in groups.items() if names]
+    if mismatched and all(state[n].shape[1:] == target[n].shape[1:] for n in mismatched):  # in a wrong arch, inputs differ too
+        layers = dict.fromkeys(f"'{n.rpartition('.')[0]}.'," for n in mismatched)
+        lines.append(f'  The file is for another number of classes. To fine-tune: load_weights(..., fresh=({" ".join(layers)}))')
+    raise CheckpointError(
+        f'{where} does not fit {type(model).__name__}{f" {arch}" if arch else ""}; nothing was loaded. '
+        f'Its names look like {describe(state)}; check the arch, and that the file is complete.\n' + '\n'.join(lines)
     )
-    resize_stored(out, model)  # the decoder's; the backbone's fit already
-    return out
+
+
+def incompatible(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name to the reason, for tensors that `load_state_dict` cannot copy or would silently turn into something else."""
+    found = {name: incompatibility(value, target[name]) for name, value in state.items() if name in target}
+    return {name: why for name, why in found.items() if why}
+
+
+def incompatibility(value: Tensor, own: Tensor) -> str:
+    """Why `value` cannot replace the model's tensor `own`; '' if it can."""
+    dtype, expected = dtype_name(value), dtype_name(own)
+    if value.layout != torch.strided:
+        return f'sparse {dtype}, expected dense {expected}'
+    if value.is_meta and not own.is_meta:
+        return 'saved without its values, from the meta device'
+    if (own.is_floating_point() and not value.is_floating_point()) or (not own.is_complex() and value.is_complex()):
+        return f'{dtype}, expected {expected}'
+    return ''
+
+
+def dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix('torch.')
+
+
+def first_names(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ', '.join(names[:MAX_LISTED]) + (f' and {len(names) - MAX_LISTED} more' if len(names) > MAX_LISTED else '')

@@ -1,8 +1,9 @@
-"""Rename tables of the published checkpoint layouts, as data.
+"""Rename rules of the published checkpoint layouts, as data.
 
-Our names are the official ones, classifier and dense backbone together; in a segmentor or detector the backbone is `backbone.` and
-the other parts have OpenMMLab's names. A `Layout` is recognised by its signs; its rows are read in both directions. `FamilyRules`
-says which names a family has, which of them a model may lack and which a file may lack, each with the reason.
+The mmfreq layout has the authors' parameter names, classifier and dense backbone together. In a segmentor or detector the backbone
+is below `backbone.`, and the other parts have OpenMMLab's names. A `Layout` is a published layout: signs that identify it, and rows
+that rename in both directions. `FamilyRules` lists the layouts and names of a family, and what a file or a model may lack, with the
+reason. To support another layout, add a `Layout` to its family; `tests/weights/test_convert.py` checks that each row is needed.
 """
 
 import re
@@ -11,23 +12,23 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 BACKBONE = 'backbone.'
-# what stands beside a backbone in OpenMMLab's models; these names are the same in mmseg 0.x and 1.x, mmdet 2.x and 3.x
+# the parts beside the backbone in OpenMMLab's models, the same in mmseg 0.x and 1.x, mmdet 2.x and 3.x
 OTHER_PARTS = r'(neck|decode_head|auxiliary_head|rpn_head|roi_head|bbox_head|mask_head|head)\.'
 AFFINE = r'\.(weight|bias)'
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to name a family's parameters.
+    """A published layout of a family's parameter names.
 
     Args:
-        name: as users know it.
-        signs: patterns; each must be found in at least one name.
-        without: patterns; none may be found in any name.
-        rename: rows (their start of a name, our start): `#` is a number, `$` at the end ends the name. The first row that fits a
-            name is used, in either direction; a name that none fits is the same on both sides.
-        wrapper: entry that holds the parameters in such files; '' for none. Used where a file of ours does not say.
-        official: the authors' own. Files of ours that do not say where they come from go back to such a layout.
+        name: as users know it; noted in converted files.
+        signs: patterns, each of which must match some name.
+        without: patterns, none of which may match any name.
+        rename: rows (published prefix, mmfreq prefix). `#` is a number; `$` at the end requires the whole name. The first matching
+            row is used; a name without one is the same in both layouts.
+        wrapper: key of the state dict in such a file, '' for none; for files whose origin is not noted.
+        official: the authors' own layout. Files whose origin is not noted are converted back to it.
     """
 
     name: str
@@ -39,24 +40,27 @@ class Layout:
 
     def recognises(self, names: Iterable[str]) -> bool:
         names = list(names)
-        found = [any(re.search(pattern, name) for name in names) for pattern in (*self.signs, *self.without)]
-        return all(found[: len(self.signs)]) and not any(found[len(self.signs) :])
 
-    def ours(self, name: str) -> str:
-        return next((new for row in self.rename if (new := restart(name, *row)) is not None), name)
+        def present(pattern):
+            return any(re.search(pattern, name) for name in names)
 
-    def theirs(self, name: str) -> str:
-        return next((old for row in self.rename if (old := restart(name, *reversed(row))) is not None), name)
+        return all(map(present, self.signs)) and not any(map(present, self.without))
+
+    def to_mmfreq(self, name: str) -> str:
+        return next((new for row in self.rename if (new := replace_prefix(name, *row)) is not None), name)
+
+    def to_published(self, name: str) -> str:
+        return next((old for row in self.rename if (old := replace_prefix(name, *reversed(row))) is not None), name)
 
 
 @dataclass(frozen=True)
 class FamilyRules:
-    """What is known of a family's names.
+    """The layouts and names of a family.
 
     Args:
-        layouts: most specific first.
-        only_in_files, only_in_models: (pattern, reason) of what may be absent on the other side.
-        names: patterns of our names of its classifiers and backbones, each of the whole name.
+        layouts: the most specific first.
+        only_in_files, only_in_models: (pattern, reason) of names that the other side may lack.
+        names: patterns of the whole names of its classifiers and backbones, in the mmfreq layout.
     """
 
     layouts: tuple[Layout, ...]
@@ -70,16 +74,16 @@ class FamilyRules:
         return next((layout for layout in self.layouts if layout.recognises(names)), None)
 
     def unknown(self, names: Iterable[str]) -> list[str]:
-        """Those of our names that are neither the family's nor, in a whole model, of a part beside the backbone."""
+        """Names, in the mmfreq layout, that belong neither to the family nor, in a whole model, to a part beside the backbone."""
         names = list(names)
-        prefix = BACKBONE if is_whole(names) else ''
+        prefix = BACKBONE if is_whole_model(names) else ''
         known = [re.escape(prefix) + f'({pattern})' for pattern in self.names] + [OTHER_PARTS + '.+'] * bool(prefix)
         return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in known)]
 
 
-def restart(name: str, old: str, new: str) -> str | None:
-    """`name` with its start `old` replaced by `new`, numbers kept; None if it starts otherwise."""
-    found = _start(old).match(name)
+def replace_prefix(name: str, old: str, new: str) -> str | None:
+    """`name` with its prefix `old` replaced by `new`, numbers kept; None for a name with another prefix."""
+    found = _prefix_pattern(old).match(name)
     if not found:
         return None
     numbers = iter(found.groups())
@@ -87,23 +91,23 @@ def restart(name: str, old: str, new: str) -> str | None:
 
 
 @cache
-def _start(template: str) -> re.Pattern:
+def _prefix_pattern(template: str) -> re.Pattern:
     pattern = r'(\d+)'.join(map(re.escape, template.removesuffix('$').split('#')))
     return re.compile(pattern + '$' * template.endswith('$'))
 
 
-def is_whole(names: Iterable[str]) -> bool:
-    """Whether our names are those of a model around a backbone."""
+def is_whole_model(names: Iterable[str]) -> bool:
+    """Whether names in the mmfreq layout are those of a segmentor or detector, with the backbone below `backbone.`."""
     return any(name.startswith(BACKBONE) for name in names)
 
 
-def under(theirs: str, ours: str, rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Rows for names that begin with a prefix on each side."""
-    return tuple((theirs + old, ours + new) for old, new in rows)
+def under(published: str, mmfreq: str, rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The rows with a further prefix on each side."""
+    return tuple((published + old, mmfreq + new) for old, new in rows)
 
 
 def in_whole_model(layout: Layout) -> Layout:
-    """A layout's names in a segmentor or detector of OpenMMLab's libraries: below `backbone.`, here as there."""
+    """A layout in a segmentor or detector of OpenMMLab: all names below `backbone.` on both sides."""
     return replace(
         layout,
         name=f'{layout.name}, whole model',
@@ -113,15 +117,19 @@ def in_whole_model(layout: Layout) -> Layout:
     )
 
 
-OTHER_OUTPUT_NORMS = (r'norm[0-3]\.', 'output norm of a stage that this model does not return')
-FRESH_OUTPUT_NORMS = (r'norm[0-3]\.', 'output norms are not in classification files; they start at 1 and 0, as published')
+CLASSIFIER_PARTS = (
+    (r'norm\.', "the classifier's final norm"),
+    (r'head\.', "the classifier's head"),
+    (r'norm[0-3]\.', 'output norm of a stage that this model does not return'),
+)
+FRESH_OUTPUT_NORMS = (r'norm[0-3]\.', 'classification files have no output norms; they start at 1 and 0, as published')
 MMPRETRAIN_HORNET = (
     ('stages.#.#.gnconv.projs.', 'stages.#.#.gnconv.pws.'),
     ('stages.#.#.gamma1.weight$', 'stages.#.#.gamma1$'),
     ('stages.#.#.gamma2.weight$', 'stages.#.#.gamma2$'),
 )
-# A lone norm3 is mmpretrain's classifier norm, applied to the pooled vector. Copied into a dense norm3 it would change the
-# published fine-tuning, which starts from fresh output norms.
+# mmpretrain's classifiers call the norm of the pooled vector norm3. Loaded as the dense norm3 it would change the published
+# fine-tuning, which starts from fresh output norms.
 LONE_NORM = ('norm3.', 'norm.')
 HEAD = ('head.fc.', 'head.')
 HORNET_OFFICIAL = Layout('official', signs=(r'^stages\.\d+\.\d+\.gnconv\.proj_in\.',), wrapper='model', official=True)
@@ -149,11 +157,7 @@ HORNET = FamilyRules(
         HORNET_MMPRETRAIN,
         HORNET_OFFICIAL,
     ),
-    only_in_files=(
-        (r'norm\.', "the classifier's norm; a dense backbone has its own per stage"),
-        (r'head\.', "the classifier's head"),
-        OTHER_OUTPUT_NORMS,
-    ),
+    only_in_files=CLASSIFIER_PARTS,
     only_in_models=(FRESH_OUTPUT_NORMS,),
     names=(
         rf'downsample_layers\.\d\.[01]{AFFINE}',
@@ -169,12 +173,8 @@ GFNET_OFFICIAL = (
 )
 GFNET = FamilyRules(
     layouts=(*map(in_whole_model, GFNET_OFFICIAL), *GFNET_OFFICIAL),
-    only_in_files=(
-        (r'norm\.', "the classifier's norm, which no dense backbone of the family has"),
-        (r'head\.', "the classifier's head"),
-        OTHER_OUTPUT_NORMS,
-    ),
-    only_in_models=(FRESH_OUTPUT_NORMS,),  # of the reconstruction alone
+    only_in_files=CLASSIFIER_PARTS,
+    only_in_models=(FRESH_OUTPUT_NORMS,),  # only the reconstruction has them
     names=(
         rf'pos_embed|patch_embed\.(\d\.)?proj{AFFINE}',
         rf'blocks\.\d+\.(\d+\.)?((norm[12]|mlp\.fc[12]){AFFINE}|filter\.complex_weight|gamma)',
@@ -186,11 +186,7 @@ GFNET = FamilyRules(
 DFFORMER_OFFICIAL = Layout('official', signs=(r'^stages\.\d+\.\d+\.token_mixer\.pwconv1\.weight$',), official=True)
 DFFORMER = FamilyRules(
     layouts=(in_whole_model(DFFORMER_OFFICIAL), DFFORMER_OFFICIAL),
-    only_in_files=(
-        (r'norm\.', "the classifier's norm; a dense backbone has its own per stage"),
-        (r'head\.', "the classifier's head"),
-        OTHER_OUTPUT_NORMS,
-    ),
+    only_in_files=CLASSIFIER_PARTS,
     only_in_models=(FRESH_OUTPUT_NORMS,),
     names=(
         rf'downsample_layers\.\d\.(conv{AFFINE}|(pre|post)_norm\.weight)',
@@ -203,9 +199,9 @@ DFFORMER = FamilyRules(
 AFFNET_OFFICIAL = Layout('official', signs=(r'^layer_3\.1\.global_rep\.0\.filter\.w1$',), official=True)
 CVNETS_ENCODER = r'^encoder\.layer_3\.1\.global_rep\.0\.filter\.w1$'
 ASPP = 'seg_head.aspp.aspp_layer.'
-CONV_NORM = (('block.conv.', 'conv.'), ('block.norm.', 'bn.'))  # CVNets' layer against mmcv's
-# The names of mmseg's ASPPHead and FCNHead, not their functions: in these weights the pooled branch comes last in the concatenation
-# and the bottleneck is 1x1.
+CONV_NORM = (('block.conv.', 'conv.'), ('block.norm.', 'bn.'))  # CVNets' ConvLayer to mmcv's ConvModule
+# Only the names are those of mmseg's ASPPHead and FCNHead: in these weights the pooled branch is the last of the concatenation and
+# the bottleneck is 1x1.
 CVNETS_DEEPLABV3 = (
     *under(f'{ASPP}convs.4.aspp_pool.conv_1x1.', 'decode_head.image_pool.1.', CONV_NORM),
     *under(f'{ASPP}convs.#.', 'decode_head.aspp_modules.#.', CONV_NORM),
@@ -228,7 +224,7 @@ AFFNET = FamilyRules(
             rename=(('encoder.', BACKBONE), ('extra_layers.', 'neck.extra_layers.'), ('ssd_heads.', 'bbox_head.ssd_heads.')),
             official=True,
         ),
-        # other networks of CVNets: good for their encoder alone
+        # other networks of CVNets: only their encoder is used
         Layout('CVNets encoder', signs=(CVNETS_ENCODER,), rename=(('encoder.', BACKBONE),)),
         in_whole_model(AFFNET_OFFICIAL),
         AFFNET_OFFICIAL,
@@ -247,8 +243,8 @@ AFFNET = FamilyRules(
 )
 RULES = {'hornet': HORNET, 'gfnet': GFNET, 'dfformer': DFFORMER, 'affnet': AFFNET}
 
-# what a file is, told by a name in it: for messages, and to tell networks apart
-FAMILY_SIGNS = {
+# architecture -> pattern of a name that only it has; for messages, and to refuse the files of other architectures
+ARCHITECTURE_SIGNS = {
     'HorNet': r'stages\.\d+\.\d+\.gnconv\.',
     'GFNet (isotropic)': r'blocks\.\d+\.filter\.complex_weight',
     'GFNet-CNN (our reconstruction)': r'stages\.\d+\.\d+\.filter\.complex_weight',
@@ -261,18 +257,15 @@ FAMILY_SIGNS = {
     'a Swin transformer': r'relative_position_bias_table',
     'a vision transformer': r'(cls_token|attn\.qkv)',
 }
-UNKNOWN = 'no family known here'
+UNKNOWN = 'no known architecture'
 
 
 def describe(names: Iterable[str]) -> str:
-    """What a checkpoint with these names looks like, in words; `UNKNOWN` if nothing tells."""
+    """The architecture that the names of a checkpoint indicate; `UNKNOWN` for none."""
     names = list(names)
-    for family, sign in FAMILY_SIGNS.items():
-        if any(re.search(sign, name) for name in names):
-            return family
-    return UNKNOWN
+    return next((what for what, sign in ARCHITECTURE_SIGNS.items() if any(re.search(sign, name) for name in names)), UNKNOWN)
 
 
 def reason(name: str, table: Iterable[tuple[str, str]]) -> str | None:
-    """Why `name` may be absent, or None if nothing says so."""
+    """The reason why `name` may be absent, from a table of (pattern, reason); None if no pattern matches."""
     return next((why for pattern, why in table if re.match(pattern, name)), None)

@@ -22,7 +22,7 @@ from mmfreq.engine.resume.start import latest_first
 from mmfreq.errors import UserError
 from mmfreq.weights.convert import official_layout, published_layout
 from mmfreq.weights.files import TASKS, UNKNOWN, ZOO, Weights, find
-from mmfreq.weights.fit import choose_entry, fit_model, our_names
+from mmfreq.weights.fit import choose_entry, fit_checkpoint, mmfreq_names
 from mmfreq.weights.rules import RULES
 from mmfreq.zoo.rows import Row, first_sentence
 
@@ -48,7 +48,7 @@ def kind_of(state: Mapping[str, Tensor]) -> tuple[str, str]:
         family, _ = published_layout(state)
     except CheckpointError:
         family, _ = official_layout(state)
-    ours = our_names(state, RULES[family])[1].values()
+    ours = mmfreq_names(state, RULES[family])[1].values()
     if any(name.startswith('decode_head.') for name in ours):
         return family, 'seg'
     return family, 'det' if any(name.startswith(DETECTOR_PARTS) for name in ours) else 'cls'
@@ -87,7 +87,7 @@ class RowModels:
         if model is None:
             return None
         try:
-            fitted = fit_model(state, model)
+            fitted = fit_checkpoint(state, model)
         except Exception:  # also of filters that cannot be resized
             return None
         for name, wanted in model.state_dict().items():

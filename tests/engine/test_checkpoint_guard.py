@@ -39,7 +39,7 @@ class Block(BaseModule):
         self.parts = ModuleList([torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)])
 
 
-def test_every_tensor_of_a_model_has_one_fate():
+def test_every_tensor_is_filled_mismatched_or_missing():
     state = {
         'parts.0.weight': torch.ones(3, 2),
         'parts.0.bias': torch.ones(4),
@@ -48,12 +48,12 @@ def test_every_tensor_of_a_model_has_one_fate():
     }
     fit = load_and_compare(Block(), state)
     assert fit.filled == ['parts.0.weight', 'parts.1.weight']
-    assert fit.misshapen == ['parts.0.bias']
+    assert fit.mismatched == ['parts.0.bias']
     assert fit.missing == ['parts.1.bias', 'parts.1.running_mean', 'parts.1.running_var']
     assert fit.unexpected == ['x']
 
 
-def test_names_that_a_load_hook_changes_count_as_filled():
+def test_names_renamed_by_a_load_hook_count_as_filled():
     block = Block()
 
     def rename(state, prefix, *_):
@@ -66,7 +66,7 @@ def test_names_that_a_load_hook_changes_count_as_filled():
 
 
 @pytest.mark.slow
-def test_what_was_trained_is_what_is_tested(weights, trained, toy_config, tmp_path):
+def test_tested_weights_are_the_trained_ones(weights, trained, toy_config, tmp_path):
     runner = build_runner(prepare_test(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', tta=True))
     runner.load_or_resume()
     assert all(torch.equal(value, weights[name]) for name, value in runner.model.module.state_dict().items())
@@ -74,7 +74,7 @@ def test_what_was_trained_is_what_is_tested(weights, trained, toy_config, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize('resume', [False, True])
-def test_a_file_of_another_family_is_refused_before_training(toy_config, tmp_path, saved, snapshot, resume):
+def test_checkpoint_of_another_family_is_refused_before_training(toy_config, tmp_path, saved, snapshot, resume):
     foreign = {f'layer1.0.conv1.{name}': torch.ones(2) for name in ('weight', 'bias')}
     path = saved({'state_dict': foreign, 'meta': {'epoch': 0, 'iter': 1}, 'message_hub': {}, 'optimizer': {}})
     before = Path(path).read_bytes()
@@ -87,7 +87,7 @@ def test_a_file_of_another_family_is_refused_before_training(toy_config, tmp_pat
     assert Path(path).read_bytes() == before and not list((tmp_path / 'w').glob('*.pth'))
 
 
-def test_a_stock_backbone_is_held_to_the_same_rule(toy_root, tmp_path, saved):
+def test_stock_backbones_are_checked_too(toy_root, tmp_path, saved):
     config = write_toy_config(tmp_path / 'stock.py', toy_root)
     unet = {'_delete_': True, 'type': 'UNet', 'base_channels': 4, 'num_stages': 2, 'strides': (1, 1), 'enc_num_convs': (1, 1)}
     unet |= {'dec_num_convs': (1,), 'downsamples': (True,), 'enc_dilations': (1, 1), 'dec_dilations': (1,)}
@@ -100,7 +100,7 @@ def test_a_stock_backbone_is_held_to_the_same_rule(toy_root, tmp_path, saved):
     assert 'blocks.0.attn.qkv.weight' in message and 'a vision transformer' in message
 
 
-def test_one_unfilled_tensor_of_the_backbone_is_an_error(weights, toy_config, tmp_path, saved):
+def test_unfilled_tensor_of_the_backbone_is_an_error(weights, toy_config, tmp_path, saved):
     name = next(name for name in weights if name.startswith('backbone.stages') and name.endswith('weight'))
     del weights[name]
     with pytest.raises(CheckpointMismatchError, match=rf'\(1\): {name}'):
@@ -108,7 +108,7 @@ def test_one_unfilled_tensor_of_the_backbone_is_an_error(weights, toy_config, tm
 
 
 @pytest.mark.slow
-def test_a_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testing(
+def test_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testing(
     weights, toy_config, tmp_path, saved, caplog, monkeypatch
 ):
     name = 'decode_head.conv_seg.weight'
@@ -122,7 +122,7 @@ def test_a_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testi
         evaluate(toy_config, path, work_dir=tmp_path / 'v')
 
 
-def test_a_bare_file_of_the_backbone_starts_training(weights, toy_config, tmp_path, saved):
+def test_training_can_start_from_backbone_weights(weights, toy_config, tmp_path, saved):
     bare = {name.removeprefix('backbone.'): value + 1 for name, value in weights.items() if name.startswith('backbone.')}
     runner = loaded_runner(toy_config, saved({'model': bare}), tmp_path / 'w')
     held = runner.model.backbone.state_dict()
@@ -131,7 +131,7 @@ def test_a_bare_file_of_the_backbone_starts_training(weights, toy_config, tmp_pa
     assert all(torch.equal(for_later_hooks[f'backbone.{name}'], value) for name, value in bare.items())
 
 
-def test_a_resumed_run_needs_every_tensor(trained, toy_config, tmp_path, saved):
+def test_resuming_needs_every_tensor(trained, toy_config, tmp_path, saved):
     whole = torch.load(trained / 'iter_2.pth', weights_only=True)
     del whole['state_dict']['decode_head.conv_seg.weight']
     with pytest.raises(CheckpointMismatchError, match=r'\(1\): decode_head\.conv_seg\.weight'):
@@ -147,7 +147,7 @@ def test_weights_without_an_iteration_cannot_be_resumed(meta, weights, toy_confi
 
 
 @pytest.mark.slow
-def test_values_that_are_no_numbers_are_an_error_in_testing_and_a_warning_in_training(
+def test_nan_weights_are_an_error_in_testing_and_a_warning_in_training(
     weights, toy_config, tmp_path, saved, monkeypatch
 ):
     name = 'backbone.stages.0.0.norm1.weight'
@@ -161,7 +161,7 @@ def test_values_that_are_no_numbers_are_an_error_in_testing_and_a_warning_in_tra
         evaluate(toy_config, path, work_dir=tmp_path / 'v')
 
 
-def test_masks_of_minus_infinity_are_meant(tmp_path):
+def test_buffers_of_minus_infinity_are_accepted(tmp_path):
     class Masked(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -172,7 +172,7 @@ def test_masks_of_minus_infinity_are_meant(tmp_path):
     load_checked(model, {'state_dict': model.state_dict()}, 'a.pth', strict=True)
 
 
-def test_integers_for_weights_are_refused(weights, toy_config, tmp_path, saved):
+def test_integer_weights_are_refused(weights, toy_config, tmp_path, saved):
     name = 'decode_head.conv_seg.weight'
     weights[name] = weights[name].to(torch.int8)
     for run in (loaded_runner, lambda config, path, folder: evaluate(config, path, work_dir=folder)):
@@ -182,7 +182,7 @@ def test_integers_for_weights_are_refused(weights, toy_config, tmp_path, saved):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('meta', [None, [], 'text', {'iter': 'x', 'dataset_meta': ['a']}])
-def test_odd_notes_in_a_file_are_no_crash(weights, toy_config, tmp_path, saved, meta):
+def test_unusual_meta_does_not_crash(weights, toy_config, tmp_path, saved, meta):
     path = saved({'state_dict': weights, 'meta': meta})
     assert load_predictor(toy_config, path).classes
     if not isinstance(meta, dict):

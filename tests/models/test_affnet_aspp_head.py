@@ -70,17 +70,17 @@ def test_names_go_there_and_back(golden_folder):
     state = golden_state(read_golden(golden_folder, GOLDEN)['state_dict'])
     model = segmentor('affnet-et', 150)
     mmfreq.load_weights(model, state)
-    assert to_mmfreq(state)['state_dict'].keys() == model.state_dict().keys()
-    back = to_published({'state_dict': model.state_dict()})
+    assert to_mmfreq(state).checkpoint['state_dict'].keys() == model.state_dict().keys()
+    back = to_published({'state_dict': model.state_dict()}).checkpoint
     assert back.keys() == state.keys() and all(torch.equal(back[name], value) for name, value in state.items())
 
 
 def test_names_of_the_auxiliary_head():
     model = segmentor('affnet-micro', 5, auxiliary=True, channels=16)
-    official = to_published({'state_dict': golden_state({n: p.shape for n, p in model.state_dict().items()})})
+    official = to_published({'state_dict': golden_state({n: p.shape for n, p in model.state_dict().items()})}).checkpoint
     assert {name for name in official if '.aux_head.' in name} == AUXILIARY
     load_checked(model, {'model_state_dict': official}, 'a file', strict=True)
-    back = to_published({'state_dict': model.state_dict()})
+    back = to_published({'state_dict': model.state_dict()}).checkpoint
     assert back.keys() == official.keys() and all(torch.equal(back[name], value) for name, value in official.items())
 
 

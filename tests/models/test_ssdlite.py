@@ -104,8 +104,8 @@ def test_names_go_there_and_back(golden_folder):
     state = golden_state(read_golden(golden_folder, GOLDEN)['state_dict'])
     model = detector('affnet-et')
     load_checked(model, {'state_dict': state}, 'a file', strict=True)
-    assert to_mmfreq(state)['state_dict'].keys() == model.state_dict().keys()
-    back = to_published({'state_dict': model.state_dict()})
+    assert to_mmfreq(state).checkpoint['state_dict'].keys() == model.state_dict().keys()
+    back = to_published({'state_dict': model.state_dict()}).checkpoint
     assert back.keys() == state.keys() and all(torch.equal(back[name], value) for name, value in state.items())
 
 

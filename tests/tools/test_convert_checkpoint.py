@@ -1,4 +1,4 @@
-"""convert_checkpoint.py from file to file: what it writes, what it prints, and what it refuses."""
+"""`tools/convert_checkpoint.py`: what it writes, prints and refuses."""
 
 import hashlib
 import importlib
@@ -30,88 +30,88 @@ def source(tmp_path):
     return path
 
 
-def assert_refused(convert, capsys, told, *args):
+def assert_refused(convert, capsys, message, *args):
     with pytest.raises(SystemExit) as ended:
         convert(*args)
     err = capsys.readouterr().err
-    assert ended.value.code == 2 and err.startswith('error: ') and told in err and 'Traceback' not in err
+    assert ended.value.code == 2 and err.startswith('error: ') and message in err and 'Traceback' not in err
     return err
 
 
 @pytest.mark.slow
-def test_there_and_back_as_files(convert, source, tmp_path, capsys):
-    ours, back = tmp_path / 'ours.pth', tmp_path / 'back.pth'
-    convert(source, ours, '--arch', 'hornet-micro')
+def test_round_trip_of_files(convert, source, tmp_path, capsys):
+    converted, back = tmp_path / 'converted.pth', tmp_path / 'back.pth'
+    convert(source, converted, '--arch', 'hornet-micro')
     out = capsys.readouterr().out
-    assert 'mmpretrain classifier layout of hornet, fits the classifier of 7 classes of hornet-micro' in out
+    assert 'mmpretrain classifier layout of hornet, fits the classifier with 7 classes of hornet-micro' in out
     state = classifier_state('hornet-micro')
-    assert f'{len(state)} tensors, {len(state)} renamed; left out: optimizer, epoch' in out
-    assert hashlib.sha256(ours.read_bytes()).hexdigest() in out
-    written = torch.load(ours, weights_only=True)
+    assert f'{len(state)} tensors, {len(state)} renamed; dropped: optimizer, epoch' in out
+    assert hashlib.sha256(converted.read_bytes()).hexdigest() in out
+    written = torch.load(converted, weights_only=True)
     assert written.keys() == {'meta', 'state_dict'} and written['meta']['mmfreq']['arch'] == 'hornet-micro'
     model = mmfreq.build_classifier('hornet-micro', num_classes=7)
-    assert mmfreq.load_weights(model, ours).renamed == {}
-    convert(ours, back, '--invert')
+    assert mmfreq.load_weights(model, converted).renamed == {}
+    convert(converted, back, '--invert')
     assert 'arch by its shapes: hornet-micro' in capsys.readouterr().out
     got, want = torch.load(back, weights_only=True), torch.load(source, weights_only=True)
     assert got.keys() == {'state_dict'} and got['state_dict'].keys() == want['state_dict'].keys()
     assert all(torch.equal(got['state_dict'][name], value) for name, value in want['state_dict'].items())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['back.pth', 'ours.pth', 'source.pth']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['back.pth', 'converted.pth', 'source.pth']
 
 
-def test_the_arch_is_told_and_noted(convert, tmp_path, capsys):
+def test_the_arch_is_found_and_noted(convert, tmp_path, capsys):
     whole = {'backbone.' + n: v for n, v in dense_state('gfnet-h-micro').items()} | named(['decode_head.x'])
     torch.save({'state_dict': whole}, tmp_path / 'source.pth')
-    convert(tmp_path / 'source.pth', tmp_path / 'ours.pth')
+    convert(tmp_path / 'source.pth', tmp_path / 'converted.pth')
     assert 'official pyramid, whole model layout of gfnet, arch by its shapes: gfnet-h-micro' in capsys.readouterr().out
-    assert torch.load(tmp_path / 'ours.pth', weights_only=True)['meta']['mmfreq']['arch'] == 'gfnet-h-micro'
-    convert(tmp_path / 'source.pth', tmp_path / 'ours.pth', '--arch', 'gfnet_h_micro', '--force')
+    assert torch.load(tmp_path / 'converted.pth', weights_only=True)['meta']['mmfreq']['arch'] == 'gfnet-h-micro'
+    convert(tmp_path / 'source.pth', tmp_path / 'converted.pth', '--arch', 'gfnet_h_micro', '--force')
     assert 'fits the backbone of gfnet_h_micro' in capsys.readouterr().out
 
 
-def test_the_entry_is_the_callers_choice(convert, tmp_path, capsys):
+def test_entry_option(convert, tmp_path, capsys):
     state = dense_state('affnet-micro')
     torch.save({'model_state_dict': {n: v + 1 for n, v in state.items()}, 'ema_state_dict': state}, tmp_path / 'source.pt')
-    for option, added, left in (([], 0, 'model_state_dict'), (['--entry', 'model_state_dict'], 1, 'ema_state_dict')):
-        convert(tmp_path / 'source.pt', tmp_path / 'ours.pth', '--force', *option)
-        assert f'left out: {left}' in capsys.readouterr().out
-        written = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
+    for option, added, dropped in (([], 0, 'model_state_dict'), (['--entry', 'model_state_dict'], 1, 'ema_state_dict')):
+        convert(tmp_path / 'source.pt', tmp_path / 'converted.pth', '--force', *option)
+        assert f'dropped: {dropped}' in capsys.readouterr().out
+        written = torch.load(tmp_path / 'converted.pth', weights_only=True)['state_dict']
         assert all(torch.equal(written[name], value + added) for name, value in state.items())
 
 
 @pytest.mark.slow
 def test_nothing_is_overwritten_unless_forced(convert, source, tmp_path, capsys):
-    target = tmp_path / 'ours.pth'
+    target = tmp_path / 'converted.pth'
     target.write_text('mine')
-    assert_refused(convert, capsys, 'exists already: give --force', source, target)
+    assert_refused(convert, capsys, 'exists. Use --force', source, target)
     assert target.read_text() == 'mine'
     convert(source, target, '--force')
     assert torch.load(target, weights_only=True)['state_dict']
 
 
 def test_refusals_are_one_line_and_leave_nothing_behind(convert, source, tmp_path, capsys):
-    target = tmp_path / 'ours.pth'
+    target = tmp_path / 'converted.pth'
     torch.save(to_mmpretrain(classifier_state('hornet-micro')) | named(['surprise']), tmp_path / 'unknown.pth')
     torch.save({'layer1.0.conv1.weight': torch.ones(1)}, tmp_path / 'resnet.pth')
     (tmp_path / 'broken.pth').write_bytes(b'no checkpoint')
-    for told, *args in (
+    for message, *args in (
         ('knows 1 name(s): surprise', tmp_path / 'unknown.pth', target),
         ('no layout known here', tmp_path / 'resnet.pth', target),
         ('no layout known here', tmp_path / 'resnet.pth', target, '--invert'),
         ('truncated or not a checkpoint', tmp_path / 'broken.pth', target),
         ('There is no checkpoint at', tmp_path / 'absent.pth', target),
-        ("no entry 'model'", source, target, '--entry', 'model'),
+        ("Expected the entry 'model'", source, target, '--entry', 'model'),
         ("arch 'hornet-mikro' is unknown", source, target, '--arch', 'hornet-mikro'),
         ('look like HorNet', source, target, '--arch', 'affnet-micro'),
-        ('there is no folder', source, tmp_path / 'nowhere' / 'ours.pth'),
+        ('does not exist. Create it', source, tmp_path / 'nowhere' / 'converted.pth'),
     ):
-        assert assert_refused(convert, capsys, told, *args).count('\n') == 1
+        assert assert_refused(convert, capsys, message, *args).count('\n') == 1
     assert_refused(convert, capsys, 'does not fit HorNetClassifier hornet-tiny-gf', source, target, '--arch', 'hornet-tiny-gf')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['broken.pth', 'resnet.pth', 'source.pth', 'unknown.pth']
 
 
-def test_a_write_that_fails_leaves_the_old_file(convert, source, tmp_path, monkeypatch):
-    target = tmp_path / 'ours.pth'
+def test_a_failed_write_keeps_the_old_file(convert, source, tmp_path, monkeypatch):
+    target = tmp_path / 'converted.pth'
     target.write_text('mine')
 
     def full(_, path):
@@ -126,12 +126,12 @@ def test_a_write_that_fails_leaves_the_old_file(convert, source, tmp_path, monke
 
 @pytest.mark.slow
 def test_it_runs_as_a_command(source, tmp_path):
-    command = [sys.executable, str(ROOT / 'tools/convert_checkpoint.py'), source, tmp_path / 'ours.pth']
+    command = [sys.executable, str(ROOT / 'tools/convert_checkpoint.py'), source, tmp_path / 'converted.pth']
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and 'sha256' in done.stdout, done.stderr
 
 
-def test_an_entry_is_chosen_in_one_direction_alone(convert, source, capsys):
+def test_entry_and_invert_exclude_each_other(convert, source, capsys):
     with pytest.raises(SystemExit) as ended:
         convert(source, 'x', '--invert', '--entry', 'model')
     assert ended.value.code == 2 and '--entry' in capsys.readouterr().err

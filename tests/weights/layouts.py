@@ -1,4 +1,4 @@
-"""Checkpoints in every published layout, rebuilt from names and shapes: of the golden files, and of our models for the rest."""
+"""Checkpoints in every published layout, made from the names and shapes of the golden files and of mmfreq's models."""
 
 import re
 from functools import cache
@@ -44,22 +44,22 @@ DETECTION = {
 
 
 def named(names, prefix=''):
-    """Tensors of no more than a few numbers, each different, by name: renaming does not look at shapes."""
+    """Small, different tensors by name; renaming does not depend on shapes."""
     return {prefix + name: torch.full((2,), float(i)) for i, name in enumerate(names)}
 
 
 def official(golden):
-    """Official names of a golden file, with small values."""
+    """The published names of a golden file, with small tensors."""
     return named(read_golden(GOLDEN, golden)['state_dict'])
 
 
 def classifier_state(arch, num_classes=7):
-    """A new dict of tensors that all tests share."""
+    """A new dict; all tests share its tensors."""
     return dict(_state(mmfreq.build_classifier, arch, num_classes))
 
 
 def dense_state(arch):
-    """A new dict of tensors that all tests share."""
+    """A new dict; all tests share its tensors."""
     return dict(_state(mmfreq.build_backbone, arch))
 
 
@@ -71,7 +71,7 @@ def _state(build, *args):
 
 
 def cleared(model):
-    """The model with zeros for all its values, to load once more."""
+    """The model with all values set to zero, to load it again."""
     with torch.no_grad():
         for value in model.state_dict().values():
             value.zero_()
@@ -79,7 +79,7 @@ def cleared(model):
 
 
 def to_mmpretrain(state, prefix='backbone.'):
-    """The names of mmpretrain's HorNet for an official state dict."""
+    """An official state dict in the names of mmpretrain's HorNet."""
     out = {}
     for name, value in state.items():
         name = name.replace('.pws.', '.projs.')
@@ -90,7 +90,7 @@ def to_mmpretrain(state, prefix='backbone.'):
 
 
 def every_layout():
-    """`{what: (family, state dict)}` of every layout that is published, unwrapped."""
+    """`{case: (family, state dict)}` for every published layout, without wrappers."""
     out = {name: (family, official(name)) for name, family in OFFICIAL.items()}
     tiny, dense = official('hornet__hornet_tiny_7x7_logits'), official('hornet__hornet_tiny_gf')
     out['mmpretrain classifier'] = 'hornet', to_mmpretrain(tiny)

@@ -1,4 +1,4 @@
-"""Published layouts to ours and back: the way there and back is the identity, and what no rule knows is refused."""
+"""Conversion to the mmfreq layout and back is the identity, and unknown names are refused."""
 
 from dataclasses import replace
 from functools import cache
@@ -12,7 +12,7 @@ from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.models._factory import list_archs
 from mmfreq.testing.golden import read_golden
 from mmfreq.weights import rules
-from mmfreq.weights.convert import convert_to_official, convert_to_ours, fitting_archs, to_mmfreq, to_published
+from mmfreq.weights.convert import fitting_archs, to_mmfreq, to_published
 from tests.weights.layouts import (
     GOLDEN,
     MICRO,
@@ -49,82 +49,82 @@ def assert_same(got, want):
             assert_same(got[name], value)
 
 
-@pytest.mark.parametrize('what', LAYOUTS)
-def test_there_and_back_is_the_identity(what):
-    family, state = LAYOUTS[what]
-    converted = to_mmfreq({'model': state})
+@pytest.mark.parametrize('case', LAYOUTS)
+def test_round_trip_is_the_identity(case):
+    family, state = LAYOUTS[case]
+    converted = to_mmfreq({'model': state}).checkpoint
     assert converted['meta']['mmfreq']['family'] == family
     assert len(converted['state_dict']) == len(state)
-    assert_same(to_published(converted), {'model': state})
+    assert_same(to_published(converted).checkpoint, {'model': state})
 
 
 @pytest.mark.parametrize('wrap', WRAPPINGS.values(), ids=WRAPPINGS)
-@pytest.mark.parametrize('what', ['mmpretrain classifier', 'gfnet__gfnet-ti', 'affnet__affnet_et_deeplabv3'])
-def test_wrapper_and_module_prefix_are_restored(what, wrap):
-    source = wrap(LAYOUTS[what][1])
-    assert_same(to_published(to_mmfreq(source)), source)
+@pytest.mark.parametrize('case', ['mmpretrain classifier', 'gfnet__gfnet-ti', 'affnet__affnet_et_deeplabv3'])
+def test_wrapper_and_module_prefix_are_restored(case, wrap):
+    source = wrap(LAYOUTS[case][1])
+    assert_same(to_published(to_mmfreq(source).checkpoint).checkpoint, source)
 
 
-OWN_WRAPPER = {'hornet': 'model', 'gfnet': 'model', 'dfformer': '', 'affnet': ''}
+OFFICIAL_WRAPPER = {'hornet': 'model', 'gfnet': 'model', 'dfformer': '', 'affnet': ''}
 
 
-@pytest.mark.parametrize('what', [name for name in LAYOUTS if 'mmpretrain' not in name])
-def test_without_the_note_a_file_goes_back_to_the_authors_layout(what):
-    family, state = LAYOUTS[what]
-    ours = to_mmfreq(state)['state_dict']
-    wrapper = 'state_dict' if any(name.startswith('backbone.') for name in state) else OWN_WRAPPER[family]
-    for content in (ours, {'state_dict': ours}, {'meta': {}, 'state_dict': ours, 'optimizer': {}}):
-        assert_same(to_published(content), {wrapper: state} if wrapper else state)
+@pytest.mark.parametrize('case', [name for name in LAYOUTS if 'mmpretrain' not in name])
+def test_without_the_note_a_file_is_converted_to_the_authors_layout(case):
+    family, state = LAYOUTS[case]
+    converted = to_mmfreq(state).checkpoint['state_dict']
+    wrapper = 'state_dict' if any(name.startswith('backbone.') for name in state) else OFFICIAL_WRAPPER[family]
+    for content in (converted, {'state_dict': converted}, {'meta': {}, 'state_dict': converted, 'optimizer': {}}):
+        assert_same(to_published(content).checkpoint, {wrapper: state} if wrapper else state)
 
 
-def test_without_the_note_mmpretrains_classifier_becomes_the_official_one():
+def test_without_the_note_a_classifier_of_mmpretrain_becomes_official():
     state = official('hornet__hornet_tiny_7x7_logits')
-    ours = to_mmfreq(to_mmpretrain(state))
-    del ours['meta']
-    assert_same(to_published(ours), {'model': state})
+    converted = to_mmfreq(to_mmpretrain(state)).checkpoint
+    del converted['meta']
+    assert_same(to_published(converted).checkpoint, {'model': state})
 
 
-def each_row():
+def rename_rows():
     for family, known in rules.RULES.items():
-        for at, layout in enumerate(known.layouts):
+        for index, layout in enumerate(known.layouts):
             for row in layout.rename:
-                yield pytest.param(family, at, row, id=f'{family}, {layout.name}, {row[0]}')
+                yield pytest.param(family, index, row, id=f'{family}, {layout.name}, {row[0]}')
 
 
 @cache
-def converted_names(family, at):
-    """The states in the `at`-th layout of a family, each with the names it gets."""
+def converted_names(family, index):
+    """The state dicts in a layout of a family, each with its names after conversion."""
     known = rules.RULES[family]
-    layout = known.layouts[at]
+    layout = known.layouts[index]
     if layout.name == 'CVNets encoder':
         states = [{name: value for name, value in official('affnet__affnet_et_deeplabv3').items() if name.startswith('encoder.')}]
     else:
-        states = [state for kind, state in LAYOUTS.values() if kind == family and known.layout_of(state) is layout]
-    return [(state, set(to_mmfreq(state)['state_dict'])) for state in states]
+        states = [state for other, state in LAYOUTS.values() if other == family and known.layout_of(state) is layout]
+    return [(state, set(to_mmfreq(state).checkpoint['state_dict'])) for state in states]
 
 
-@pytest.mark.parametrize(('family', 'at', 'row'), each_row())
-def test_every_row_of_every_table_is_needed(family, at, row, monkeypatch):
-    """Some published layout must be refused, or come out under other names, when the row is missing."""
+@pytest.mark.parametrize(('family', 'index', 'row'), rename_rows())
+def test_every_rename_row_is_needed(family, index, row, monkeypatch):
+    """Without the row, some published checkpoint is refused or gets other names."""
     known = rules.RULES[family]
-    layout = known.layouts[at]
-    cases = converted_names(family, at)
+    layout = known.layouts[index]
+    cases = converted_names(family, index)
     assert cases, f'no checkpoint in the {layout.name} layout'
     broken = replace(layout, rename=tuple(other for other in layout.rename if other != row))
-    layouts = (*known.layouts[:at], broken, *known.layouts[at + 1 :])
+    layouts = (*known.layouts[:index], broken, *known.layouts[index + 1 :])
     monkeypatch.setitem(rules.RULES, family, replace(known, layouts=layouts))
 
     def noticed(state, names):
         try:
-            return set(to_mmfreq(state)['state_dict']) != names
+            return set(to_mmfreq(state).checkpoint['state_dict']) != names
         except CheckpointError:
             return True
 
     assert any(noticed(*case) for case in cases)
 
 
-# of each set of names one arch; other depths and widths have the same names with other numbers
-KINDS = (
+# one arch for each set of names; other depths and widths have the same names with other numbers
+QUICK = (
     *('hornet-micro', 'hornet-tiny-7x7', 'gfnet-micro', 'gfnet-h-micro', 'gfnet-cnn-micro', 'dfformer-micro', 'cdfformer-micro'),
     *('gfformer-s18', 'dfformer-s18-relu', 'dfformer-s18-afno', 'affnet-micro'),
 )
@@ -136,8 +136,8 @@ def meta_backbone(arch):
         return mmfreq.build_backbone(arch)
 
 
-@pytest.mark.parametrize('arch', [pytest.param(arch, marks=[pytest.mark.slow] * (arch not in KINDS)) for arch in list_archs()])
-def test_every_name_of_our_models_is_known(arch):
+@pytest.mark.parametrize('arch', [pytest.param(arch, marks=[pytest.mark.slow] * (arch not in QUICK)) for arch in list_archs()])
+def test_every_parameter_name_is_known(arch):
     with torch.device('meta'):
         classifier = mmfreq.build_classifier(arch)
     family = classifier.family
@@ -149,9 +149,9 @@ def test_every_name_of_our_models_is_known(arch):
     assert len(rules.RULES[other].unknown(names)) > len(names) // 2
 
 
-@pytest.mark.parametrize('what', LAYOUTS)
-def test_a_name_that_no_rule_knows_is_listed(what):
-    state = dict(LAYOUTS[what][1])
+@pytest.mark.parametrize('case', LAYOUTS)
+def test_unknown_names_are_listed(case):
+    state = dict(LAYOUTS[case][1])
     first = next(iter(state)).rpartition('.')[0]
     state |= {'surprise.weight': torch.ones(1), f'{first}.surprise': torch.ones(1)}
     with pytest.raises(CheckpointError, match=r'\b2 name') as error:
@@ -160,14 +160,14 @@ def test_a_name_that_no_rule_knows_is_listed(what):
     assert '\n' not in str(error.value)
 
 
-def test_names_that_become_one_are_refused():
+def test_two_names_for_one_parameter_are_refused():
     state = to_mmpretrain(official('hornet__hornet_tiny_7x7_logits'))
     state['backbone.norm.weight'] = torch.ones(1)
     with pytest.raises(CheckpointError, match=r'backbone\.norm\.weight, backbone\.norm3\.weight'):
         to_mmfreq(state)
 
 
-def test_families_are_not_guessed():
+def test_unknown_and_ambiguous_families_are_refused():
     with pytest.raises(CheckpointError, match=r'layout.*a ResNet'):
         to_mmfreq({'layer1.0.conv1.weight': torch.ones(1)})
     both = official('dfformer__dfformer_s18') | official('affnet__affnet_et')
@@ -177,42 +177,42 @@ def test_families_are_not_guessed():
         to_published({'layer1.0.conv1.weight': torch.ones(1)})
 
 
-def test_the_note_says_where_the_file_came_from_and_what_was_left_out():
+def test_note_and_report_of_a_conversion():
     state = official('affnet__affnet_et')
     content = {'model_state_dict': named(state), 'ema_state_dict': state, 'optim_state_dict': {}, 'epoch': 3}
-    done = convert_to_ours(content, arch='affnet-et')
+    done = to_mmfreq(content, arch='affnet-et')
     note = dict(version=1, family='affnet', layout='official', path=['ema_state_dict'], module=False, arch='affnet-et')
     assert done.checkpoint['meta'] == {'mmfreq': note}
-    assert set(done.left_out) == {'model_state_dict', 'optim_state_dict', 'epoch'}
+    assert set(done.dropped) == {'model_state_dict', 'optim_state_dict', 'epoch'}
     assert done.checkpoint['state_dict'].keys() == state.keys() and done.renamed == {}
-    assert_same(to_published(done.checkpoint), {'ema_state_dict': state})
-    assert convert_to_official(done.checkpoint | {'optimizer': {}}).left_out == ('optimizer',)
+    assert_same(to_published(done.checkpoint).checkpoint, {'ema_state_dict': state})
+    assert to_published(done.checkpoint | {'optimizer': {}}).dropped == ('optimizer',)
     with pytest.raises(CheckpointError, match='already'):
         to_mmfreq(done.checkpoint)
 
 
-def test_class_names_travel_with_a_segmentor():
+def test_class_names_of_a_segmentor_are_kept():
     state = LAYOUTS['segmentor with HorFPN'][1]
     meta = {'CLASSES': ['wall', 'sky'], 'PALETTE': [[0, 0, 0], [1, 1, 1]], 'config': 'text'}
-    converted = to_mmfreq({'state_dict': state, 'meta': meta})
+    converted = to_mmfreq({'state_dict': state, 'meta': meta}).checkpoint
     assert converted['meta'].keys() == {'mmfreq', 'CLASSES', 'PALETTE'}
-    back = to_published(converted)
+    back = to_published(converted).checkpoint
     assert back['meta'] == {key: meta[key] for key in ('CLASSES', 'PALETTE')}
 
 
 @pytest.mark.parametrize(
-    ('change', 'told'),
-    [({'version': 2}, r'version.*\b2\b.*\b1\b'), ({'layout': 'x'}, "layout.*'x'"), ({'family': 'x'}, "'x'")],
+    ('change', 'message'),
+    [({'version': 2}, r'version.*\b1\b.*\b2\b'), ({'layout': 'x'}, "layout.*'x'"), ({'family': 'x'}, "'x'")],
 )
-def test_a_note_that_is_not_understood_is_refused(change, told):
-    converted = to_mmfreq(official('gfnet__gfnet-ti'))
+def test_an_unknown_note_is_refused(change, message):
+    converted = to_mmfreq(official('gfnet__gfnet-ti')).checkpoint
     converted['meta']['mmfreq'].update(change)
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         to_published(converted)
 
 
 def test_a_note_that_contradicts_the_names_is_refused():
-    converted = to_mmfreq(official('gfnet__gfnet-ti'))
+    converted = to_mmfreq(official('gfnet__gfnet-ti')).checkpoint
     converted['state_dict'] = official('gfnet__gfnet-h-ti')
     with pytest.raises(CheckpointError, match='official isotropic'):
         to_published(converted)
@@ -225,14 +225,14 @@ def test_a_converted_file_loads_in_every_way(family, tmp_path):
     whole = {'state_dict': {'backbone.' + n: v for n, v in state.items()} | named(['decode_head.x'])}
     by_load, by_init, by_mmengine = models = [mmfreq.build_backbone(arch) for _ in range(3)]
     for source in ({'model': state}, whole):
-        torch.save(to_mmfreq(source, arch), tmp_path / 'ours.pth')
+        torch.save(to_mmfreq(source, arch).checkpoint, tmp_path / 'converted.pth')
         for model in models:
             cleared(model)
-        mmfreq.load_weights(by_load, tmp_path / 'ours.pth')
-        by_init.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'ours.pth'))
+        mmfreq.load_weights(by_load, tmp_path / 'converted.pth')
+        by_init.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'converted.pth'))
         by_init.is_init = False
         by_init.init_weights()
-        _load_checkpoint_to_model(by_mmengine, read_checkpoint(tmp_path / 'ours.pth'), strict=True)
+        _load_checkpoint_to_model(by_mmengine, read_checkpoint(tmp_path / 'converted.pth'), strict=True)
         for model in models:
             assert_same(model.state_dict(), state)
 
@@ -251,13 +251,13 @@ ARCH_OF = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ARCH_OF)
-def test_the_arch_is_told_by_shapes(name):
+def test_the_arch_is_found_by_shapes(name):
     shapes = read_golden(GOLDEN, name)['state_dict']
     assert fitting_archs(flat(shapes), builders(OFFICIAL[name])) == [ARCH_OF[name]]
 
 
 @pytest.mark.slow
-def test_the_arch_is_told_with_filters_of_another_grid_and_not_where_shapes_do_not_tell():
+def test_the_arch_is_found_with_filters_of_another_grid_and_ambiguous_archs_are_listed():
     with torch.device('meta'):
         at_384 = mmfreq.build_backbone('hornet-tiny-gf', img_size=384).state_dict()
         base = mmfreq.build_backbone('hornet-base-gf').state_dict()

@@ -1,4 +1,4 @@
-"""Laws of weights behind an address: whole, checked and under their name, or an error that helps. From a server on this machine."""
+"""Downloads from a local server: complete, verified and under their names, or an error that helps."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.files`: path -> (bytes, length announced); counts the requests."""
+    """Serves `server.files`: path -> (bytes, announced length); records the requests."""
 
     def do_GET(self):
         self.server.requests.append(self.path)
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """`server.url(path)`; torch.hub's folder is a temporary one, `server.cache`."""
+    """A server with `url(path)`; torch.hub's folder is temporary, `server.cache`."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     made = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     made.daemon_threads = True
@@ -75,7 +75,7 @@ def server(tmp_path, monkeypatch):
 
 @pytest.fixture
 def zoo(server, monkeypatch):
-    """Adds an entry for /w.pth with a sha256 to the zoo."""
+    """Adds an entry for a path of the server to the list of published files."""
 
     def add(path='/w.pth', **fields):
         entry = Weights('hornet-tiny-gf', 'imagenet-1k', server.url(path), 'https://github.com/of/it', 'MIT', **fields)
@@ -86,11 +86,11 @@ def zoo(server, monkeypatch):
 
 
 def files_in(folder):
-    """Those that are weights, or might be taken for them; locks are not."""
+    """All files but the locks."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != '.lock') if folder.is_dir() else []
 
 
-def test_a_file_is_fetched_once_under_the_name_of_torch_hub(server):
+def test_a_file_is_downloaded_once_under_the_name_of_torch_hub(server):
     path = fetch(server.url('/w.pth'))
     assert path == server.cache / 'w.pth' and path.read_bytes() == WEIGHTS
     assert fetch(server.url('/w.pth')) == path
@@ -99,45 +99,45 @@ def test_a_file_is_fetched_once_under_the_name_of_torch_hub(server):
     assert len(server.requests) == 1
 
 
-def test_what_is_no_address_is_left_alone(tmp_path):
+def test_paths_and_other_schemes_stay_as_they_are(tmp_path):
     for given in ('weights.pth', tmp_path / 'a', 's3://bucket/a.pth', 'torchvision://resnet50'):
         assert local_file(given) is given
 
 
-def test_a_known_file_is_compared_also_when_it_was_there(server, zoo):
+def test_a_cached_file_is_verified(server, zoo):
     url = zoo(sha256=DIGEST)
     path = fetch(url)
-    path.write_bytes(b'something of the user')
+    path.write_bytes(b'changed by the user')
     with pytest.raises(DownloadError, match=f'(?s){DIGEST}.*[0-9a-f]{{64}}'):
         fetch(url)
-    assert path.read_bytes() == b'something of the user'
+    assert path.read_bytes() == b'changed by the user'
     path.unlink()
     assert fetch(url).read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize('field', ['sha256', 'sha256_prefix'])
-def test_another_file_is_not_kept(server, zoo, field):
+def test_a_file_with_another_sha256_is_not_kept(server, zoo, field):
     expected = '0' * (64 if field == 'sha256' else 8)
     url = zoo(**{field: expected}, mirrors=('https://drive.google.com/file/d/x/view',))
     with pytest.raises(DownloadError) as caught:
         fetch(url)
-    told = str(caught.value)
-    assert expected in told and DIGEST in told
-    assert 'https://drive.google.com/file/d/x/view' in told and 'https://github.com/of/it' in told
+    message = str(caught.value)
+    for part in (expected, DIGEST, 'https://drive.google.com/file/d/x/view', 'https://github.com/of/it'):
+        assert part in message
     assert files_in(server.cache) == []
 
 
-def test_names_of_openmmlab_tell_the_hash():
+def test_names_of_openmmlab_contain_the_hash():
     stem = 'https://download.openmmlab.com/mmclassification/v0/hornet/hornet-tiny_3rdparty_in1k_20220915-0e8eedff.pth'
     assert stated_hash(stem, None) == '0e8eedff'
-    assert stated_hash('https://example.org/model-20220915.pth', None) == ''  # a date, for all we know
+    assert stated_hash('https://example.org/model-20220915.pth', None) == ''  # it could be a date
     known = [each for each in ZOO if each.sha256_prefix != 'unknown']
     assert len(known) == 9
     assert all(stated_hash(each.url, each) == each.sha256_prefix == stated_hash(each.url, None) for each in known)
 
 
-def test_every_published_address_has_a_name_of_its_own():
-    """The last part of a share's address is empty: torch.hub would take its folder for the file."""
+def test_every_published_url_has_its_own_file_name():
+    """Shared links end with a slash, and torch.hub would use the folder as the file."""
     addresses = {url for each in ZOO for url in (each.url, *each.mirrors) if url.startswith('http')}
     names = {cached_name(url, next(each for each in ZOO if url in (each.url, *each.mirrors))) for url in addresses}
     assert len(names) == len(addresses) > 50
@@ -149,13 +149,13 @@ def test_a_dead_link_names_mirrors_and_how_to_give_a_file(server, zoo):
     url = zoo('/gone.pth', mirrors=('https://elsewhere.org/gone.pth',))
     with pytest.raises(DownloadError) as caught:
         fetch(url)
-    told = str(caught.value)
+    message = str(caught.value)
     for part in (url, '404', 'https://elsewhere.org/gone.pth', 'load_from=FILE', str(server.cache / 'gone.pth')):
-        assert part in told
+        assert part in message
     assert files_in(server.cache) == [] and isinstance(caught.value, CheckpointError)
 
 
-def test_nobody_listens(server):
+def test_a_refused_connection_is_reported(server):
     with socket.socket() as unused:
         unused.bind(('127.0.0.1', 0))
         address = f'http://127.0.0.1:{unused.getsockname()[1]}/w.pth'
@@ -163,30 +163,30 @@ def test_nobody_listens(server):
             fetch(address)
 
 
-def test_a_silent_server_is_not_waited_for(server, monkeypatch):
+def test_a_silent_server_times_out(server, monkeypatch):
     monkeypatch.setattr(download, 'TIMEOUT', 0.5)
-    with pytest.raises(DownloadError, match='timed out'):  # not what it says after 20 seconds: nothing
+    with pytest.raises(DownloadError, match='timed out'):  # before the server closes the connection after 20 s
         fetch(server.url('/silent.pth'))
     assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize(
-    ('data', 'announced', 'told'),
+    ('data', 'announced', 'message'),
     [
         (b'<!DOCTYPE html><html>Please log in</html>', None, 'a page of HTML'),
         (b'', None, 'an empty file'),
-        (b'\x80\x02c' + b'posix\nsystem\n.', None, 'no checkpoint'),
-        (WEIGHTS[: len(WEIGHTS) // 2], None, 'no checkpoint'),
-        (WEIGHTS[: len(WEIGHTS) // 2], len(WEIGHTS), 'no checkpoint|could not be downloaded'),  # the connection broke off
-        (WEIGHTS[:2000] + b'\xff' + WEIGHTS[2001:], None, 'no checkpoint'),
+        (b'\x80\x02c' + b'posix\nsystem\n.', None, 'not a checkpoint'),
+        (WEIGHTS[: len(WEIGHTS) // 2], None, 'not a checkpoint'),
+        (WEIGHTS[: len(WEIGHTS) // 2], len(WEIGHTS), 'not a checkpoint|could not be downloaded'),  # the connection breaks off
+        (WEIGHTS[:2000] + b'\xff' + WEIGHTS[2001:], None, 'not a checkpoint'),
     ],
     ids=['login page', 'nothing', 'code', 'cut file', 'cut connection', 'damage'],
 )
-def test_something_else_is_not_kept(server, data, announced, told):
+def test_a_wrong_download_is_not_kept(server, data, announced, message):
     server.files['/w.pth'] = (data, len(data) if announced is None else announced)
     if announced:
         server.hold.set()
-    with pytest.raises(DownloadError, match=f'(?s)({told}).*path'):
+    with pytest.raises(DownloadError, match=f'(?s)({message}).*path'):
         fetch(server.url('/w.pth'))
     assert files_in(server.cache) == []
     server.files['/w.pth'] = (WEIGHTS, len(WEIGHTS))
@@ -199,19 +199,19 @@ from mmfreq.weights.download import fetch
 for _ in range(int(sys.argv[2]) - 1):
     if os.fork() == 0:
         break
-os.write(1, fetch(sys.argv[1]).as_posix().encode() + bytes([10]))  # in one piece, beside the other processes'
+os.write(1, fetch(sys.argv[1]).as_posix().encode() + bytes([10]))  # one write, as other processes print, too
 """
 
 
 def start(url, server, processes=1):
-    """A process that has imported everything, and is then as many; each prints the path of its file."""
+    """A process that imports mmfreq and then forks; each process prints the path of its file."""
     environment = {**os.environ, 'TORCH_HOME': str(server.cache.parents[1])}
     command = [sys.executable, '-c', FETCH, url, str(processes)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
-def test_a_killed_download_leaves_nothing_under_the_name(server):
+def test_a_killed_download_leaves_no_file_of_the_final_name(server):
     server.files['/slow.pth'] = (WEIGHTS[:2000], len(WEIGHTS))
     process = start(server.url('/slow.pth'), server)
     try:
@@ -226,7 +226,7 @@ def test_a_killed_download_leaves_nothing_under_the_name(server):
     server.hold.set()
     server.files['/slow.pth'] = (WEIGHTS, len(WEIGHTS))
     assert fetch(server.url('/slow.pth')).read_bytes() == WEIGHTS
-    assert files_in(server.cache) == ['slow.pth']  # what the killed one left is gone
+    assert files_in(server.cache) == ['slow.pth']  # the partial file is removed
 
 
 @pytest.mark.slow
@@ -236,7 +236,7 @@ def test_of_several_processes_one_downloads(server):
     assert server.requests == ['/w.pth']
 
 
-def test_load_weights_and_init_cfg_take_an_address(server):
+def test_load_weights_and_init_cfg_take_a_url(server):
     model = mmfreq.build_backbone('hornet-micro')
     data = saved(model.state_dict())
     server.files['/micro.pth'] = (data, len(data))

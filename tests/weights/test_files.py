@@ -1,4 +1,4 @@
-"""The list of published files: every arch exists, addresses are well-formed and appear once, and the configs use no others."""
+"""The list of published files: every arch exists, URLs are well-formed and unique, and the configs use no others."""
 
 import re
 from collections import Counter
@@ -48,7 +48,7 @@ def test_every_arch_and_task_exists():
     assert {each.task for each in ZOO} == set(TASKS)
 
 
-def test_addresses_are_well_formed_and_appear_once():
+def test_urls_are_well_formed_and_unique():
     addresses = [url for each in ZOO for url in (each.url, *each.mirrors)]
     known = [url for url in addresses if url != UNKNOWN]
     assert len(known) == len(set(known)) == 57 + 7
@@ -67,7 +67,7 @@ def test_checksums_and_licences_are_stated_or_unknown():
         assert each.sha256_prefix == (in_name[1] if in_name else UNKNOWN)
 
 
-def test_metrics_are_the_tasks_and_percentages():
+def test_metrics_belong_to_the_task_and_are_percentages():
     for each in ZOO:
         assert set(each.metrics) <= METRICS.get(each.task, set()), each
         assert all(20 < value < 100 for value in each.metrics.values()), each
@@ -78,23 +78,23 @@ def test_metrics_are_the_tasks_and_percentages():
     ]
 
 
-def test_mmpretrains_files_are_those_of_its_metafile():
+def test_files_of_mmpretrain_match_its_metafile():
     import mmpretrain
     import yaml
 
     text = (Path(mmpretrain.__file__).parent / '.mim/configs/hornet/metafile.yml').read_text()
-    # by name, which ends with the hash: OneDL's mmpretrain names another host
-    theirs = {Path(each['Weights']).name: each for each in yaml.safe_load(text)['Models']}
-    ours = {Path(each.url).name: each for each in ZOO if 'mmpretrain' in each.repository and each.metrics}
-    assert ours.keys() == theirs.keys() and len(ours) == 6
-    for url, each in ours.items():
-        scores = theirs[url]['Results'][0]['Metrics']
+    # by file name, which ends with the hash, because OneDL's mmpretrain uses another host
+    entries = {Path(each['Weights']).name: each for each in yaml.safe_load(text)['Models']}
+    listed = {Path(each.url).name: each for each in ZOO if 'mmpretrain' in each.repository and each.metrics}
+    assert listed.keys() == entries.keys() and len(listed) == 6
+    for name, each in listed.items():
+        scores = entries[name]['Results'][0]['Metrics']
         assert each.metrics == {'top1': scores['Top 1 Accuracy'], 'top5': scores['Top 5 Accuracy']}
-        origin = theirs[url]['Converted From']['Weights']
+        origin = entries[name]['Converted From']['Weights']
         assert [found.arch for found in ZOO if found.url == origin] == [each.arch]
 
 
-def test_the_configs_start_from_listed_files_of_their_arch():
+def test_configs_start_from_listed_files_of_their_arch():
     urls = {each.url: each for each in ZOO}
     found = 0
     for path in sorted(CONFIGS.rglob('*.py')):
@@ -112,7 +112,7 @@ def test_find_filters_by_arch_and_task():
     assert {each.arch for each in find(task='voc')} == {'affnet-et', 'affnet-t', 'affnet'}
     assert len(find('hornet-tiny-gf', 'imagenet-1k')) == 2
     assert find('hornet-micro') == []
-    with pytest.raises(ValueError, match=r"'cityscapes'.*imagenet-1k"):
+    with pytest.raises(ValueError, match=r"imagenet-1k.*'cityscapes'"):
         find(task='cityscapes')
 
 

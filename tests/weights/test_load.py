@@ -1,4 +1,4 @@
-"""Published layouts fill the model they belong to, and nothing else does."""
+"""Files in published layouts load into the models they belong to, and all others are refused."""
 
 from itertools import permutations
 
@@ -11,7 +11,8 @@ from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.models.hornet import HorNet
 from mmfreq.ops import resize_filter
 from mmfreq.testing.golden import golden_state, read_golden
-from mmfreq.weights.load import adapt_checkpoint, check_fit
+from mmfreq.weights.fit import fit_checkpoint
+from mmfreq.weights.load import check_fit
 from tests.weights.layouts import MICRO, classifier_state, cleared, dense_state, named, to_mmpretrain
 
 ARCH = 'hornet-micro'
@@ -58,14 +59,14 @@ def test_official_classification_file_fills_the_dense_backbone(wrap, classifier_
 
 @pytest.mark.parametrize('prefix', ['backbone.', ''])
 def test_mmpretrain_file_fills_backbone_and_classifier(prefix, classifier_state):
-    theirs = to_mmpretrain(classifier_state, prefix)
+    published = to_mmpretrain(classifier_state, prefix)
     model = mmfreq.build_backbone(ARCH)
-    report = mmfreq.load_weights(model, {'state_dict': theirs})
+    report = mmfreq.load_weights(model, {'state_dict': published})
     assert report.layout == ('mmpretrain classifier' if prefix else 'mmpretrain classifier without prefix')
     assert same(model, classifier_state) == {n for n in model.state_dict() if not n.startswith('norm')}
     assert (model.norm3.weight == 1).all(), "the classifier's norm must not become an output norm"
     classifier = mmfreq.build_classifier(ARCH)
-    mmfreq.load_weights(classifier, {'state_dict': theirs})
+    mmfreq.load_weights(classifier, {'state_dict': published})
     assert same(classifier, classifier_state) == set(classifier_state)
 
 
@@ -123,14 +124,14 @@ def by_init_cfg(model, state, tmp_path):
 @pytest.mark.parametrize('how', ['load_state_dict', 'mmengine', 'init_cfg'])
 @pytest.mark.parametrize('layout', ['official', 'mmpretrain'])
 def test_every_way_of_loading_takes_published_files(how, layout, classifier_state, tmp_path):
-    theirs = classifier_state if layout == 'official' else to_mmpretrain(classifier_state)
+    published = classifier_state if layout == 'official' else to_mmpretrain(classifier_state)
     model = HorNet(ARCH, img_size=384)
     if how == 'load_state_dict':
-        by_load_state_dict(model, theirs)
+        by_load_state_dict(model, published)
     elif how == 'mmengine':
-        by_mmengine(model, theirs)
+        by_mmengine(model, published)
     else:
-        by_init_cfg(model, theirs, tmp_path)
+        by_init_cfg(model, published, tmp_path)
     want = HorNet(ARCH, img_size=384)
     mmfreq.load_weights(want, classifier_state)
     assert same(model, want.state_dict()) == set(want.state_dict())
@@ -143,7 +144,7 @@ def test_another_family_is_refused_by_name():
             attempt(mmfreq.build_backbone(ARCH), resnet)
 
 
-def test_the_file_of_another_family_is_named(tmp_path):
+def test_the_error_names_the_file(tmp_path):
     torch.save({'fc.weight': torch.ones(1)}, tmp_path / 'other.pth')
     with pytest.raises(CheckpointError, match=r'other\.pth.*hornet family'):
         mmfreq.load_weights(mmfreq.build_backbone(ARCH), tmp_path / 'other.pth')
@@ -166,14 +167,14 @@ def test_missing_and_unknown_names_are_listed(dense_state):
     assert unknown < missing and 'unknown' in str(error.value)[:unknown]
 
 
-def test_some_output_norms_missing_is_not_taken_for_a_classification_file(dense_state):
+def test_a_file_with_some_output_norms_must_have_all(dense_state):
     del dense_state['norm2.weight']
     with pytest.raises(CheckpointError, match=r'norm2\.weight'):
         mmfreq.load_weights(mmfreq.build_backbone(ARCH), dense_state)
 
 
 @pytest.mark.parametrize('content', [{}, {'epoch': 3}, {'model': {'epoch': 3}}])
-def test_a_file_without_parameters_is_told(content):
+def test_a_file_without_parameters_is_refused(content):
     with pytest.raises(CheckpointError, match='no parameters'):
         mmfreq.load_weights(mmfreq.build_backbone(ARCH), content)
 
@@ -191,13 +192,13 @@ def test_a_whole_model_takes_whole_files_and_bare_backbones(classifier_state, de
     whole |= {'decode_head.weight': torch.ones(5, 16, 1, 1), 'decode_head.bias': torch.ones(5)}
     assert mmfreq.load_weights(model, whole).loaded == len(whole)
     assert same(model, whole) == set(whole)
-    adapted = adapt_checkpoint(to_mmpretrain(classifier_state), model)
-    assert set(adapted) == {n for n in model.state_dict() if n.startswith('backbone.')}
+    fitted = fit_checkpoint(to_mmpretrain(classifier_state), model)
+    assert set(fitted.state) == {n for n in model.state_dict() if n.startswith('backbone.')}
     with pytest.raises(CheckpointError, match=r'decode_head\.weight'):
         mmfreq.load_weights(model, classifier_state)
 
 
-def test_own_checkpoints_of_a_wrapped_model_load(dense_state):
+def test_load_state_dict_of_a_whole_model(dense_state):
     model = Segmentor()
     state = model.state_dict()
     other = Segmentor()
@@ -221,7 +222,7 @@ def test_a_classification_file_of_every_family_fills_classifier_and_backbone(fam
 
 
 @pytest.mark.parametrize('family', MICRO)
-def test_a_segmentor_of_every_family_fills_the_backbone_and_its_own_kind(family):
+def test_a_segmentor_file_of_every_family_fills_backbone_and_segmentor(family):
     state = dense_state(MICRO[family])
     whole = {'backbone.' + n: v for n, v in state.items()} | {'decode_head.weight': torch.ones(5, 16, 1, 1)}
     whole['decode_head.bias'] = torch.ones(5)
@@ -233,21 +234,20 @@ def test_a_segmentor_of_every_family_fills_the_backbone_and_its_own_kind(family)
     assert same(model, whole) == set(whole)
 
 
-@pytest.mark.parametrize(('ours', 'theirs'), [pair for pair in permutations(MICRO, 2) if {*pair} != {'dfformer', 'cdfformer'}])
-def test_no_network_takes_the_file_of_another(ours, theirs):
-    model = mmfreq.build_backbone(MICRO[ours])
+@pytest.mark.parametrize(('network', 'other'), [pair for pair in permutations(MICRO, 2) if {*pair} != {'dfformer', 'cdfformer'}])
+def test_the_file_of_another_network_is_refused(network, other):
+    model = mmfreq.build_backbone(MICRO[network])
     before = {n: v.clone() for n, v in model.state_dict().items()}
-    told = f'{model.family} family'
     sign = {'hornet': 'HorNet', 'gfnet': r'GFNet \(isotropic', 'gfnet-h': r'GFNet-H \(pyramid', 'affnet': 'AFFNet'}.get(
-        theirs, 'DFFormer'
+        other, 'DFFormer'
     )
     for load in (mmfreq.load_weights, lambda m, s: m.load_state_dict(s, strict=False)):
-        with pytest.raises(CheckpointError, match=f'{told}.*look like {sign}'):
-            load(model, dense_state(MICRO[theirs]))
+        with pytest.raises(CheckpointError, match=f'{model.family} family.*look like {sign}'):
+            load(model, dense_state(MICRO[other]))
         assert same(model, before) == set(before)
 
 
-def test_dfformer_and_cdfformer_are_told_apart_by_their_parameters():
+def test_cdfformer_weights_in_dfformer_are_refused_by_their_parameters():
     with pytest.raises(CheckpointError, match=r'token_mixer\.dwconv\.weight'):
         mmfreq.load_weights(mmfreq.build_backbone('dfformer-micro'), dense_state('cdfformer-micro'))
 
@@ -255,7 +255,7 @@ def test_dfformer_and_cdfformer_are_told_apart_by_their_parameters():
 @pytest.mark.parametrize(
     ('sign', 'name'), [('stages.0.0.dwconv.weight', 'ConvNeXt'), ('layer_3.1.local_rep.conv.weight', 'MobileViT')]
 )
-def test_a_stranger_with_some_names_of_ours_is_refused(sign, name, dense_state):
+def test_an_unsupported_network_with_common_names_is_refused(sign, name, dense_state):
     arch = ARCH if name == 'ConvNeXt' else 'affnet-micro'
     state = named([n for n in mmfreq.build_backbone(arch).state_dict() if 'gnconv' not in n]) | {sign: torch.ones(1)}
     with pytest.raises(CheckpointError, match=f'look like {name}'):
@@ -266,7 +266,7 @@ CVNETS = {'DeepLabv3': 'affnet__affnet_et_deeplabv3', 'SSDLite': 'affnet__affnet
 
 
 @pytest.mark.parametrize('network', CVNETS)
-def test_a_whole_network_of_cvnets_fills_its_encoder_into_the_backbone(network, golden_folder):
+def test_the_encoder_of_a_cvnets_network_fills_the_backbone(network, golden_folder):
     state = golden_state(read_golden(golden_folder, CVNETS[network])['state_dict'])
     encoder = {name.removeprefix('encoder.'): value for name, value in state.items() if name.startswith('encoder.')}
     model = mmfreq.build_backbone('affnet-et')
@@ -276,7 +276,7 @@ def test_a_whole_network_of_cvnets_fills_its_encoder_into_the_backbone(network, 
     assert set(report.dropped) == {name for name in state if not name.startswith('encoder.')}
 
 
-def test_a_whole_network_of_cvnets_fills_a_segmentor_in_mmsegs_names(golden_folder):
+def test_a_cvnets_deeplabv3_fills_a_segmentor_of_mmseg(golden_folder):
     from mmengine.registry import DefaultScope
     from mmseg.registry import MODELS
 
@@ -289,14 +289,14 @@ def test_a_whole_network_of_cvnets_fills_a_segmentor_in_mmsegs_names(golden_fold
     assert report.loaded == len(state) and len(report.renamed) == len(state) and not report.fresh and not report.dropped
     own = model.state_dict()
     aspp = 'seg_head.aspp.aspp_layer.'
-    for theirs, ours in (
+    for published, name in (
         (f'{aspp}convs.0.block.conv.weight', 'aspp_modules.0.conv.weight'),
         (f'{aspp}convs.3.block.norm.running_var', 'aspp_modules.3.bn.running_var'),
         (f'{aspp}convs.4.aspp_pool.conv_1x1.block.norm.bias', 'image_pool.1.bn.bias'),
         (f'{aspp}project.block.conv.weight', 'bottleneck.conv.weight'),
         ('seg_head.classifier.block.conv.bias', 'conv_seg.bias'),
     ):
-        assert torch.equal(own['decode_head.' + ours], state[theirs])
+        assert torch.equal(own['decode_head.' + name], state[published])
     assert torch.equal(own['backbone.layer_5.1.fusion.block.conv.weight'], state['encoder.layer_5.1.fusion.block.conv.weight'])
 
 
@@ -312,10 +312,10 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize('script', ENTRIES)
-def test_averaged_weights_are_taken_where_there_are_any(script, dense_state):
-    held, entry, want = ENTRIES[script]
+def test_averaged_weights_are_preferred(script, dense_state):
+    layout, entry, want = ENTRIES[script]
     states = {'ema': dense_state, 'raw': {n: v + 1 for n, v in dense_state.items()}}
-    content = {key: states.get(value, value) if isinstance(value, str) else value for key, value in held.items()}
+    content = {key: states.get(value, value) if isinstance(value, str) else value for key, value in layout.items()}
     model = mmfreq.build_backbone(ARCH)
     report = mmfreq.load_weights(model, content)
     assert report.entry == entry and entry in str(report)
@@ -324,7 +324,7 @@ def test_averaged_weights_are_taken_where_there_are_any(script, dense_state):
     assert same(model, states[want]) == set(dense_state)
 
 
-def test_the_caller_chooses_the_entry(dense_state):
+def test_entry_argument(dense_state):
     raw = {n: v + 1 for n, v in dense_state.items()}
     model = mmfreq.build_backbone(ARCH)
     assert mmfreq.load_weights(model, {'model': raw, 'model_ema': dense_state}, entry='model').entry == 'model'
@@ -352,7 +352,7 @@ LAST_LAYER = {
 
 
 @pytest.mark.parametrize('family', MICRO)
-def test_fine_tuning_keeps_the_initial_last_layer(family):
+def test_fresh_keeps_the_initial_last_layer(family):
     state, last = classifier_state(MICRO[family], num_classes=7), LAST_LAYER[family]
     model = mmfreq.build_classifier(MICRO[family], num_classes=3)
     before = {n: v.clone() for n, v in model.state_dict().items()}
@@ -365,10 +365,10 @@ def test_fine_tuning_keeps_the_initial_last_layer(family):
     assert same(model, state) == set(state) - head
     assert same(model, before) >= head
     assert set(report.dropped) == set(report.fresh) == head and report.loaded == len(state) - 2
-    assert str(report).count('as asked') == 4
+    assert str(report).count('as requested') == 4
 
 
-def test_fresh_takes_names_of_ours_and_of_whole_models(classifier_state, dense_state):
+def test_fresh_takes_names_of_the_mmfreq_layout_and_of_whole_models(classifier_state, dense_state):
     model = mmfreq.build_classifier(ARCH, num_classes=3)
     report = mmfreq.load_weights(model, to_mmpretrain(classifier_state), fresh=('head.',))
     assert set(report.dropped) == {'head.fc.weight', 'head.fc.bias'} and 'head.fc.bias' not in report.renamed
@@ -383,7 +383,7 @@ def test_fresh_takes_names_of_ours_and_of_whole_models(classifier_state, dense_s
     mmfreq.load_weights(segmentor, {n: v for n, v in whole.items() if n.startswith('backbone.')}, fresh=('decode_head.',))
 
 
-def test_a_start_that_fits_nothing_is_told(classifier_state):
+def test_fresh_with_an_unknown_prefix_is_refused(classifier_state):
     model = mmfreq.build_classifier(ARCH)
     with pytest.raises(CheckpointError, match=r"'haed\.'"):
         mmfreq.load_weights(model, classifier_state, fresh=('haed.',))
@@ -391,7 +391,7 @@ def test_a_start_that_fits_nothing_is_told(classifier_state):
         mmfreq.load_weights(model, classifier_state, fresh='head.')
 
 
-def test_a_wrong_arch_is_not_taken_for_another_number_of_classes(classifier_state):
+def test_fresh_is_not_suggested_for_a_wrong_arch(classifier_state):
     with torch.device('meta'):
         larger = mmfreq.build_classifier('hornet-tiny-gf', num_classes=3)
     with pytest.raises(CheckpointError) as error:
@@ -399,7 +399,7 @@ def test_a_wrong_arch_is_not_taken_for_another_number_of_classes(classifier_stat
     assert 'fresh' not in str(error.value)
 
 
-def test_check_fit_says_the_same_and_loads_nothing(classifier_state):
+def test_check_fit_reports_the_same_and_loads_nothing(classifier_state):
     with torch.device('meta'):
         shape_only = mmfreq.build_classifier(ARCH, img_size=384)
     model = mmfreq.build_classifier(ARCH, img_size=384)
@@ -409,11 +409,8 @@ def test_check_fit_says_the_same_and_loads_nothing(classifier_state):
         check_fit(mmfreq.build_classifier(ARCH, num_classes=3), classifier_state)
 
 
-# Values of use and of none
-
-
 def with_value(model, change):
-    """The state of a model in which one weight is changed; and its name."""
+    """The state dict of a model with one weight changed, and its name."""
     name = next(name for name in model.state_dict() if name.endswith('weight'))
     return {**model.state_dict(), name: change(model.state_dict()[name].clone())}, name
 
@@ -421,10 +418,10 @@ def with_value(model, change):
 NOT_FINITE = {'NaN': float('nan'), 'infinity': float('inf'), 'minus infinity': -float('inf')}
 
 
-@pytest.mark.parametrize('kind', NOT_FINITE)
-def test_values_that_are_no_numbers_are_reported(kind):
+@pytest.mark.parametrize('value', NOT_FINITE)
+def test_nan_and_infinite_values_are_reported(value):
     model = mmfreq.build_backbone('hornet-micro')
-    state, name = with_value(model, lambda weight: weight.index_fill_(0, torch.tensor([1]), NOT_FINITE[kind]))
+    state, name = with_value(model, lambda weight: weight.index_fill_(0, torch.tensor([1]), NOT_FINITE[value]))
     with pytest.warns(UserWarning, match=f'NaN.*{name}'):
         report = mmfreq.load_weights(model, state)
     assert report.not_finite == {name: state[name][1].numel()}
@@ -434,24 +431,24 @@ def test_values_that_are_no_numbers_are_reported(kind):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
-def test_another_precision_is_converted_and_said(dtype):
+def test_another_dtype_is_converted_and_reported(dtype):
     model = mmfreq.build_backbone('hornet-micro', img_size=256)  # filters are resized, too
     state = mmfreq.build_backbone('hornet-micro').to(dtype).state_dict()
     report = mmfreq.load_weights(model, state)
-    kind = str(dtype).removeprefix('torch.')
-    assert set(report.converted) == set(state) and f'{len(state)} tensors' in str(report) and kind in str(report)
+    assert set(report.converted) == set(state)
+    assert f'{len(state)} tensors' in str(report) and str(dtype).removeprefix('torch.') in str(report)
     assert all(value.dtype == torch.float32 for value in model.state_dict().values())
     assert report.resized
 
 
-OF_NO_USE = {
-    'integers': (lambda weight: weight.long(), 'int64, the model has real numbers'),
-    '8 bits': (lambda weight: weight.to(torch.int8), 'int8, the model has real numbers'),
-    'truth values': (lambda weight: weight > 0, 'bool, the model has real numbers'),
-    'complex numbers': (lambda weight: weight.to(torch.complex64), 'complex64, the model has real numbers'),
+INCOMPATIBLE = {
+    'integers': (lambda weight: weight.long(), 'int64, expected float32'),
+    '8 bits': (lambda weight: weight.to(torch.int8), 'int8, expected float32'),
+    'booleans': (lambda weight: weight > 0, 'bool, expected float32'),
+    'complex numbers': (lambda weight: weight.to(torch.complex64), 'complex64, expected float32'),
     'sparse': (lambda weight: weight.to_sparse(), 'sparse float32'),
     'without values': (lambda weight: weight.to('meta'), 'without its values'),
-    'of a quantised model': (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), 'qint8'),
+    'quantized': (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), 'qint8'),
     'transposed': (lambda weight: weight.reshape(weight.shape[::-1]), 'of another shape'),
     'a scalar': (lambda weight: weight.sum(), 'of another shape'),
     'empty': (lambda weight: weight[:0], 'of another shape'),
@@ -466,33 +463,33 @@ NO_TENSORS = {
     'an entry that is text': lambda state: {'state_dict': 'none'},
     'numbers for names': lambda state: dict(enumerate(state.values())),
     'None for a name': lambda state: {None: torch.ones(1), **state},
-    'itself': lambda state: itself(),
+    'itself': lambda state: nested_in_itself(),
     'entries within entries': lambda state: {'model': {'model': {'model': {'model': {'model': {'model': state}}}}}},
 }
 
 
-def itself():
-    held = {}
-    held['state_dict'] = held
-    return held
+def nested_in_itself():
+    content = {}
+    content['state_dict'] = content
+    return content
 
 
-@pytest.mark.parametrize('case', OF_NO_USE)
-def test_what_would_become_something_else_is_refused(case, tmp_path):
-    change, told = OF_NO_USE[case]
+@pytest.mark.parametrize('case', INCOMPATIBLE)
+def test_tensors_of_an_incompatible_type_or_shape_are_refused(case, tmp_path):
+    change, message = INCOMPATIBLE[case]
     model = mmfreq.build_backbone('hornet-micro')
     before = {name: value.clone() for name, value in model.state_dict().items()}
     filters = next(name for name in before if name.endswith('complex_weight'))
     for name in (next(iter(before)), filters):
         state = {**before, name: change(before[name].clone())}
-        with pytest.raises(CheckpointError, match=f'(?s){told}') as caught:
+        with pytest.raises(CheckpointError, match=f'(?s){message}') as caught:
             mmfreq.load_weights(model, state)
         assert name in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize('case', NO_TENSORS)
-def test_what_holds_no_weights_is_refused(case, tmp_path):
+def test_content_without_weights_is_refused(case, tmp_path):
     model = mmfreq.build_backbone('hornet-micro')
     torch.save(NO_TENSORS[case](model.state_dict()), tmp_path / 'odd.pth')
     with pytest.raises(CheckpointError, match=r'(?s)odd\.pth: .*(no parameters|must be text)'):
