@@ -1,7 +1,7 @@
 """Writes an ONNX file without Fourier or complex operators, and compares it with the model in onnxruntime.
 
-The graph is for images of one size: the transforms in it are products with constant real matrices, the filters are resized for
-good. Images go in normalised; the file says how (mean, std, channels) and which classes come out. By default logits come out, of a
+The graph is for images of one size: transforms are products with constant real matrices, and filters are resized once. Its input is
+normalized images; the metadata has the normalization (mean, std, channels) and the classes. The default output is the logits, for a
 detection config the maps of backbone and neck. Needs: pip install "mmfreq[export]"
 
 Examples:
@@ -9,7 +9,7 @@ Examples:
   python tools/export_onnx.py configs/upernet_hornet_ade20k.py iter_160000.pth --shape 512 --output labels --dynamic-batch
   python tools/export_onnx.py hornet-tiny-gf --output features --shape 256 320 --precision fp16
 
-Exit status: 0 if the file gives what the model gives, 1 if it does not, 2 for a wrong command.
+Exit status: 0 if the file's outputs equal the model's, 1 if they do not, 2 for a wrong command.
 """
 
 import argparse
@@ -28,19 +28,21 @@ def parse_args(argv=None):
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', metavar='CONFIG_OR_ARCH', help='path of a config, or name of an arch')
-    parser.add_argument('checkpoint', nargs='?', help='its weights; without them the file has random ones')
+    parser.add_argument('checkpoint', nargs='?', help='its weights; by default the file has random weights')
     parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='H W, or one side (default: crop size, or the published)')
-    parser.add_argument('--out', type=Path, help='the file (default: NAME.onnx here)')
+    parser.add_argument('--out', type=Path, help='file (default: NAME.onnx in the current folder)')
     outputs = ('logits', 'labels', 'features', 'raw')
     parser.add_argument(
-        '--output', choices=outputs, help='logits, classes of pixels, maps, or what a dense head says of each place'
+        '--output', choices=outputs, help='logits, classes of pixels, feature maps, or the raw outputs of a dense head'
     )
-    parser.add_argument('--dynamic-batch', action='store_true', help='any number of images; else one')
+    parser.add_argument('--dynamic-batch', action='store_true', help='allow any number of images (default: one)')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: %(default)s')
     parser.add_argument('--backend', choices=BACKENDS, default=BACKENDS[0], help="fft: with ONNX's DFT (default: %(default)s)")
-    parser.add_argument('--plain', action='store_true', help='write the model as it is, without mmfreq.optimize')
+    parser.add_argument('--plain', action='store_true', help='export the model without mmfreq.optimize')
     parser.add_argument('--verify', action=argparse.BooleanOptionalAction, default=True, help='compare in onnxruntime')
-    parser.add_argument('--picture', type=Path, help='the picture to compare with (default: a drawn one)')
+    parser.add_argument(
+        '--picture', dest='image', type=Path, metavar='IMAGE', help='file to compare with (default: a synthetic image)'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to the config')
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
@@ -53,44 +55,44 @@ def main(argv=None):
     from mmfreq.apis.loading import load_model
     from mmfreq.errors import short_user_errors
     from mmfreq.export import export_onnx, verify
-    from mmfreq.export.graphs import graph_of
+    from mmfreq.export.graphs import build_graph
     from mmfreq.export.verify import comparison_inputs
 
     with short_user_errors():
-        bare = args.output == 'features' and not Path(args.source).is_file()
-        subject = load_model(args.source, args.checkpoint, args.cfg_options, bare)
-        size = tuple(args.shape * 2)[:2] if args.shape else subject.size
-        out = args.out or Path(f'{subject.name}.onnx')
-        inputs = comparison_inputs(size, subject.normalization, args.picture)
+        backbone_only = args.output == 'features' and not Path(args.source).is_file()
+        loaded = load_model(args.source, args.checkpoint, args.cfg_options, backbone_only)
+        size = tuple(args.shape * 2)[:2] if args.shape else loaded.size
+        out = args.out or Path(f'{loaded.name}.onnx')
+        inputs = comparison_inputs(size, loaded.normalization, args.image)
         exported = export_onnx(
-            graph_of(subject, args.output),
+            build_graph(loaded, args.output),
             size,
             out,
             backend=args.backend,
             precision=args.precision,
             dynamic_batch=args.dynamic_batch,
             optimized=not args.plain,
-            metadata=metadata_of(subject, args.output),
+            metadata=metadata_of(loaded, args.output),
         )
         differences = verify(out, exported.model, inputs, args.precision) if args.verify else []
-    if not subject.trained:
+    if not loaded.trained:
         print('note: no checkpoint was given, the weights are random')
     print_operators(exported, size)
     for difference in differences:
         print(difference)
     if not all(difference.within for difference in differences):
-        sys.exit(f'error: {out} does not give what the model gives')
+        sys.exit(f"error: the outputs of {out} differ from the model's")
 
 
-def metadata_of(subject, output):
-    """What the file says about itself beside the version and the size."""
+def metadata_of(loaded, output):
+    """The entries for the metadata of the file, in addition to those of `export_onnx`."""
     from dataclasses import asdict
 
     from mmfreq.export.graphs import OUTPUTS
 
-    arch = getattr(subject.backbone, 'arch_name', type(subject.backbone).__name__)
-    told = {'name': subject.name, 'arch': arch, 'task': subject.task, 'output': output or OUTPUTS[subject.task][0]}
-    return told | asdict(subject.normalization) | {'classes': subject.classes, 'trained': subject.trained}
+    arch = getattr(loaded.backbone, 'arch_name', type(loaded.backbone).__name__)
+    entries = {'name': loaded.name, 'arch': arch, 'task': loaded.task, 'output': output or OUTPUTS[loaded.task][0]}
+    return entries | asdict(loaded.normalization) | {'classes': loaded.classes, 'trained': loaded.trained}
 
 
 def print_operators(exported, size):
@@ -99,9 +101,9 @@ def print_operators(exported, size):
 
     megabytes = exported.path.stat().st_size / 2**20
     print(f'{exported.path}: {megabytes:.1f} MiB, images of {size[0]}x{size[1]}')
-    table = Table('operator', 'times')
-    for name, times in exported.operators.most_common():
-        table.add_row(name, str(times))
+    table = Table('operator', 'count')
+    for name, count in exported.operators.most_common():
+        table.add_row(name, str(count))
     Console().print(table)
 
 

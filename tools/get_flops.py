@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds (the papers' "FLOPs") of an arch or a config's model, Fourier transforms included.
+"""Parameters and multiply-adds (the papers' "FLOPs") of an arch or a config's model, including Fourier transforms.
 
 Examples:
   python tools/get_flops.py hornet-tiny-gf
@@ -13,7 +13,13 @@ import _path  # noqa: F401
 
 import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
 
-COLUMNS = {'conv_matmul': 'conv + matmul', 'fft': 'FFT', 'spectral': 'spectral', 'other': 'other'}
+# part of the count -> (title, description)
+PARTS = {
+    'conv_matmul': ('conv + matmul', 'multiply-adds; what papers report as FLOPs'),
+    'fft': ('FFT', 'Fourier transforms, as computed by the backend'),
+    'spectral': ('spectral', 'element-wise work on spectra'),
+    'other': ('other', 'norms, activations, products, means, resizing'),
+}
 
 
 def parse_args(argv=None):
@@ -29,12 +35,12 @@ def parse_args(argv=None):
         type=int,
         metavar='N',
         help='H W, or one side; default: the published image size of a classifier, S x 4S for segmentation with S x S crops, '
-        "the test pipeline's for detection (800 x 1280 on COCO)",
+        'the size of the test pipeline for detection (800 x 1280 on COCO)',
     )
-    parser.add_argument('--spectral', choices=SPECTRAL_BACKENDS, help='how the backbone computes its transforms')
-    parser.add_argument('--per-module', action='store_true', help='a row for each module')
+    parser.add_argument('--spectral', choices=SPECTRAL_BACKENDS, help='spectral backend of the backbone')
+    parser.add_argument('--per-module', action='store_true', help='print a row for each module')
     parser.add_argument('--depth', type=int, default=2, help='of the module names in that table (default: %(default)s)')
-    parser.add_argument('--latency', action='store_true', help='time the same forward pass too')
+    parser.add_argument('--latency', action='store_true', help='measure the time of the forward pass, too')
     parser.add_argument('--device', default='cpu', help='for --latency: cpu, cuda or cuda:N (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to the config')
     return parser.parse_args(argv)
@@ -56,16 +62,14 @@ def summary_table(source, report):
         table.add_column(justify=justify)
     table.add_row('parameters', in_units(report.params), '')
     table.add_section()
-    table.add_row('conv + matmul', in_units(report.macs.conv_matmul), "multiply-adds; what the papers' counters see")
-    table.add_row('FFT', in_units(report.macs.fft), 'Fourier transforms, as computed by the backend')
-    table.add_row('spectral', in_units(report.macs.spectral), 'element-wise work on spectra')
-    table.add_row('other', in_units(report.macs.other), 'norms, activations, products, means, resizing')
+    for part, (title, description) in PARTS.items():
+        table.add_row(title, in_units(getattr(report.macs, part)), description)
     table.add_row('all', in_units(report.macs.total), '')
     table.add_section()
     if report.published_fft:
         table.add_row('as GFNet, HorNet', in_units(report.published), 'conv + matmul, and N C ceil(log2 N) for each FFT')
-    for name, times in report.uncounted.items():
-        table.add_row('not counted', str(times), f'calls of {name}')
+    for name, calls in report.uncounted.items():
+        table.add_row('not counted', str(calls), f'calls of {name}')
     return table
 
 
@@ -73,12 +77,24 @@ def module_table(report, depth):
     from rich.table import Table
 
     table = Table('module', 'type', title='multiply-adds by module')
-    for column in ('parameters', *COLUMNS.values()):
+    for column in ('parameters', *(title for title, _ in PARTS.values())):
         table.add_column(column, justify='right')
     for name, module in report.rows(depth):
-        numbers = (module.params, *(getattr(module.macs, part) for part in COLUMNS))
-        table.add_row(name, module.kind, *map(in_units, numbers))
+        numbers = (module.params, *(getattr(module.macs, part) for part in PARTS))
+        table.add_row(name, module.type_name, *map(in_units, numbers))
     return table
+
+
+def config_or_arch(args):
+    """The config, read as in training, or the name of an arch."""
+    from mmfreq.apis.loading import read_config
+    from mmfreq.errors import UserError
+
+    if Path(args.source).is_file():
+        return read_config(args.source, args.cfg_options)
+    if args.cfg_options:
+        raise UserError(f'--cfg-options are for configs, got the arch {args.source}.')
+    return args.source
 
 
 def main(argv=None):
@@ -86,40 +102,24 @@ def main(argv=None):
     from rich.console import Console
 
     from mmfreq.analysis.flops import build_for_counting, count
+    from mmfreq.analysis.latency import latency
     from mmfreq.errors import short_user_errors
 
+    timed = None
     with short_user_errors():
-        model, size = build_for_counting(subject(args), args.spectral)
+        model, size = build_for_counting(config_or_arch(args), args.spectral)
         shape = tuple((args.shape * 2)[:2] if args.shape else size)
         report = count(model, shape)
-        timed = timed_forward(args, shape) if args.latency else None
+        if args.latency:
+            model, _ = build_for_counting(config_or_arch(args), args.spectral, device='cpu')
+            timed = latency(model, shape, args.device)
     console = Console()
     console.print(summary_table(args.source, report))
     if args.per_module:
         console.print(module_table(report, args.depth))
     if timed:
         spread = f'median of {timed.runs}, interquartile range {1000 * timed.interquartile_range:.3g} ms'
-        print(f'latency: {1000 * timed.median:.4g} ms for one image, {spread}; {timed.machine}')
-
-
-def subject(args):
-    """The config, read as training reads it, or the name of an arch."""
-    from mmfreq.apis.loading import read_config
-    from mmfreq.errors import UserError
-
-    if Path(args.source).is_file():
-        return read_config(args.source, args.cfg_options)
-    if args.cfg_options:
-        raise UserError(f'--cfg-options are for configs, got the arch {args.source}')
-    return args.source
-
-
-def timed_forward(args, size):
-    from mmfreq.analysis.flops import build_for_counting
-    from mmfreq.analysis.latency import latency
-
-    model, _ = build_for_counting(subject(args), args.spectral, device='cpu')
-    return latency(model, size, args.device)
+        print(f'latency: {1000 * timed.median:.4g} ms for one image, {spread}; {timed.hardware}')
 
 
 if __name__ == '__main__':

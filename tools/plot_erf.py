@@ -1,7 +1,7 @@
-"""Effective receptive fields of models side by side: from which pixels the middle of the last feature map takes its values.
+"""Draws effective receptive fields of models side by side: how much each pixel contributes to the center of the last feature map.
 
-By the protocol of RepLKNet; the table says which share of the picture the smallest square takes that holds 20, 50, 80 and 99 % of
-the contribution. A checkpoint follows the model that it is for; a model without one has random weights.
+By the protocol of RepLKNet. The table has the area, relative to the image, of the smallest square that contains 20, 50, 80 and 99 %
+of the contribution. A checkpoint follows its model; a model without one has random weights.
 
 Examples:
   python tools/plot_erf.py hornet-tiny-gf hornet_tiny_gf.pth gfnet-h-ti gfnet_h_ti.pth --size 1024 --images photos/
@@ -15,16 +15,18 @@ import _path  # noqa: F401
 
 import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
 
-WEIGHTS = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')  # what a checkpoint's name ends with
+CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 
 
 def parse_args(argv=None):
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('models', nargs='+', metavar='CONFIG_OR_ARCH [CHECKPOINT]', help='models, each with its checkpoint or none')
-    parser.add_argument('--images', nargs='+', metavar='INPUT', help='pictures, folders, or quoted globs (default: drawn scenes)')
-    parser.add_argument('--count', type=int, default=16, metavar='N', help='how many of them (default: %(default)s)')
+    parser.add_argument(
+        'models', nargs='+', metavar='CONFIG_OR_ARCH [CHECKPOINT]', help='models, optionally with a checkpoint each'
+    )
+    parser.add_argument('--images', nargs='+', metavar='INPUT', help='files, folders, or quoted globs (default: synthetic images)')
+    parser.add_argument('--count', type=int, default=16, metavar='N', help='number of images (default: %(default)s)')
     parser.add_argument('--size', nargs='+', type=int, metavar='N', help="H W, or one side (default: the first model's)")
     parser.add_argument('--stage', type=int, default=-1, metavar='N', help='of the feature map, from 0 (default: the last)')
     default = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -34,31 +36,31 @@ def parse_args(argv=None):
     if args.size and len(args.size) > 2:
         parser.error(f'--size is H W or one side, got {len(args.size)} numbers')
     if args.count < 1:
-        parser.error(f'--count is at least 1, got {args.count}')
+        parser.error(f'--count must be at least 1, got {args.count}')
     return args
 
 
 def paired(words):
-    """[(model, checkpoint or None)] from models that are followed by their checkpoints or not."""
+    """[(model, checkpoint or None)] from models that may be followed by their checkpoints."""
     from mmfreq.errors import UserError
 
     pairs = []
     for word in words:
-        if not word.endswith(WEIGHTS):
+        if not word.endswith(CHECKPOINT_SUFFIXES):
             pairs.append((word, None))
         elif pairs and pairs[-1][1] is None:
             pairs[-1] = (pairs[-1][0], word)
         else:
-            raise UserError(f'the checkpoint {word} follows no model; give MODEL CHECKPOINT MODEL CHECKPOINT ...')
+            raise UserError(f'The checkpoint {word} does not follow a model. Give MODEL CHECKPOINT MODEL CHECKPOINT ...')
     return pairs
 
 
-def label_of(subject, checkpoint, taken):
-    """A name for a model that none of `taken` has."""
-    name = subject.name if subject.trained else f'{subject.name} (random weights)'
-    if name in taken:
+def unique_label(loaded, checkpoint, used):
+    """A name for a model that is not in `used`."""
+    name = loaded.name if loaded.trained else f'{loaded.name} (random weights)'
+    if name in used:
         name = f'{name} {Path(checkpoint).stem if checkpoint else "again"}'
-    while name in taken:
+    while name in used:
         name += "'"
     return name
 
@@ -70,7 +72,7 @@ def main(argv=None):
     from rich.progress import track
     from rich.table import Table
 
-    from mmfreq.analysis.images import drawn_scenes, load_images, normalised
+    from mmfreq.analysis.images import load_images, normalize, synthetic_images
     from mmfreq.analysis.plot_style import save
     from mmfreq.analysis.receptive_field import SHARES, feature_map, plot_receptive_fields, receptive_field
     from mmfreq.apis.loading import load_model
@@ -79,27 +81,27 @@ def main(argv=None):
     fields = {}
     with short_user_errors():
         if args.device.startswith('cuda') and not torch.cuda.is_available():
-            raise UserError(f'device is {args.device}, but torch sees no CUDA device; use cpu')
+            raise UserError(f'The device is {args.device}, but torch finds no CUDA device. Use cpu.')
         pairs = paired(args.models)
-        subjects = [load_model(*pair) for pair in pairs]
-        size = tuple(args.size * 2)[:2] if args.size else subjects[0].size
-        pictures = load_images(args.images, size, args.count) if args.images else drawn_scenes(size, args.count)
-        for subject, (_, checkpoint) in track(list(zip(subjects, pairs)), description='receptive fields'):
-            seen = subject.normalization
-            features = feature_map(subject.backbone.requires_grad_(False).to(args.device), args.stage)
-            images = normalised(pictures, seen.mean, seen.std, seen.channels).to(args.device)
-            fields[label_of(subject, checkpoint, fields)] = receptive_field(features, images)
-        what = f'{len(pictures)} {"pictures" if args.images else "drawn scenes"} of {size[0]} x {size[1]} pixels'
+        models = [load_model(*pair) for pair in pairs]
+        size = tuple(args.size * 2)[:2] if args.size else models[0].size
+        images = load_images(args.images, size, args.count) if args.images else synthetic_images(size, args.count)
+        for loaded, (_, checkpoint) in track(list(zip(models, pairs)), description='receptive fields'):
+            norm = loaded.normalization
+            features = feature_map(loaded.backbone.requires_grad_(False).to(args.device), args.stage)
+            inputs = normalize(images, norm.mean, norm.std, norm.channels).to(args.device)
+            fields[unique_label(loaded, checkpoint, fields)] = receptive_field(features, inputs)
+        which = f'{len(images)} {"" if args.images else "synthetic "}images of {size[0]} x {size[1]} pixels'
         where = 'the last stage' if args.stage == -1 else f'stage {args.stage}'
-        file = save(plot_receptive_fields(fields, f'Effective receptive field of {where}, mean of {what}'), args.out)
-    table = Table(title=f'smallest square with a share of the contribution, in % of the area; {what}')
+        file = save(plot_receptive_fields(fields, f'Effective receptive field of {where}, mean of {which}'), args.out)
+    table = Table(title=f'area of the smallest square with a share of the contribution, in % of the image; {which}')
     table.add_column('model', overflow='fold')
     for share in SHARES:
         table.add_column(f'{100 * share:g} %', justify='right', no_wrap=True)
     for name, field in fields.items():
         table.add_row(name, *(f'{100 * field.smallest_square(share)[1]:.1f}' for share in SHARES))
     Console().print(table)
-    print(f'drawn into {file}')
+    print(f'figure: {file}')
 
 
 if __name__ == '__main__':

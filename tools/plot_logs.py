@@ -1,6 +1,6 @@
 """Draws the training curves of work directories in common axes, and prints their last and best values.
 
-Runs that go on from one another in one work directory are joined. Without --keys: loss, learning rate, and the usual scores.
+Resumed runs of one work directory are joined. By default: loss, learning rate, and the main scores of the task.
 
 Examples:
   python tools/plot_logs.py work_dirs/run
@@ -15,8 +15,10 @@ import _path  # noqa: F401
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='of tools/train.py, or the folder of one run in it')
-    parser.add_argument('--keys', nargs='+', default=(), metavar='KEY', help="names, their ends ('bbox_mAP'), or quoted globs")
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='of a training, or the folder of one run in it')
+    parser.add_argument(
+        '--keys', nargs='+', default=(), metavar='KEY', help="names, their last parts ('bbox_mAP'), or quoted globs"
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/plot_logs/logs.png'), help='file (default: %(default)s)')
     return parser.parse_args(argv)
 
@@ -45,11 +47,11 @@ def main(argv=None):
         for key in (key for key in keys if key in log.curves):
             curve = log.curves[key]
             step, value = best(curve, key) or ('', None)
-            shown = '' if value is None else f'{value:.4g}'
-            table.add_row(name + joined, key, f'{curve.values[-1]:.4g}', str(curve.steps[-1]), shown, str(step))
+            best_value = '' if value is None else f'{value:.4g}'
+            table.add_row(name + joined, key, f'{curve.values[-1]:.4g}', str(curve.steps[-1]), best_value, str(step))
             name = joined = ''
     Console().print(table)
-    print(f'drawn into {file}')
+    print(f'figure: {file}')
 
 
 if __name__ == '__main__':

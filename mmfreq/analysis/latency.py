@@ -1,4 +1,4 @@
-"""The machine in words: what a reader needs to place a number, and nothing that tells whose machine it is."""
+"""Latency of a model's forward pass, and a description of the hardware that a measurement was made on."""
 
 import os
 import platform
@@ -11,34 +11,70 @@ from torch.utils.benchmark import Timer
 
 from mmfreq.analysis.flops import CountedForward
 
+MIN_RUNS = 5
 NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve')
-EXTENSIONS = (('AVX-512', 'avx512f'), ('AMX', 'amx_tile'), ('AVX2', 'avx2'), ('SVE', 'sve'))  # of these the strongest, and AMX
+EXTENSIONS = (('AVX-512', 'avx512f'), ('AMX', 'amx_tile'), ('AVX2', 'avx2'), ('SVE', 'sve'))  # name, flag in /proc/cpuinfo
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of one forward pass, measured over `runs` of them, and the hardware in words."""
+
+    median: float
+    interquartile_range: float
+    runs: int
+    hardware: str
+
+
+@torch.inference_mode()
+def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str = 'cpu', seconds: float = 3.0) -> Latency:
+    """Measure the forward pass of `flops.count` on one random image in eval mode, after a warm-up.
+
+    The model is moved to the device and left there in eval mode.
+
+    Args:
+        model: as in `flops.count`, but not on the meta device.
+        size: (H, W) of the image.
+        seconds: least duration of the measurement.
+
+    Raises:
+        ValueError: a CUDA device is requested and there is none.
+    """
+    check_device(device)
+    forward = CountedForward(model.to(device).eval())
+    images = torch.randn(1, 3, *size, device=device)
+    timer = Timer('forward(images)', globals={'forward': forward, 'images': images}, num_threads=torch.get_num_threads())
+    measured = timer.blocked_autorange(min_run_time=max(seconds, MIN_RUNS * timer.timeit(1).median))
+    hardware = describe_hardware(device, torch.get_num_threads())
+    return Latency(measured.median, measured.iqr, len(measured.times) * measured.number_per_run, hardware)
 
 
 def check_device(device: torch.device | str) -> None:
-    """Refuse a CUDA device where there is none."""
+    """Raise a ValueError for a CUDA device if CUDA is not available."""
     if torch.device(device).type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f"there is no CUDA device here for '{device}'; leave --device out to measure on the CPU")
+        raise ValueError(f"There is no CUDA device here for '{device}'. Omit --device to measure on the CPU.")
+
+
+def usable_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def free_bytes() -> int | None:
-    """Memory that is free, or None where the system does not say."""
+    """Free memory; None if the system does not report it."""
     path = Path('/proc/meminfo')
     lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable:')]
     return found[0] if found else None
 
 
-def describe_machine(device: torch.device | str, threads: int, cpu_info: str | None = None) -> str:
-    """For example 'two x86-64 cores with AVX-512 and AMX, no GPU; torch 2.9.0', and what is set of the allocator.
+def describe_hardware(device: torch.device | str, threads: int, cpu_info: str | None = None) -> str:
+    """For example 'two x86-64 cores with AVX-512 and AMX, no GPU; torch 2.9.0', and the settings of the allocator.
+
+    Contains what a reader needs to interpret a measurement, and nothing that identifies the computer.
 
     Args:
-        cpu_info: the text of /proc/cpuinfo; read where there is one.
+        cpu_info: the text of /proc/cpuinfo; by default the file is read if it exists.
     """
     device = torch.device(device)
     if cpu_info is None:
@@ -50,51 +86,14 @@ def describe_machine(device: torch.device | str, threads: int, cpu_info: str | N
     if 'AVX-512' in names and 'AVX2' in names:
         names.remove('AVX2')
     number = NUMBERS[threads] if threads < len(NUMBERS) else str(threads)
-    kind = platform.machine().replace('_', '-') or 'CPU'
-    cores = f'{number} {kind} core{"" if threads == 1 else "s"}' + (f' with {" and ".join(names)}' if names else '')
+    cpu = platform.machine().replace('_', '-') or 'CPU'
+    cores = f'{number} {cpu} core{"" if threads == 1 else "s"}' + (f' with {" and ".join(names)}' if names else '')
     gpu = f'one {torch.cuda.get_device_name(device)}' if device.type == 'cuda' else 'no GPU'
-    return '; '.join((f'{cores}, {gpu}', f'torch {torch.__version__}', *describe_allocator()))
+    return '; '.join((f'{cores}, {gpu}', f'torch {torch.__version__}', *_allocator_settings()))
 
 
-def describe_allocator() -> list[str]:
-    """What the environment says about the allocator of CPU memory: glibc's limits, and libraries loaded in its place."""
+def _allocator_settings() -> list[str]:
+    """Environment variables of the CPU memory allocator: glibc's limits, and preloaded libraries."""
     limits = [f'{name}={value}' for name, value in sorted(os.environ.items()) if name.startswith(('MALLOC_', 'GLIBC_TUNABLES'))]
     loaded = [Path(path).name for path in os.environ.get('LD_PRELOAD', '').replace(':', ' ').split()]
     return limits + loaded
-
-
-# How long the forward pass takes that `complexity.count` counts.
-
-
-LEAST_RUNS = 5
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds of one forward pass, over `runs` of them, and the machine in words."""
-
-    median: float
-    interquartile_range: float
-    runs: int
-    machine: str
-
-
-@torch.inference_mode()
-def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str = 'cpu', seconds: float = 3.0) -> Latency:
-    """Of one image in eval mode, after a warm-up; the model is moved to the device and stays there in eval mode.
-
-    Args:
-        model: as in `complexity.count`, with memory: not on the meta device.
-        size: (H, W) of the image, of random numbers.
-        seconds: to measure for, at least.
-
-    Raises:
-        ValueError: a CUDA device where there is none.
-    """
-    check_device(device)
-    forward = CountedForward(model.to(device).eval())
-    images = torch.randn(1, 3, *size, device=device)
-    timer = Timer('forward(images)', globals={'forward': forward, 'images': images}, num_threads=torch.get_num_threads())
-    measured = timer.blocked_autorange(min_run_time=max(seconds, LEAST_RUNS * timer.timeit(1).median))
-    words = describe_machine(device, torch.get_num_threads())
-    return Latency(measured.median, measured.iqr, len(measured.times) * measured.number_per_run, words)

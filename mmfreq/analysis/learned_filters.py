@@ -2,7 +2,7 @@
 
 | plot | layers | array of a layer | computed by |
 |---|---|---|---|
-| 'filters' | stored filters (GFNet, HorNet-GF, DFFormer, GFFormer) | `LearnedFilters`: frequency response, kernel | `learned_filters` |
+| 'filters' | stored filters (GFNet, HorNet-GF, DFFormer, GFFormer) | `LearnedFilters`: response, kernel | `learned_filters` |
 | 'gating' | gnConv (HorNet, HorFPN) | `GatingMaps`: its gated products for an image, by order | `gating_maps` |
 | 'routing' | dynamic filters (DFFormer) | `Routing`: how it mixes its filters for an image | `routings` |
 | 'masks' | adaptive frequency filters (AFFNet) | `SpectralMask`: its mask for an image | `spectral_masks` |

@@ -1,4 +1,7 @@
-"""Colours and markers of lines, for every plot."""
+"""What all plots share: colors, figures of one width, maps with color bars, saving.
+
+Legend: H W of a map.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,31 +12,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 
-# Okabe and Ito's colours, which differ for every kind of colour vision; yellow is left out, as it hardly shows on white
+# Okabe and Ito's colors, distinguishable with any color vision deficiency; without yellow, which is hardly visible on white
 LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
 MARKERS = 'osD^vPX'
-
-
-# What the plots share: colours that every kind of colour vision tells apart, maps with colour bars, files.
-#
-# Legend: H W of a map.
-
-
-MAGNITUDE, SIGNED, CYCLIC = 'viridis', 'RdBu_r', 'twilight'  # colour maps
-WIDTH, DPI = 9.0, 100  # inches; with it, 900 pixels
+MAGNITUDE, SIGNED, CYCLIC = 'viridis', 'RdBu_r', 'twilight'  # color maps
+WIDTH, DPI = 9.0, 100  # inches and dots per inch: 900 pixels
 SMALL, NORMAL = 8, 9  # points
 
 
-def new_figure(height: float, title: str, width: float = WIDTH) -> Figure:
-    """An empty figure of this size in inches, whose parts keep clear of each other."""
-    figure = Figure(figsize=(width, height), layout='constrained')
+def new_figure(height: float, title: str) -> Figure:
+    """An empty figure of `WIDTH` and this height in inches, with a layout that avoids overlaps."""
+    figure = Figure(figsize=(WIDTH, height), layout='constrained')
     figure.get_layout_engine().set(w_pad=0.07, h_pad=0.06)
     figure.suptitle(title, fontsize=NORMAL + 2)
     return figure
 
 
 def new_rows(titles: Sequence[str], side: float, title: str) -> tuple[Figure, list[SubFigure]]:
-    """A figure with a part for each row of pictures `side` inches high, titled on its left."""
+    """A figure with a subfigure for each row of images `side` inches high, titled on the left."""
     height = side + 0.75
     figure = new_figure(0.6 + height * len(titles), title)
     rows = np.atleast_1d(figure.subfigures(len(titles), 1)).tolist()
@@ -42,17 +38,17 @@ def new_rows(titles: Sequence[str], side: float, title: str) -> tuple[Figure, li
     return figure, rows
 
 
-def centred_extent(height: int, width: int) -> tuple[float, float, float, float]:
-    """Of an image whose pixel `(height // 2, width // 2)` is the origin, downwards positive."""
+def centered_extent(height: int, width: int) -> tuple[float, float, float, float]:
+    """The `extent` of imshow that makes pixel `(height // 2, width // 2)` the origin; the vertical axis points down."""
     left, top = -(width // 2) - 0.5, -(height // 2) - 0.5
     return left, left + width, top + height, top
 
 
 def draw_map(
-    axis: Axes, values: np.ndarray, cmap: str, low: float, high: float, centred: bool = False, ticks: bool = True
+    axis: Axes, values: np.ndarray, cmap: str, low: float, high: float, centered: bool = False, ticks: bool = True
 ) -> AxesImage:
-    """A map `(H, W)` with sharp pixels; NaN is hatched. `centred` puts the origin of its axes into its middle."""
-    extent = centred_extent(*values.shape) if centred else None
+    """Draw a map `(H, W)` with sharp pixels; NaN is hatched. `centered` moves the origin of the axes to its center."""
+    extent = centered_extent(*values.shape) if centered else None
     image = axis.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation='nearest', extent=extent)
     axis.patch.set(facecolor='white', edgecolor='0.5', hatch='xxxxx')
     if ticks:
@@ -61,22 +57,22 @@ def draw_map(
     return image
 
 
-def draw_picture(axis: Axes, picture: np.ndarray) -> None:
-    """The image `(H, W, 3)` that a model has seen."""
-    axis.imshow(picture)
-    axis.set_title('the picture', fontsize=NORMAL)
+def draw_input(axis: Axes, image: np.ndarray) -> None:
+    """Draw the input image `(H, W, 3)` of a model."""
+    axis.imshow(image)
+    axis.set_title('input', fontsize=NORMAL)
     axis.set(xticks=[], yticks=[])
 
 
-def add_colour_bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes], label: str, **options) -> None:
-    """A colour bar beside a row of axes."""
+def add_color_bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes], label: str, **options) -> None:
+    """Add a color bar beside a row of axes."""
     bar = figure.colorbar(image, ax=list(axes), pad=0.01, **{'aspect': 14, **options})
     bar.set_label(label, fontsize=NORMAL)
     bar.ax.tick_params(labelsize=SMALL)
 
 
 def wrapped(name: str, width: int) -> str:
-    """A long name on several lines of about `width` characters, broken where it has hyphens, underscores or spaces."""
+    """A long name on several lines of about `width` characters, broken after hyphens, underscores or spaces."""
     lines = ['']
     for part in re.findall(r'[^-_ ]*[-_ ]|[^-_ ]+', name):
         if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
@@ -86,7 +82,7 @@ def wrapped(name: str, width: int) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the picture, folders included."""
+    """Write the figure to a file, whose folder is created if necessary."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, pil_kwargs={'optimize': True} if path.suffix == '.png' else {})

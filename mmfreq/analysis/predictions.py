@@ -1,7 +1,6 @@
-"""Pictures of label maps: labels laid over an image, and titled columns with a legend of the classes.
+"""Predictions as files, and as drawings: masks, overlays and panels for segmentation, boxes and masks for detection.
 
-Everything is uint8 RGB. A palette is a sequence of K (r, g, b); pixels of `ignore_index` are hatched in black and white.
-numpy and Pillow only, no state.
+All images are uint8 RGB. A palette is a sequence of K (r, g, b); pixels of `ignore_index` are hatched in black and white.
 """
 
 import json
@@ -12,63 +11,167 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmfreq.analysis.images import output_names, read_image, refuse_to_overwrite
-from mmfreq.compat.file_kind import file_kind, printable_path
+from mmfreq.compat.file_type import describe_file, printable_path
 
-PAPER, INK, FAINT = (255, 255, 255), (25, 25, 25), (190, 190, 190)
+MAX_CLASSES = 256  # of an 8-bit index mask
+BACKGROUND, TEXT, OUTLINE = (255, 255, 255), (25, 25, 25), (190, 190, 190)
 GAP = 10  # pixels between the parts of a panel
-MIN_COLUMN = 256  # pixels; smaller pictures are enlarged by a whole factor, so that titles fit and pixels stay sharp
+MIN_COLUMN = 256  # pixels; smaller images are enlarged by an integer factor, so that titles fit and pixels stay sharp
+
+
+class PredictionError(RuntimeError):
+    """The model failed on an image; the message names the image, and the cause is chained."""
+
+
+@dataclass
+class Written:
+    """The files written for one image, and a description of the problem if there was one."""
+
+    image: Path
+    files: list = field(default_factory=list)
+    problem: str | None = None
+
+
+def write_predictions(predictor, paths, out, truth=None, opacity=0.5, score_thr=0.3):
+    """Predict each image file and yield a `Written` for it. The generator is lazy, but checks its arguments immediately.
+
+    Segmentation: `NAME.png` (8-bit ids with the palette), `NAME_overlay.png`, and with `truth` (a folder of label maps)
+    `NAME_panel.png`. Detection: `NAME_overlay.png` (scores from `score_thr`) and `NAME.json` (all of them). NAME is the stem.
+    `Written.problem` reports a file that is not an image, an image that the model rejects (ValueError) or one without a label map;
+    other exceptions of the model are raised as PredictionError.
+    """
+    out = Path(out)
+    if truth is not None and predictor.task != 'segmentation':
+        raise ValueError('A truth folder is for segmentation configs, and this config is for detection. Use tools/test.py.')
+    if truth is not None and not Path(truth).is_dir():
+        raise ValueError(f'The truth folder {truth} does not exist.')
+    if len(predictor.classes) > MAX_CLASSES:
+        raise ValueError(f'An 8-bit index mask has at most {MAX_CLASSES} classes, got {len(predictor.classes)}.')
+    _check_opacity(opacity)
+    names = output_names(paths)
+    refuse_to_overwrite(paths, names, out)
+    out.mkdir(parents=True, exist_ok=True)
+    return (_write_one(predictor, path, out / name, truth, opacity, score_thr) for path, name in zip(paths, names))
+
+
+def _write_one(predictor, path, target, truth, opacity, score_thr):
+    image = read_image(path)
+    if image is None:
+        description = describe_file(path)
+        description += ', damaged or too large' if description.endswith('image') else ''
+        return Written(path, problem=f'{printable_path(path)} cannot be read as an image: it is {description}')
+    where = f'{printable_path(path)}, {image.shape[1]} x {image.shape[0]} pixels'
+    try:
+        prediction = predictor(image)
+    except ValueError as error:  # the model rejects this image, for example because it is too small
+        return Written(path, problem=f'{where}: {error}')
+    except Exception as error:
+        raise PredictionError(f'{where}: {error}') from error
+    image = np.ascontiguousarray(image[..., ::-1])
+    if predictor.task == 'detection':
+        return Written(path, _write_detections(predictor, image, prediction, path, target, opacity, score_thr))
+    mask = Image.fromarray(prediction)
+    mask.putpalette(np.asarray(predictor.palette, np.uint8).tobytes())  # turns mode L into P
+    drawn = Image.fromarray(overlay(image, prediction, predictor.palette, opacity))
+    written = Written(path, [_save(mask, target, '.png'), _save(drawn, target, '_overlay.png')])
+    if truth is not None:
+        try:
+            labels = predictor.load_label_map(Path(truth), path.stem)
+            written.files.append(_write_panel(predictor, image, labels, prediction, target, opacity))
+        except ValueError as error:  # includes the DataError of a missing file
+            written.problem = str(error)
+    return written
+
+
+def _write_panel(predictor, image, labels, ids, target, opacity):
+    if labels.shape != ids.shape:
+        raise ValueError(f'The label map of {target.name} is {labels.shape}, but its image is {ids.shape} (H, W).')
+    palette = predictor.palette
+    columns = [('image', image), ('truth', overlay(image, labels, palette, opacity))]
+    columns.append(('prediction', overlay(image, ids, palette, opacity)))
+    drawn = panel(columns, legend_of([labels, ids], predictor.classes, palette))
+    return _save(Image.fromarray(drawn), target, '_panel.png')
+
+
+def _write_detections(predictor, image, detections, path, target, opacity, score_thr):
+    from mmdet.structures.mask import encode_mask_results
+
+    masks = detections['masks']
+    report = {'image': path.name, 'size': list(image.shape[:2]), 'boxes': detections['boxes'].round(2).tolist()}
+    report |= {'labels': detections['labels'].tolist(), 'names': [predictor.classes[label] for label in detections['labels']]}
+    report |= {'scores': detections['scores'].round(4).tolist()}
+    if masks is not None:
+        codes = encode_mask_results(masks)
+        report['masks'] = [{'size': code['size'], 'counts': code['counts'].decode()} for code in codes]
+    report_file = target.with_name(target.name + '.json')
+    report_file.write_text(json.dumps(report))
+    shown = detections['scores'] >= score_thr
+    parts = {name: values if values is None else values[shown] for name, values in detections.items()}
+    drawn = draw_detections(image, **parts, classes=predictor.classes, palette=predictor.palette, opacity=opacity)
+    return [_save(Image.fromarray(drawn), target, '_overlay.png'), report_file]
+
+
+def _save(image, target, suffix):
+    path = target.with_name(target.name + suffix)
+    image.save(path)
+    return path
+
+
+def _check_opacity(opacity):
+    if not 0 <= opacity <= 1:
+        raise ValueError(f'opacity is {opacity}; it must be between 0 (only the image) and 1 (only the labels).')
 
 
 def overlay(image, labels, palette, opacity=0.5, ignore_index=255):
-    """`image` with the colour of its label over each pixel: (H, W, 3) uint8. `opacity` 0 shows the image, 1 the labels.
+    """`image` with the color of its label blended over each pixel: (H, W, 3) uint8. `opacity` 0 shows the image, 1 the labels.
 
     Shape: image (H, W, 3) uint8, labels (H, W) integers.
 
-    Raises ValueError where shapes differ or a label has no colour.
+    Raises ValueError if the shapes differ or a label has no color.
     """
     image, labels = np.asarray(image), np.asarray(labels)
     if image.dtype != np.uint8 or image.shape != (*labels.shape, 3):
         raise ValueError(
-            f'image {image.shape} {image.dtype} and labels {labels.shape} do not fit; expected (H, W, 3) uint8 and (H, W)'
+            f'Expected an image (H, W, 3) uint8 and labels (H, W), got {image.shape} {image.dtype} and {labels.shape}.'
         )
-    if not 0 <= opacity <= 1:
-        raise ValueError(f'opacity is {opacity}; it must be between 0 (the image alone) and 1 (the labels alone)')
+    _check_opacity(opacity)
     ignored = labels == ignore_index
-    kept = labels[~ignored]
-    if kept.size and not 0 <= kept.min() <= kept.max() < len(palette):
+    labeled = labels[~ignored]
+    if labeled.size and not 0 <= labeled.min() <= labeled.max() < len(palette):
         raise ValueError(
-            f'labels {kept.min()}..{kept.max()} but {len(palette)} colours; give a palette with a colour for each class, '
-            f'or mark pixels without a class as {ignore_index}'
+            f'The labels are {labeled.min()}..{labeled.max()}, but the palette has {len(palette)} colors. Give a color for each '
+            f'class, or mark pixels without a class as {ignore_index}.'
         )
-    colours = np.asarray(palette, np.float32)[np.where(ignored, 0, labels)]
-    colours[ignored] = hatch(labels.shape)[ignored]
-    mixed = image * (1 - opacity) + colours * opacity
-    return mixed.round().astype(np.uint8)
+    colors = np.asarray(palette, np.float32)[np.where(ignored, 0, labels)]
+    colors[ignored] = hatch(labels.shape)[ignored]
+    blended = image * (1 - opacity) + colors * opacity
+    return blended.round().astype(np.uint8)
 
 
 def hatch(shape, period=8):
-    """Diagonal black and white stripes (H, W, 3) uint8: the mark of ignored pixels."""
+    """Diagonal black and white stripes (H, W, 3) uint8, which mark ignored pixels."""
     ys, xs = np.indices(shape)
     return np.where((ys + xs)[..., None] % period < period // 2, 0, 255).astype(np.uint8).repeat(3, axis=-1)
 
 
 def legend_of(label_maps, classes, palette, ignore_index=255):
-    """The legend [(name, colour)] of the classes that occur in any map, by id; colour None stands for ignored pixels."""
-    found = sorted(set(np.concatenate([np.unique(labels) for labels in label_maps]).tolist()))
-    entries = [(classes[label], tuple(palette[label])) for label in found if label != ignore_index]
-    return entries + [('not labelled', None)] * (ignore_index in found)
+    """The legend [(name, color)] of the classes that occur in any map, by id; color None stands for ignored pixels."""
+    ids = sorted(set(np.concatenate([np.unique(labels) for labels in label_maps]).tolist()))
+    entries = [(classes[label], tuple(palette[label])) for label in ids if label != ignore_index]
+    return entries + [('not labeled', None)] * (ignore_index in ids)
 
 
 def panel(columns, legend=()):
-    """Draws titled pictures side by side over a legend.
+    """Draw titled images side by side above a legend: (h, w, 3) uint8.
 
-    `columns`: [(title, image)], images (H, W, 3) uint8 of one size; `legend`: [(name, colour)], colour None for ignored pixels.
-    Returns (h, w, 3) uint8. Images keep their pixels, or are enlarged by a whole factor where they are small.
+    Args:
+        columns: [(title, image)], images (H, W, 3) uint8 of one size; small ones are enlarged by an integer factor.
+        legend: [(name, color)], color None for ignored pixels.
     """
     images = [np.asarray(image) for _, image in columns]
     shapes = {(image.shape, image.dtype.name) for image in images}
     if len(shapes) != 1 or images[0].ndim != 3 or images[0].shape[2] != 3 or images[0].dtype != np.uint8:
-        raise ValueError(f'columns hold {sorted(shapes)}; expected at least one, all (H, W, 3) uint8 of one size')
+        raise ValueError(f'Expected at least one column, all images (H, W, 3) uint8 of one size; got {sorted(shapes)}.')
     height, width = images[0].shape[:2]
     factor = max(1, -(-MIN_COLUMN // width))
     height, width = height * factor, width * factor
@@ -78,27 +181,27 @@ def panel(columns, legend=()):
     rows = _legend_rows(legend, font, total - 2 * GAP)
     top = GAP + line + GAP // 2
     bottom = top + height + GAP + len(rows) * (line + GAP // 2)
-    sheet = Image.new('RGB', (total, bottom + (GAP // 2 if rows else 0)), PAPER)
+    sheet = Image.new('RGB', (total, bottom + (GAP // 2 if rows else 0)), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for number, ((title, _), image) in enumerate(zip(columns, images)):
         left = GAP + number * (width + GAP)
-        draw.text((left, GAP), _fitted(title, font, width), fill=INK, font=font)
+        draw.text((left, GAP), _shortened(title, font, width), fill=TEXT, font=font)
         sheet.paste(Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), (left, top))
     for number, row in enumerate(rows):
         _draw_legend_row(sheet, draw, row, top + height + GAP + number * (line + GAP // 2), font)
     return np.asarray(sheet)
 
 
-def _legend_rows(legend, font, room):
-    """Breaks the entries into rows of at most `room` pixels; an entry is a square, its name and a space."""
+def _legend_rows(legend, font, max_width):
+    """Wrap the entries into rows of at most `max_width` pixels; an entry is a square, its name and a space."""
     side, rows, used = sum(font.getmetrics()), [], 0
-    for name, colour in legend:
-        name = _fitted(name, font, room - 2 * side)
+    for name, color in legend:
+        name = _shortened(name, font, max_width - 2 * side)
         width = round(1.3 * side + font.getlength(name) + side)
-        if not rows or used + width > room + side:  # the last entry needs no space after it
+        if not rows or used + width > max_width + side:  # the last entry needs no space after it
             rows.append([])
             used = 0
-        rows[-1].append((name, colour, used))
+        rows[-1].append((name, color, used))
         used += width
     return rows
 
@@ -106,16 +209,16 @@ def _legend_rows(legend, font, room):
 def _draw_legend_row(sheet, draw, row, top, font):
     side = sum(font.getmetrics())
     inset = side // 8
-    for name, colour, offset in row:
+    for name, color, offset in row:
         left, box = GAP + offset, side - 2 * inset
-        swatch = hatch((box, box)) if colour is None else np.full((box, box, 3), colour, np.uint8)
+        swatch = hatch((box, box)) if color is None else np.full((box, box, 3), color, np.uint8)
         sheet.paste(Image.fromarray(swatch), (left, top + inset))
-        draw.rectangle((left, top + inset, left + box - 1, top + inset + box - 1), outline=FAINT)
-        draw.text((left + round(1.3 * side) - inset, top), name, fill=INK, font=font)
+        draw.rectangle((left, top + inset, left + box - 1, top + inset + box - 1), outline=OUTLINE)
+        draw.text((left + round(1.3 * side) - inset, top), name, fill=TEXT, font=font)
 
 
-def _fitted(text, font, width):
-    """`text`, shortened with three dots to what fits `width` pixels."""
+def _shortened(text, font, width):
+    """`text`, with an ellipsis if it is longer than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + '...') > width:
@@ -123,18 +226,14 @@ def _fitted(text, font, width):
     return text + '...'
 
 
-# Pictures of detections: boxes, masks, names and scores drawn over an image. numpy and Pillow only, no state.
-
-
 def draw_detections(image, boxes, labels, scores, classes, palette, masks=None, opacity=0.5):
-    """`image` with its detections, the best one on top: (H, W, 3) uint8 RGB.
+    """`image` with all given detections, the best one on top: (H, W, 3) uint8 RGB.
 
     Shape: image (H, W, 3) uint8, boxes (M, 4) as x1 y1 x2 y2 in pixels, labels (M,), scores (M,), masks (M, H, W) bool or None.
-    Which detections are worth drawing is the caller's choice.
     """
     counts = {len(boxes), len(labels), len(scores), len(boxes if masks is None else masks)}
     if len(counts) != 1:
-        raise ValueError(f'boxes, labels, scores and masks have {sorted(counts)} entries; expected as many of each')
+        raise ValueError(f'Expected boxes, labels, scores and masks of one length, got the lengths {sorted(counts)}.')
     order = np.argsort(np.asarray(scores), kind='stable')
     canvas = np.asarray(image).astype(np.float32)
     if masks is not None:
@@ -146,128 +245,18 @@ def draw_detections(image, boxes, labels, scores, classes, palette, masks=None, 
     side = min(sheet.size)
     font, stroke = ImageFont.load_default(size=min(max(side // 28, 11), 28)), max(2, side // 200)
     for index in order:
-        colour = tuple(int(value) for value in palette[int(labels[index])])
+        color = tuple(int(value) for value in palette[int(labels[index])])
         x1, y1, x2, y2 = (float(value) for value in boxes[index])
-        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=stroke)
-        _tag(draw, (x1, y1), f'{classes[int(labels[index])]} {float(scores[index]):.2f}', colour, font, sheet.size)
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=stroke)
+        _draw_tag(draw, (x1, y1), f'{classes[int(labels[index])]} {float(scores[index]):.2f}', color, font, sheet.size)
     return np.asarray(sheet)
 
 
-def _tag(draw, corner, text, colour, font, size):
-    """A filled tag above the corner of a box, moved inside the picture; black or white text, whichever reads better."""
+def _draw_tag(draw, corner, text, color, font, size):
+    """Draw a filled tag above the corner of a box, moved inside the image; black or white text, whichever has more contrast."""
     width, height = round(font.getlength(text)) + 4, sum(font.getmetrics())
     left = min(max(corner[0], 0), max(size[0] - width, 0))
     top = max(corner[1] - height, 0)
-    draw.rectangle((left, top, left + width, top + height), fill=colour)
-    luminance = np.dot(colour, (0.299, 0.587, 0.114))
+    draw.rectangle((left, top, left + width, top + height), fill=color)
+    luminance = np.dot(color, (0.299, 0.587, 0.114))
     draw.text((left + 2, top), text, fill=(0, 0, 0) if luminance > 140 else (255, 255, 255), font=font)
-
-
-# Predictions as files: index masks, overlays and panels for segmentation, overlays and JSON for detection.
-
-
-MAX_CLASSES = 256  # of an index mask of 8 bits
-
-
-class PredictionError(RuntimeError):
-    """The model failed on a picture; the message names it, and the cause is chained."""
-
-
-@dataclass
-class Written:
-    """What became of one picture: the files made of it, and the problem in words if there was one."""
-
-    picture: Path
-    files: list = field(default_factory=list)
-    problem: str | None = None
-
-
-def write_predictions(predictor, pictures, out, truth=None, opacity=0.5, score_thr=0.3):
-    """Predicts each picture and yields a Written for it; a lazy generator, except that arguments are checked at once.
-
-    Segmentation: `NAME.png` (ids, 8 bits, with the palette), `NAME_overlay.png`, and with `truth` (a folder of label maps)
-    `NAME_panel.png`. Detection: `NAME_overlay.png` (scores from `score_thr`) and `NAME.json` (all of them). NAME is the stem.
-    A picture that cannot be read, that the model refuses (ValueError) or that has no truth is a problem in its Written; what else
-    the model raises comes as PredictionError.
-    """
-    out = Path(out)
-    if truth is not None and predictor.task != 'segmentation':
-        raise ValueError('a truth folder is for segmentation configs; this one detects, test it with tools/test.py')
-    if truth is not None and not Path(truth).is_dir():
-        raise ValueError(f'truth folder {truth} does not exist')
-    if len(predictor.classes) > MAX_CLASSES:
-        raise ValueError(f'{len(predictor.classes)} classes; index masks of 8 bits hold {MAX_CLASSES}')
-    if not 0 <= opacity <= 1:
-        raise ValueError(f'opacity is {opacity}; it must be between 0 and 1')
-    names = output_names(pictures)
-    refuse_to_overwrite(pictures, names, out)
-    out.mkdir(parents=True, exist_ok=True)
-    return (_one(predictor, path, out / name, truth, opacity, score_thr) for path, name in zip(pictures, names))
-
-
-def _one(predictor, path, target, truth, opacity, score_thr):
-    image = read_image(path)
-    if image is None:
-        kind = file_kind(path)
-        kind += ', damaged or too large' if kind.endswith('picture') else ''
-        return Written(path, problem=f'{printable_path(path)} cannot be read as a picture: it is {kind}')
-    where = f'{printable_path(path)}, {image.shape[1]} x {image.shape[0]} pixels'
-    try:
-        prediction = predictor(image)
-    except ValueError as error:  # the model refuses this picture, as one that is too small
-        return Written(path, problem=f'{where}: {error}')
-    except Exception as error:
-        raise PredictionError(f'{where}: {error}') from error
-    image = np.ascontiguousarray(image[..., ::-1])
-    if predictor.task == 'detection':
-        return Written(path, _write_detections(predictor, image, prediction, path, target, opacity, score_thr))
-    written = Written(path, _write_mask(predictor, image, prediction, target, opacity))
-    if truth is not None:
-        try:
-            labels = predictor.truth(Path(truth), path.stem)
-            written.files.append(_write_panel(predictor, image, labels, prediction, target, opacity))
-        except ValueError as error:  # among them the DataError of a missing file
-            written.problem = str(error)
-    return written
-
-
-def _write_mask(predictor, image, ids, target, opacity):
-    mask = Image.fromarray(ids)
-    mask.putpalette(np.asarray(predictor.palette, np.uint8).tobytes())  # turns mode L into P
-    drawn = Image.fromarray(overlay(image, ids, predictor.palette, opacity))
-    return [_save(mask, target, '.png'), _save(drawn, target, '_overlay.png')]
-
-
-def _write_panel(predictor, image, labels, ids, target, opacity):
-    if labels.shape != ids.shape:
-        raise ValueError(f'truth of {target.name} is {labels.shape}, but its picture is {ids.shape} (H, W)')
-    palette = predictor.palette
-    columns = [('image', image), ('truth', overlay(image, labels, palette, opacity))]
-    columns.append(('prediction', overlay(image, ids, palette, opacity)))
-    drawn = panel(columns, legend_of([labels, ids], predictor.classes, palette))
-    return _save(Image.fromarray(drawn), target, '_panel.png')
-
-
-def _write_detections(predictor, image, found, path, target, opacity, score_thr):
-    from mmdet.structures.mask import encode_mask_results
-
-    masks = found['masks']
-    report = {'picture': path.name, 'size': list(image.shape[:2]), 'boxes': found['boxes'].round(2).tolist()}
-    report |= {'labels': found['labels'].tolist(), 'names': [predictor.classes[label] for label in found['labels']]}
-    report |= {'scores': found['scores'].round(4).tolist()}
-    if masks is not None:
-        codes = encode_mask_results(masks)
-        report['masks'] = [{'size': code['size'], 'counts': code['counts'].decode()} for code in codes]
-    text = target.with_name(target.name + '.json')
-    text.write_text(json.dumps(report))
-    printable_path = found['scores'] >= score_thr
-    parts = {name: found[name][printable_path] for name in ('boxes', 'labels', 'scores')}
-    parts['masks'] = None if masks is None else masks[printable_path]
-    drawn = draw_detections(image, **parts, classes=predictor.classes, palette=predictor.palette, opacity=opacity)
-    return [_save(Image.fromarray(drawn), target, '_overlay.png'), text]
-
-
-def _save(picture, target, suffix):
-    path = target.with_name(target.name + suffix)
-    picture.save(path)
-    return path

@@ -1,4 +1,15 @@
-"""Models as files for other runtimes."""
+"""Export of models to ONNX files for one image size, without Fourier operators.
+
+| module | contents |
+|---|---|
+| `onnx_file` | `export_onnx`: trace a module, check its operators, write the file with metadata |
+| `graphs` | the module to export for a task and an output: logits, labels, feature maps, raw outputs of a dense head |
+| `verify` | `verify`: compare a file in onnxruntime with the model |
+
+Where FFT is kept out of ONNX: `at_fixed_size` (mmfreq/speed/fixed_size.py) resizes the filters and sets `spectral='matmul'` on
+every spectral layer of a copy of the model. With that backend mmfreq/ops/spectral.py computes the transforms as products with
+constant real matrices. `export_onnx` (onnx_file.py) raises an error if the graph still has a DFT, STFT or complex operator.
+"""
 
 from mmfreq.export.onnx_file import Exported, export_onnx
 from mmfreq.export.verify import Difference, verify

@@ -1,11 +1,11 @@
-"""What goes into the graph of an exported model: from normalised images to logits, a label map, or feature maps."""
+"""Modules to export: from normalized images to logits, a label map, feature maps, or the raw outputs of a dense head."""
 
 from torch import Tensor, nn
 
 from mmfreq.apis.loading import LoadedModel
 from mmfreq.errors import UserError
 
-OUTPUTS = {
+OUTPUTS = {  # of each task; the first is the default
     'classification': ('logits',),
     'features': ('features',),
     'segmentation': ('logits', 'labels'),
@@ -13,37 +13,37 @@ OUTPUTS = {
 }
 
 
-def graph_of(subject: LoadedModel, output: str | None = None) -> nn.Module:
-    """What is exported of a subject.
+def build_graph(loaded: LoadedModel, output: str | None = None) -> nn.Module:
+    """The module to export for an output of a model.
 
     Args:
-        output: 'logits'; 'labels', the classes of a segmentor's pixels; 'features', the maps of the backbone and, of a detector,
-            the neck; 'raw', what a dense head says of each place of those maps. By default the first that the task has.
+        output: 'logits'; 'labels', the class of each pixel; 'features', the maps of the backbone and, for a detector, the neck;
+            'raw', the outputs of a detector's dense head at each position of those maps. By default the first that the task has.
 
     Raises:
         UserError: the task has no such output.
     """
-    known = OUTPUTS[subject.task]
+    known = OUTPUTS[loaded.task]
     output = output or known[0]
     if output not in known:
-        raise UserError(f"the output of {subject.name} ({subject.task}) is one of {', '.join(known)}, got '{output}'")
+        raise UserError(f"The output of {loaded.name} ({loaded.task}) is one of {', '.join(known)}, got '{output}'.")
     if output == 'features':
-        return FeatureGraph(subject.backbone, getattr(subject.model, 'neck', None))
+        return FeatureGraph(loaded.backbone, getattr(loaded.model, 'neck', None))
     if output == 'raw':
-        if not hasattr(subject.model, 'bbox_head'):
-            raise UserError(f'raw outputs are those of a dense head, and {type(subject.model).__name__} has none; take features')
-        return DenseHeadGraph(subject.model)
-    if subject.task == 'segmentation':
-        return SegmentorGraph(subject.model, output == 'labels')
-    return subject.model
+        if not hasattr(loaded.model, 'bbox_head'):
+            raise UserError(f'The output raw needs a dense head, and {type(loaded.model).__name__} has none. Export features.')
+        return DenseHeadGraph(loaded.model)
+    if loaded.task == 'segmentation':
+        return SegmentorGraph(loaded.model, output == 'labels')
+    return loaded.model
 
 
 class SegmentorGraph(nn.Module):
-    """A segmentor of mmsegmentation with the resize to the image's size in it.
+    """A segmentor of mmsegmentation, including the resizing of the logits to the image's size.
 
     Args:
         segmentor: an `EncoderDecoder`.
-        labels: the class of every pixel, not the logits.
+        labels: return the class of each pixel instead of the logits.
 
     Shape:
         `(N, 3, H, W)` to logits `(N, K, H, W)` or labels `(N, H, W)` int64.
@@ -60,7 +60,7 @@ class SegmentorGraph(nn.Module):
 
 
 class FeatureGraph(nn.Module):
-    """A backbone, and the neck behind it if there is one.
+    """A backbone, followed by a neck if there is one.
 
     Shape:
         `(N, 3, H, W)` to a tuple of `(N, C, h, w)`.
@@ -76,10 +76,10 @@ class FeatureGraph(nn.Module):
 
 
 class DenseHeadGraph(nn.Module):
-    """A one-stage detector of mmdetection up to what its head says of each place, before boxes are decoded and sorted out.
+    """A one-stage detector of mmdetection up to the outputs of its head, before boxes are decoded and filtered.
 
     Shape:
-        `(N, 3, H, W)` to a tuple of `(N, A K, h, w)` and then of `(N, 4 A, h, w)`, one of each for every level (RetinaNet).
+        `(N, 3, H, W)` to a tuple of scores `(N, A K, h, w)` of all levels, then of box offsets `(N, 4 A, h, w)` (RetinaNet).
     """
 
     def __init__(self, detector: nn.Module):
@@ -87,19 +87,5 @@ class DenseHeadGraph(nn.Module):
         self.detector = detector
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = self.detector.bbox_head(self.detector.extract_feat(images))
-        return tuple(level for kind in found for level in kind)
-
-
-class InHalf(nn.Module):
-    """A model that works in float16 between float32 inputs and outputs."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model.half()
-
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        found = self.model(images.half())
-        if isinstance(found, Tensor):
-            return found.float() if found.is_floating_point() else found
-        return tuple(part.float() for part in found)
+        outputs = self.detector.bbox_head(self.detector.extract_feat(images))
+        return tuple(level for levels in outputs for level in levels)

@@ -1,4 +1,8 @@
-"""The packages of the extra [export], which the rest of mmfreq does without."""
+"""Writes ONNX files with PyTorch's exporter, without Fourier or complex operators, and with metadata for the users of the file.
+
+A runtime needs only matrix products, convolutions and element-wise operators: the Fourier transforms of the spectral layers become
+products with constant real matrices, which requires a fixed image size.
+"""
 
 import copy
 import json
@@ -16,33 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.errors import UserError
-from mmfreq.export.graphs import InHalf
 from mmfreq.speed.fixed_size import at_fixed_size
 from mmfreq.speed.optimizing import holds_backbone, optimize
 from mmfreq.version import __version__
-
-
-class MissingExtraError(UserError, ImportError):
-    """A package of the extra is not installed."""
-
-
-def extra(name: str) -> ModuleType:
-    """The module of this name.
-
-    Raises:
-        MissingExtraError: it cannot be imported.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(f"exporting needs {name}, which does not import ({error}): pip install 'mmfreq[export]'") from error
-
-
-# ONNX files by torch's exporter, without Fourier or complex operators, with what a user of the file has to know inside.
-#
-# A runtime needs nothing but matrix products, convolutions and elementwise operators: the Fourier transforms of the spectral layers
-# are products with constant real matrices, for which the size of the images is fixed.
-
 
 OPSET = 18
 SPECTRAL_OPERATORS = ('DFT', 'STFT')
@@ -50,9 +30,19 @@ PRECISIONS = ('fp32', 'fp16')
 BACKENDS = ('matmul', 'fft')
 
 
+class MissingExtraError(UserError, ImportError):
+    """A package of the extra [export] is not installed."""
+
+
 @dataclass(frozen=True)
 class Exported:
-    """A file, the operators in it, and the model for images of its size, in float32 and not optimised."""
+    """A written file.
+
+    Attributes:
+        operators: how often each ONNX operator occurs in it.
+        metadata: of the file.
+        model: the PyTorch model for the image size of the file, in float32 and without `mmfreq.optimize`.
+    """
 
     path: Path
     operators: Counter[str]
@@ -61,7 +51,7 @@ class Exported:
 
     @property
     def spectral(self) -> dict[str, int]:
-        """Fourier and complex operators among them."""
+        """The Fourier and complex operators in the file."""
         return {name: n for name, n in self.operators.items() if name in SPECTRAL_OPERATORS or 'Complex' in name}
 
 
@@ -77,54 +67,83 @@ def export_onnx(
     optimized: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Write `model` as an ONNX file for images of one size.
+    """Write `model` as an ONNX file for images of one size. The model is not changed.
 
     Args:
-        model: from images to a tensor or a tuple of tensors, without random numbers; it is left as it is.
+        model: from images to a tensor or a tuple of tensors, without random numbers.
         size: (H, W) of the images.
-        backend: 'matmul' for a graph without Fourier operators; 'fft' for one with ONNX's DFT, which few runtimes have.
-        precision: of weights and computation, 'fp32' or 'fp16'; inputs and outputs stay float32, transforms too.
-        dynamic_batch: the number of images is open; else it is 1.
-        optimized: write `mmfreq.optimize(model)`, if there is a backbone of mmfreq in it.
-        metadata: more of what the file should say about itself; what is no string is written as JSON.
+        backend: 'matmul' for a graph without Fourier operators; 'fft' for one with ONNX's DFT, which few runtimes implement.
+        precision: of weights and computation, 'fp32' or 'fp16'; inputs, outputs and transforms stay float32.
+        dynamic_batch: allow any number of images; otherwise it is 1.
+        optimized: export `mmfreq.optimize(model)` if the model contains a backbone of mmfreq.
+        metadata: more entries for the metadata of the file; values that are not strings are written as JSON.
 
     Raises:
         ValueError: unknown backend or precision.
-        MissingExtraError: onnx or onnxscript is missing.
+        MissingExtraError: onnx or onnxscript is not installed.
         RuntimeError: the graph has Fourier or complex operators with 'matmul'.
     """
-    for what, value, known in (('precision', precision, PRECISIONS), ('backend', backend, BACKENDS)):
+    for name, value, known in (('precision', precision, PRECISIONS), ('backend', backend, BACKENDS)):
         if value not in known:
-            raise ValueError(f"{what} '{value}' is unknown; choose one of {', '.join(known)}")
-    onnx, _ = extra('onnx'), extra('onnxscript')
+            raise ValueError(f"{name} '{value}' is unknown; choose one of {', '.join(known)}")
+    onnx, _ = require('onnx'), require('onnxscript')
     path = Path(path)
     images = torch.zeros(2 if dynamic_batch else 1, channels, *size)
     model = at_fixed_size(model, images, backend)
     graph = optimize(model) if optimized and holds_backbone(model) else model
-    graph = graph if precision == 'fp32' else InHalf(copy.deepcopy(graph))
+    graph = graph if precision == 'fp32' else HalfPrecision(copy.deepcopy(graph))
     proto = _traced(graph, images, dynamic_batch)
-    told = {'mmfreq_version': __version__, 'size': list(size), 'spectral': backend, 'precision': precision, **(metadata or {})}
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
-    onnx.helper.set_model_props(proto, told)
+    entries = {'mmfreq_version': __version__, 'size': list(size), 'spectral': backend, 'precision': precision, **(metadata or {})}
+    entries = {name: value if isinstance(value, str) else json.dumps(value) for name, value in entries.items()}
+    onnx.helper.set_model_props(proto, entries)
     proto.producer_name, proto.producer_version = 'mmfreq', __version__
     onnx.checker.check_model(proto, full_check=True)
-    found = Exported(path, operators_of(proto), told, model)
-    if backend == 'matmul' and found.spectral:
+    exported = Exported(path, operators_of(proto), entries, model)
+    if backend == 'matmul' and exported.spectral:
         raise RuntimeError(
-            f'the graph has {found.spectral}, for which few runtimes have an implementation; please report the model'
+            f'Expected a graph without Fourier or complex operators, but the graph has {exported.spectral}. '
+            "Compute the transforms with mmfreq.ops, or export with backend='fft'."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, path)
-    return found
+    return exported
 
 
+def require(name: str) -> ModuleType:
+    """Import a package of the extra [export], which the rest of mmfreq does not need.
+
+    Raises:
+        MissingExtraError: it cannot be imported.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Exporting needs the package {name}, which cannot be imported ({error}). Run pip install 'mmfreq[export]'."
+        ) from error
+
+
+class HalfPrecision(nn.Module):
+    """Runs a model in float16 with float32 inputs and outputs."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model.half()
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = self.model(images.half())
+        if isinstance(outputs, Tensor):
+            return outputs.float() if outputs.is_floating_point() else outputs
+        return tuple(output.float() for output in outputs)
+
+
+@torch.no_grad()
 def _traced(graph: nn.Module, images: Tensor, dynamic_batch: bool):
-    """The ONNX model of torch's exporter."""
-    with torch.no_grad():
-        outputs = graph(images)
+    """The ONNX model of PyTorch's exporter."""
+    outputs = graph(images)
     names = ['output'] if isinstance(outputs, Tensor) else [f'output_{i}' for i in range(len(outputs))]
     shapes = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch else None
-    with torch.no_grad(), redirect_stdout(StringIO()):
+    with redirect_stdout(StringIO()):
         program = torch.onnx.export(
             graph,
             (images,),
@@ -140,13 +159,13 @@ def _traced(graph: nn.Module, images: Tensor, dynamic_batch: bool):
 
 
 def operators_of(proto) -> Counter[str]:
-    """How often each operator occurs, in functions and in the branches of a graph too."""
-    found: Counter[str] = Counter()
-    todo = [proto.graph, *proto.functions]
-    while todo:
-        for node in todo.pop().node:
-            found[node.op_type] += 1
-            todo += [attribute.g for attribute in node.attribute if attribute.HasField('g')]
+    """How often each operator occurs, including those in functions and in the branches of control flow."""
+    operators: Counter[str] = Counter()
+    graphs = [proto.graph, *proto.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            operators[node.op_type] += 1
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField('g')]
     for function in proto.functions:
-        found.pop(function.name, None)
-    return found
+        operators.pop(function.name, None)
+    return operators

@@ -1,4 +1,4 @@
-"""Inputs on which an exported file is compared with its model."""
+"""Compares an exported file in onnxruntime with the model in PyTorch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,46 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmfreq.analysis.images import drawn_scenes, load_images, normalised
+from mmfreq.analysis.images import load_images, normalize, synthetic_images
 from mmfreq.apis.loading import Normalization
-from mmfreq.export.onnx_file import extra
-
-
-def comparison_inputs(size: tuple[int, int], normalization: Normalization, picture: str | Path | None = None) -> dict[str, Tensor]:
-    """Two inputs of random numbers and a picture, by name.
-
-    Args:
-        size: (H, W).
-        picture: file; a drawn scene by default.
-
-    Shape:
-        Each `(1, 3, H, W)`.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or it is no picture; sides that no backbone takes.
-    """
-    generator = torch.Generator().manual_seed(0)
-    found = {f'random input {i}': torch.randn(1, 3, *size, generator=generator) for i in (1, 2)}
-    pixels = load_images([picture], size, 1) if picture else drawn_scenes(size, 1)
-    name = Path(picture).name if picture else 'drawn scene'
-    return found | {name: normalised(pixels, normalization.mean, normalization.std, normalization.channels)}
-
-
-# Whether an exported file gives what the model gives, in onnxruntime.
-
+from mmfreq.export.onnx_file import require
 
 TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}  # of the largest difference, relative to the largest value
-OTHER_LABELS = 1e-3  # share of pixels, where two classes are as good as equal
+LABEL_TOLERANCE = 1e-3  # fraction of pixels; two classes may have almost equal logits
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one output for one input: largest and mean difference over the largest value of the model's own output.
+    """The difference of one output for one input.
 
-    For integer outputs both are the share of values that differ.
+    Attributes:
+        input: name of the input.
+        output: name of the output.
+        largest, mean: absolute difference relative to the largest value of the model's output. For integer outputs both are the
+            fraction of values that differ.
+        tolerance: of `largest`.
     """
 
-    of: str
+    input: str
     output: str
     largest: float
     mean: float
@@ -59,39 +40,60 @@ class Difference:
 
     def __str__(self) -> str:
         verdict = 'within' if self.within else 'ABOVE'
-        return f'{self.of}, {self.output}: max {self.largest:.1e}, mean {self.mean:.1e}, {verdict} {self.tolerance:g}'
+        return f'{self.input}, {self.output}: max {self.largest:.1e}, mean {self.mean:.1e}, {verdict} {self.tolerance:g}'
 
 
 @torch.no_grad()
 def verify(path: str | Path, model: nn.Module, inputs: Mapping[str, Tensor], precision: str = 'fp32') -> list[Difference]:
-    """Differences between a file in onnxruntime on the CPU and the model in PyTorch, for each input and output.
+    """Compare a file in onnxruntime on the CPU with the model in PyTorch, for each input and output.
 
     Args:
-        inputs: images by what they are called in the report.
-        precision: of the file; says what is tolerated.
+        inputs: images by name.
+        precision: of the file; determines the tolerance.
 
     Raises:
-        MissingExtraError: onnxruntime is missing.
+        MissingExtraError: onnxruntime is not installed.
     """
-    onnxruntime = extra('onnxruntime')
+    onnxruntime = require('onnxruntime')
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    found = []
+    differences = []
     for name, images in inputs.items():
-        got = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        want = model(images)
-        want = (want,) if isinstance(want, Tensor) else want
-        for output, a, b in zip(session.get_outputs(), got, want, strict=True):
-            found.append(_difference(name, output.name, a, b.numpy(), TOLERANCES[precision]))
-    return found
+        actual = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        expected = model(images)
+        expected = (expected,) if isinstance(expected, Tensor) else expected
+        for output, a, b in zip(session.get_outputs(), actual, expected, strict=True):
+            differences.append(_difference(name, output.name, a, b.numpy(), TOLERANCES[precision]))
+    return differences
 
 
-def _difference(of: str, output: str, got: np.ndarray, want: np.ndarray, tolerance: float) -> Difference:
-    if got.shape != want.shape:
-        return Difference(of, output, float('inf'), float('inf'), tolerance)
-    if not np.issubdtype(want.dtype, np.floating):
-        share = float((got != want).mean())
-        return Difference(of, output, share, share, OTHER_LABELS)
-    off = np.abs(got.astype(np.float64) - want)
-    scale = max(float(np.abs(want).max()), 1e-30)
-    largest = float(off.max()) / scale
-    return Difference(of, output, largest if largest == largest else float('inf'), float(off.mean()) / scale, tolerance)
+def comparison_inputs(size: tuple[int, int], normalization: Normalization, image: str | Path | None = None) -> dict[str, Tensor]:
+    """Two inputs of random numbers and an image, by name.
+
+    Args:
+        size: (H, W).
+        image: file; by default a synthetic image.
+
+    Shape:
+        Each `(1, 3, H, W)`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not an image, or the size is too small for any backbone.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = {f'random input {i}': torch.randn(1, 3, *size, generator=generator) for i in (1, 2)}
+    pixels = load_images([image], size, 1) if image else synthetic_images(size, 1)
+    name = Path(image).name if image else 'synthetic image'
+    return inputs | {name: normalize(pixels, normalization.mean, normalization.std, normalization.channels)}
+
+
+def _difference(name: str, output: str, actual: np.ndarray, expected: np.ndarray, tolerance: float) -> Difference:
+    if actual.shape != expected.shape:
+        return Difference(name, output, float('inf'), float('inf'), tolerance)
+    if not np.issubdtype(expected.dtype, np.floating):
+        fraction = float((actual != expected).mean())
+        return Difference(name, output, fraction, fraction, LABEL_TOLERANCE)
+    difference = np.abs(actual.astype(np.float64) - expected)
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    largest = float(difference.max()) / scale
+    return Difference(name, output, largest if largest == largest else float('inf'), float(difference.mean()) / scale, tolerance)

@@ -1,48 +1,93 @@
-"""Pictures reach a model in its size, its order of colours and its scale."""
+"""Image files are found and read, images reach a model in its size, channel order and scale, and outputs overwrite nothing."""
 
 import cv2
 import numpy as np
 import pytest
 
-from mmfreq.analysis.images import drawn_scenes, load_images, normalised, resize_and_crop
+from mmfreq.analysis.images import (
+    OUTPUT_SUFFIXES,
+    find_images,
+    load_images,
+    normalize,
+    output_names,
+    refuse_to_overwrite,
+    resize_and_crop,
+    synthetic_images,
+)
 
 
-def test_normalised_in_the_models_order():
-    pictures = np.zeros((1, 4, 5, 3), np.uint8)
-    pictures[..., 0], pictures[..., 2] = 200, 10  # red and blue
-    rgb, bgr = (normalised(pictures, (10, 20, 30), (2, 4, 5), order) for order in ('RGB', 'BGR'))
-    assert rgb.shape == (1, 3, 4, 5) and rgb[0, :, 0, 0].tolist() == [95, -5, -4]
-    assert bgr[0, :, 0, 0].tolist() == [0, -5, 34]
+def _touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b'')
+    return [folder / name for name in names]
 
 
-@pytest.mark.parametrize('shape', [(40, 80), (80, 40), (33, 47), (300, 200)])
-def test_covering_keeps_the_middle_and_the_proportions(shape):
-    picture = np.zeros((*shape, 3), np.uint8)
-    picture[shape[0] // 2 - 4 : shape[0] // 2 + 4, shape[1] // 2 - 4 : shape[1] // 2 + 4] = 255
-    found = resize_and_crop(picture, (64, 48))
-    assert found.shape == (64, 48, 3)
-    rows, columns = np.nonzero(found[..., 0] > 127)
-    assert abs(rows.mean() - 31.5) < 1.5 and abs(columns.mean() - 23.5) < 1.5
-    assert abs(np.ptp(rows) - np.ptp(columns)) <= 1
+def test_find_images_lists_files_folders_and_globs_in_order_each_once(tmp_path):
+    b, a, c, _ = _touch(tmp_path, 'in/b.JPG', 'in/a.png', 'more/c.tif', 'in/notes.txt')
+    assert find_images([tmp_path / 'in']) == [a, b]
+    assert find_images([b, tmp_path / 'in', str(tmp_path / '*/*.tif'), c]) == [b, a, c]
+    assert find_images([str(tmp_path / '**/*.png')]) == [a]
 
 
-def test_files_are_read_as_rgb_and_others_refused(tmp_path):
+def test_error_names_the_inputs_without_images(tmp_path):
+    _touch(tmp_path, 'in/a.png', 'empty/notes.txt')
+    with pytest.raises(FileNotFoundError, match=r'empty, .*\*\.bmp, .*gone\.png'):
+        find_images([tmp_path / 'in', tmp_path / 'empty', str(tmp_path / '*.bmp'), tmp_path / 'gone.png'])
+
+
+def test_load_images_returns_rgb_and_rejects_other_files(tmp_path):
     red = np.zeros((64, 64, 3), np.uint8)
     red[..., 2] = 255  # OpenCV writes BGR
     cv2.imwrite(str(tmp_path / 'a.png'), red)
     cv2.imwrite(str(tmp_path / 'b.png'), red)
-    found = load_images([tmp_path], (32, 40), 5)
-    assert found.shape == (2, 32, 40, 3) and (found[..., 0] == 255).all() and not found[..., 1:].any()
+    images = load_images([tmp_path], (32, 40), 5)
+    assert images.shape == (2, 32, 40, 3) and (images[..., 0] == 255).all() and not images[..., 1:].any()
     assert len(load_images([tmp_path], (32, 40), 1)) == 1
-    (tmp_path / 'c.png').write_text('no picture')
+    (tmp_path / 'c.png').write_text('not an image')
     with pytest.raises(ValueError, match=r'c\.png cannot be read'):
         load_images([tmp_path], (32, 40), 5)
-    with pytest.raises(ValueError, match='at least 32'):
+    with pytest.raises(ValueError, match='at least 32 x 32 pixels, got 32 x 31'):
         load_images([tmp_path], (32, 31), 1)
 
 
-def test_drawn_scenes_repeat_and_differ_from_one_another():
-    first, again = drawn_scenes((48, 64), 2), drawn_scenes((48, 64), 2)
-    assert first.shape == (2, 48, 64, 3) and (first == again).all() and (first[0] != first[1]).any()
+def test_synthetic_images_are_reproducible_and_differ_from_one_another():
+    first, second = synthetic_images((48, 64), 2), synthetic_images((48, 64), 2)
+    assert first.shape == (2, 48, 64, 3) and (first == second).all() and (first[0] != first[1]).any()
     with pytest.raises(ValueError, match='at least 32'):
-        drawn_scenes((16, 64), 1)
+        synthetic_images((16, 64), 1)
+
+
+@pytest.mark.parametrize('shape', [(40, 80), (80, 40), (33, 47), (300, 200)])
+def test_resize_and_crop_keeps_the_center_and_the_proportions(shape):
+    image = np.zeros((*shape, 3), np.uint8)
+    image[shape[0] // 2 - 4 : shape[0] // 2 + 4, shape[1] // 2 - 4 : shape[1] // 2 + 4] = 255
+    cropped = resize_and_crop(image, (64, 48))
+    assert cropped.shape == (64, 48, 3)
+    rows, columns = np.nonzero(cropped[..., 0] > 127)
+    assert abs(rows.mean() - 31.5) < 1.5 and abs(columns.mean() - 23.5) < 1.5
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 1
+
+
+def test_normalize_uses_the_channel_order_of_the_model():
+    images = np.zeros((1, 4, 5, 3), np.uint8)
+    images[..., 0], images[..., 2] = 200, 10  # red and blue
+    rgb, bgr = (normalize(images, (10, 20, 30), (2, 4, 5), order) for order in ('RGB', 'BGR'))
+    assert rgb.shape == (1, 3, 4, 5) and rgb[0, :, 0, 0].tolist() == [95, -5, -4]
+    assert bgr[0, :, 0, 0].tolist() == [0, -5, 34]
+
+
+def test_output_names_are_unique(tmp_path):
+    names = ('x/a.jpg', 'y/a.jpg', 'x/a.png', 'x/b.jpg', 'x/b_overlay.jpg', 'x/x-a.jpg', 'y/x-a.jpg', 'x/b_overlay_panel.jpg')
+    chosen = output_names(_touch(tmp_path, *names))
+    outputs = [name + suffix for name in chosen for suffix in OUTPUT_SUFFIXES]
+    assert len(set(outputs)) == len(outputs) == len(names) * len(OUTPUT_SUFFIXES)
+    assert chosen[:2] == ['a', 'y-a'] and chosen[3] == 'b'
+
+
+def test_outputs_that_would_overwrite_inputs_are_rejected(tmp_path):
+    paths = _touch(tmp_path, 'a.png', 'b.jpg')
+    with pytest.raises(ValueError, match=r'a\.png'):
+        refuse_to_overwrite(paths, output_names(paths), tmp_path)
+    refuse_to_overwrite(paths, output_names(paths), tmp_path / 'out')
+    refuse_to_overwrite(paths[1:], ['b'], tmp_path)

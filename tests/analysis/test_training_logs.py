@@ -1,4 +1,4 @@
-"""Logs of several runs become one, and keys are found by what people call them."""
+"""Logs of several runs are joined, and keys are found by names, short names and globs."""
 
 import json
 
@@ -26,17 +26,17 @@ def points(curve):
     return list(zip(curve.steps.tolist(), curve.values.tolist()))
 
 
-def test_one_run(tmp_path):
+def test_log_of_one_run(tmp_path):
     write_run(tmp_path, '20260101_000000', step(10, 2.0), step(20, 1.0), score(20, 40.0))
     log = read_log(tmp_path)
     assert log.runs == 1 and points(log.curves['loss']) == [(10, 2.0), (20, 1.0)]
     assert points(log.curves['mIoU']) == [(20, 40.0)] and log.curves['mIoU'].validated
     assert not log.curves['loss'].validated and set(log.curves) == {'loss', 'lr', 'time', 'mIoU'}
-    assert points(log.curves['time']) == [(10, 0.5), (20, 0.5)]  # of training alone
+    assert points(log.curves['time']) == [(10, 0.5), (20, 0.5)]  # of training only
     assert read_log(tmp_path / '20260101_000000').curves.keys() == log.curves.keys()
 
 
-def test_a_resumed_run_takes_over_where_it_begins(tmp_path):
+def test_resumed_run_replaces_the_records_from_its_first_step(tmp_path):
     write_run(tmp_path, '20260102_000000', step(30, 7.0), step(40, 6.0), score(40, 50.0))
     write_run(tmp_path, '20260101_000000', step(10, 9.0), step(20, 8.0), score(20, 40.0), step(30, 7.5), step(35, 7.4))
     write_run(tmp_path, '20260103_000000')  # stopped before its first record
@@ -46,33 +46,33 @@ def test_a_resumed_run_takes_over_where_it_begins(tmp_path):
     assert points(log.curves['mIoU']) == [(20, 40.0), (40, 50.0)]
 
 
-def test_a_run_that_starts_anew_replaces_the_one_before(tmp_path):
+def test_run_from_scratch_replaces_the_earlier_one(tmp_path):
     write_run(tmp_path, '1', step(10, 9.0), step(20, 8.0))
     write_run(tmp_path, '2', step(10, 5.0))
     assert points(read_log(tmp_path).curves['loss']) == [(10, 5.0)]
 
 
-def test_validations_counted_in_epochs_stand_at_their_iterations(tmp_path):
+def test_validations_counted_in_epochs_get_their_iterations(tmp_path):
     records = [step(25, 2.0, epoch=1), {'coco/bbox_mAP': 0.1, 'step': 1}, step(50, 1.0, epoch=2), {'coco/bbox_mAP': 0.2, 'step': 2}]
     write_run(tmp_path, '1', *records)
     assert points(read_log(tmp_path).curves['coco/bbox_mAP']) == [(25, 0.1), (50, 0.2)]
 
 
-def test_a_last_line_cut_off_is_left_out_and_another_broken_one_named(tmp_path):
+def test_incomplete_last_line_is_skipped_and_error_names_another_broken_line(tmp_path):
     write_run(tmp_path, '1', step(10, 2.0), tail='{"loss": 1.')
     assert points(read_log(tmp_path).curves['loss']) == [(10, 2.0)]
     write_run(tmp_path / 'other', '1', step(10, 2.0), tail='{"loss": 1.\n' + json.dumps(step(10, 1.0)))
-    with pytest.raises(ValueError, match=r' 2 .*scalars\.json'):
+    with pytest.raises(ValueError, match=r'Line 2 of .*scalars\.json is not JSON'):
         read_log(tmp_path / 'other')
 
 
-def test_folders_without_logs_say_what_they_hold(tmp_path):
+def test_error_lists_the_content_of_a_folder_without_logs(tmp_path):
     with pytest.raises(FileNotFoundError, match='gone'):
         read_log(tmp_path / 'gone')
     with pytest.raises(FileNotFoundError, match='nothing'):
         read_log(tmp_path)
     write_run(tmp_path / 'run', '1', step(10, 2.0))
-    with pytest.raises(FileNotFoundError, match=r'below.* run\b'):
+    with pytest.raises(FileNotFoundError, match=r'contains work directories.* run\b'):
         read_log(tmp_path)
     write_run(tmp_path / 'empty', '1')
     with pytest.raises(ValueError, match='are empty'):
@@ -86,7 +86,7 @@ def logs(tmp_path):
     return [read_log(tmp_path / name) for name in ('seg', 'det')]
 
 
-def test_keys(logs):
+def test_keys_are_chosen_by_name_short_name_and_glob(logs):
     assert choose_keys(logs) == ['loss', 'lr', 'mIoU', 'coco/bbox_mAP']
     assert choose_keys(logs, ['bbox_mAP', 'decode.*', 'loss']) == ['coco/bbox_mAP', 'decode.acc_seg', 'decode.loss_ce', 'loss']
     assert choose_keys(logs, ['mIoU', 'mI*']) == ['mIoU']
@@ -94,12 +94,12 @@ def test_keys(logs):
         choose_keys(logs, ['mIou'])
 
 
-def test_all_scores_where_none_is_usual(tmp_path):
+def test_all_scores_are_chosen_if_none_is_a_default_one(tmp_path):
     write_run(tmp_path, '1', step(10, 2.0), {'boundary/F1': 0.5, 'time': 1.0, 'step': 10})
     assert choose_keys([read_log(tmp_path)]) == ['loss', 'lr', 'boundary/F1']
 
 
-def test_the_best_value():
+def test_best_value_of_losses_scores_and_accuracies():
     steps, values = np.array([1, 2, 3, 4]), np.array([3.0, 1.0, np.nan, 1.0])
     assert best(Curve(steps, values), 'decode.loss_ce') == (2, 1.0)
     assert best(Curve(steps, values, True), 'coco/bbox_mAP') == (1, 3.0)
@@ -107,7 +107,7 @@ def test_the_best_value():
     assert best(Curve(steps, values), 'lr') is None and best(Curve(steps, values * np.nan), 'loss') is None
 
 
-def test_names_are_as_long_as_it_takes_to_tell_them_apart(tmp_path):
+def test_short_names_are_as_long_as_necessary(tmp_path):
     assert short_names([tmp_path / 'a' / 'run', tmp_path / 'b' / 'run']) == ['a/run', 'b/run']
     assert short_names([tmp_path / 'a', tmp_path / 'b']) == ['a', 'b']
     assert short_names([tmp_path / 'a']) == ['a']

@@ -1,4 +1,4 @@
-"""docs/deployment.md: its table of what works is tried in both directions, its outputs are those there are, its Python runs."""
+"""docs/deployment.md: each cell of its table of features is tested, its outputs exist, and its Python code runs."""
 
 import re
 import traceback
@@ -24,19 +24,19 @@ def table(header):
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
 
 
-def largest_error(got, want):
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(got, want, strict=True))
+def largest_error(actual, expected):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(actual, expected, strict=True))
 
 
 def exported(shapes, other):
-    """torch.export, and the program on images of another shape."""
+    """torch.export, and the program applied to images of another shape."""
 
-    def works(model, images, folder):
+    def attempt(model, images, folder):
         with torch.no_grad():
             program = torch.export.export(model, (images,), dynamic_shapes=shapes)
             return largest_error(program.module()(other), model(other))
 
-    return works
+    return attempt
 
 
 def compiled(model, images, folder):
@@ -73,8 +73,8 @@ def onnx_without_fourier(model, images, folder):
 
 AUTO = torch.export.Dim.AUTO
 HORNET, GFNET, DFFORMER, AFFNET = 'hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro'
-# what -> how it is tried, with which families for 'matmul' and for 'fft'. Images of any size are also any number of them here, and
-# test_onnx_file.py exports every family with one size; tests/models compiles every family.
+# feature -> test function, archs for 'matmul', archs for 'fft'. The row of any image size also tests any number of images;
+# test_onnx_file.py exports every family at one size; tests/models compiles every family.
 ROWS = {
     '`torch.export.export`, one size': (exported(None, torch.randn(2, 3, *SIZE)), [HORNET], [DFFORMER]),
     '`torch.export.export`, any number of images': (
@@ -89,44 +89,46 @@ ROWS = {
     '`torch.jit.script`': (scripted, [HORNET], [AFFNET]),
     '`export_onnx` without Fourier operators': (onnx_without_fourier, [DFFORMER], [HORNET]),
 }
-# the function in whose frame what does not work ends, so that no other mistake is taken for it
-REFUSED_IN = {
+# the function whose frame raises the expected error of a 'no', so that another error does not pass for it
+REJECTED_IN = {
     '`torch.jit.script`': torch.jit._recursive.create_script_module.__code__,
     '`export_onnx` without Fourier operators': onnx_without_fourier.__code__,
 }
 
 
-def test_the_table_names_what_is_tried():
+def test_table_lists_the_tested_features():
     assert [row[0] for row in table('what | `spectral')] == list(ROWS)
 
 
-CASES = [(what, arch, backend) for what, (_, *archs) in ROWS.items() for backend, chosen in zip(BACKENDS, archs) for arch in chosen]
+CASES = [
+    (feature, arch, backend) for feature, (_, *archs) in ROWS.items() for backend, chosen in zip(BACKENDS, archs) for arch in chosen
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('what', 'arch', 'backend'), CASES)
-def test_what_works_and_what_does_not(what, arch, backend, tmp_path):
-    told = {row[0]: dict(zip(BACKENDS, row[1:])) for row in table('what | `spectral')}[what][backend]
-    assert told in ('yes', 'no')
-    attempt = ROWS[what][0]
+@pytest.mark.parametrize(('feature', 'arch', 'backend'), CASES)
+def test_features_work_or_fail_as_documented(feature, arch, backend, tmp_path):
+    documented = {row[0]: dict(zip(BACKENDS, row[1:])) for row in table('what | `spectral')}[feature][backend]
+    assert documented in ('yes', 'no')
+    attempt = ROWS[feature][0]
     model = mmfreq.build_backbone(arch, spectral=backend).eval()
-    if told == 'yes':
+    if documented == 'yes':
         assert attempt(model, torch.randn(2, 3, *SIZE), tmp_path) < 1e-4
     else:
-        with pytest.raises(Exception) as refused:
+        with pytest.raises(Exception) as rejected:
             attempt(model, torch.randn(2, 3, *SIZE), tmp_path)
-        frames = [frame.f_code for frame, _ in traceback.walk_tb(refused.tb)]
-        at = REFUSED_IN[what]
-        assert at in frames if 'jit' in what else frames[-1] is at, refused.value
+        frames = [frame.f_code for frame, _ in traceback.walk_tb(rejected.tb)]
+        code = REJECTED_IN[feature]
+        assert code in frames if 'jit' in feature else frames[-1] is code, rejected.value
 
 
-def test_outputs_are_those_of_the_graphs():
-    kinds = {'arch': ('classification', 'features'), 'classification': ('classification',), 'segmentation': ('segmentation',)}
+def test_documented_outputs_exist():
+    tasks = {'arch': ('classification', 'features'), 'classification': ('classification',), 'segmentation': ('segmentation',)}
     found = {}
     for source, output, _ in table('source | `--output`'):
         found.setdefault(source.split()[0], []).append(re.match(r'`(\w+)`', output).group(1))
     for source, outputs in found.items():
-        assert outputs == [output for task in kinds.get(source, ('detection',)) for output in OUTPUTS[task]], source
+        assert outputs == [output for task in tasks.get(source, ('detection',)) for output in OUTPUTS[task]], source
     assert len(found) == 4
 
 
@@ -140,14 +142,14 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_metadata_keys_are_those_of_a_file(tmp_path, monkeypatch):
+def test_documented_metadata_keys_are_those_of_a_file(tmp_path, monkeypatch):
     import importlib
 
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'tools'))
     from mmfreq.apis.loading import load_model
 
-    subject = load_model('gfnet-h-micro')
-    told = importlib.import_module('export_onnx').metadata_of(subject, None)
-    found = export_onnx(subject.model, (32, 32), tmp_path / 'm.onnx', metadata=told).metadata
+    loaded = load_model('gfnet-h-micro')
+    entries = importlib.import_module('export_onnx').metadata_of(loaded, None)
+    metadata = export_onnx(loaded.model, (32, 32), tmp_path / 'm.onnx', metadata=entries).metadata
     line = re.search(r'\*\*Metadata:\*\*(.*?)\. All', PAGE, re.DOTALL).group(1)
-    assert set(re.findall(r'`(\w+)`', line)) == set(found)
+    assert set(re.findall(r'`(\w+)`', line)) == set(metadata)

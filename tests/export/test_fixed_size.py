@@ -1,4 +1,4 @@
-"""A model for images of one size gives what the model gives, and resizes nothing any more."""
+"""A model for one image size has the outputs of the original and does not resize its filters."""
 
 import pytest
 import torch
@@ -14,33 +14,33 @@ MICRO = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
 
 @pytest.mark.parametrize('backend', ['matmul', 'fft'])
 @pytest.mark.parametrize('arch', MICRO)
-def test_equals_the_model_and_resizes_no_filter(arch, backend, monkeypatch):
+def test_outputs_are_equal_and_no_filter_is_resized(arch, backend, monkeypatch):
     assert MICRO
     model = mmfreq.build_backbone(arch).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.randn(2, 3, 72, 100)
     with torch.no_grad():
-        want = model(images)
+        expected = model(images)
     fixed = at_fixed_size(model, images[:1], backend)
     assert not fixed.training
     monkeypatch.setattr(resize, 'interpolate', None)
     with torch.no_grad():
-        for got, expected in zip(fixed(images), want, strict=True):
-            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        for actual, want in zip(fixed(images), expected, strict=True):
+            torch.testing.assert_close(actual, want, rtol=1e-4, atol=1e-5)
     filters = [m for m in fixed.modules() if isinstance(m, StoredFilter)]
     assert bool(filters) == (arch != 'affnet-micro')
     assert {m.spectral for m in fixed.modules() if hasattr(m, 'spectral')} == {backend}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_weights_are_those_of_the_new_grids():
+def test_filters_are_stored_at_the_new_grids():
     model = mmfreq.build_backbone('gfnet-h-micro')
     fixed = at_fixed_size(model, torch.zeros(1, 3, 64, 96))
     grids = {tuple(m.grid) for m in fixed.modules() if isinstance(m, StoredFilter)}
     assert grids == {(16, 24), (8, 12), (4, 6), (2, 3)}
 
 
-def test_a_filter_of_two_sizes_is_refused():
+def test_filter_used_at_two_sizes_is_rejected():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -53,6 +53,6 @@ def test_a_filter_of_two_sizes_is_refused():
         at_fixed_size(Twice(), torch.zeros(1, 4, 8, 8))
 
 
-def test_unknown_backend():
+def test_unknown_backend_is_rejected():
     with pytest.raises(ValueError, match="backend 'dft' is unknown; choose one of auto, fft, matmul"):
         at_fixed_size(nn.Identity(), torch.zeros(1), 'dft')

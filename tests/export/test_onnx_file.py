@@ -1,4 +1,4 @@
-"""Exported files: no Fourier operator, equal in onnxruntime, and they say what a user has to know."""
+"""Exported files have no Fourier operator, the outputs of the model, and metadata for their users."""
 
 import copy
 import json
@@ -18,9 +18,9 @@ from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 onnx = pytest.importorskip('onnx', reason='extra [export] is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
 
-SMALL = ('gfnet-micro', 'gfnet-cnn-micro', 'cdfformer-micro')  # kinds of blocks that PUBLISHED lacks
+SMALL = ('gfnet-micro', 'gfnet-cnn-micro', 'cdfformer-micro')  # types of blocks that PUBLISHED does not have
 PUBLISHED = {'hornet-tiny-gf': (1,) * 4, 'gfnet-h-ti': (1,) * 4, 'dfformer-s18': (1,) * 4, 'affnet': (1,) * 3}
-UNWELCOME = {'Resize', 'Einsum', 'Loop', 'If', 'Scan', 'GridSample', 'NonZero', 'Shape'}
+FORBIDDEN = {'Resize', 'Einsum', 'Loop', 'If', 'Scan', 'GridSample', 'NonZero', 'Shape'}
 
 
 def random_images(*size, count=2):
@@ -28,9 +28,9 @@ def random_images(*size, count=2):
     return {f'input {i}': torch.randn(1, 3, *size, generator=generator) for i in range(count)}
 
 
-def assert_plain_and_equal(exported, size):
+def assert_no_fourier_and_equal(exported, size):
     assert not exported.spectral
-    assert not UNWELCOME & set(exported.operators)
+    assert not FORBIDDEN & set(exported.operators)
     differences = verify(exported.path, exported.model, random_images(*size))
     assert differences
     assert all(difference.largest < 1e-5 for difference in differences), [str(d) for d in differences]
@@ -38,34 +38,34 @@ def assert_plain_and_equal(exported, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', SMALL)
-def test_backbones_at_a_size_that_is_not_their_own(arch, tmp_path):
+def test_backbones_at_a_size_other_than_the_published(arch, tmp_path):
     model = mmfreq.build_backbone(arch).eval()
     exported = export_onnx(model, (72, 100), tmp_path / 'm.onnx')
     assert exported.operators['MatMul'] > 0
-    assert_plain_and_equal(exported, (72, 100))
+    assert_no_fourier_and_equal(exported, (72, 100))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_published_widths_and_grids(name, tmp_path):
-    """With one block in each stage; whole models are exported by benchmarks/onnx_dft.py."""
+def test_published_widths_and_grids_are_exported(name, tmp_path):
+    """One block in each stage; benchmarks/onnx_dft.py exports whole models."""
     arch = replace(backbone_class(name).ARCHS[name], depths=PUBLISHED[name])
     exported = export_onnx(backbone_class(name)(arch=asdict(arch)).eval(), (256, 320), tmp_path / 'm.onnx')
-    assert_plain_and_equal(exported, (256, 320))
+    assert_no_fourier_and_equal(exported, (256, 320))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ['dfformer-micro', 'affnet-micro'])
-def test_an_optimised_model_gives_what_the_model_gives(arch, tmp_path):
-    """Compared with the model as it is; onnxruntime 1.32 multiplies transposed maps by vectors wrongly."""
+def test_optimized_export_equals_the_model(arch, tmp_path):
+    """Compared with the model that is not optimized; onnxruntime 1.32 multiplies transposed maps by vectors wrongly."""
     model = randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', optimized=True)
     assert 'BatchNormalization' not in exported.operators and 'Folded' not in repr(exported.model)
-    assert_plain_and_equal(exported, (64, 96))
+    assert_no_fourier_and_equal(exported, (64, 96))
 
 
 @pytest.mark.slow
-def test_any_number_of_images(tmp_path):
+def test_dynamic_batch_accepts_any_number_of_images(tmp_path):
     model = mmfreq.build_classifier('dfformer-micro', num_classes=5).eval()
     exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', dynamic_batch=True)
     session = onnxruntime.InferenceSession(exported.path)
@@ -73,12 +73,12 @@ def test_any_number_of_images(tmp_path):
     for count in (1, 3):
         images = torch.randn(count, 3, 64, 96)
         with torch.no_grad():
-            want = model(images).numpy()
-        np.testing.assert_allclose(session.run(None, {'images': images.numpy()})[0], want, rtol=1e-4, atol=1e-5)
+            expected = model(images).numpy()
+        np.testing.assert_allclose(session.run(None, {'images': images.numpy()})[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_half_precision_inside(tmp_path):
+def test_fp16_file_has_float16_weights_and_float32_inputs_and_outputs(tmp_path):
     model = mmfreq.build_classifier('gfnet-h-micro', num_classes=5).eval()
     exported = export_onnx(model, (64, 96), tmp_path / 'm.onnx', precision='fp16')
     proto = onnx.load(exported.path)
@@ -95,7 +95,7 @@ def test_half_precision_inside(tmp_path):
 
 
 @pytest.mark.slow
-def test_with_fft_the_graph_has_onnxs_transform(tmp_path):
+def test_fft_backend_exports_the_dft_operator(tmp_path):
     model = mmfreq.build_backbone('hornet-micro').eval()
     exported = export_onnx(model, (64, 64), tmp_path / 'm.onnx', backend='fft')
     assert exported.spectral.keys() == {'DFT'}
@@ -104,14 +104,14 @@ def test_with_fft_the_graph_has_onnxs_transform(tmp_path):
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-    """A backbone in a folder that was not there; tests only read it."""
-    told = {'classes': ('a', 'b'), 'mean': (1.0, 2.0, 3.0), 'task': 'segmentation'}
+    """A file in a new folder, which tests only read."""
+    metadata = {'classes': ('a', 'b'), 'mean': (1.0, 2.0, 3.0), 'task': 'segmentation'}
     path = tmp_path_factory.mktemp('exported') / 'deep' / 'm.onnx'
-    return export_onnx(mmfreq.build_backbone('gfnet-h-micro'), (64, 32), path, metadata=told)
+    return export_onnx(mmfreq.build_backbone('gfnet-h-micro'), (64, 32), path, metadata=metadata)
 
 
 @pytest.mark.slow
-def test_what_the_file_says(exported):
+def test_metadata_of_the_file(exported):
     proto = onnx.load(exported.path)
     found = {item.key: item.value for item in proto.metadata_props}
     assert found == exported.metadata
@@ -121,7 +121,7 @@ def test_what_the_file_says(exported):
     assert [v.name for v in proto.graph.output] == ['output_0', 'output_1', 'output_2', 'output_3']
 
 
-def test_a_transform_that_is_no_backends_is_refused(tmp_path):
+def test_transforms_outside_the_spectral_operator_are_rejected(tmp_path):
     class Own(nn.Module):
         def forward(self, x):
             return torch.fft.irfft2(torch.fft.rfft2(x), s=x.shape[-2:])
@@ -138,7 +138,7 @@ def test_a_transform_that_is_no_backends_is_refused(tmp_path):
         ({'backend': 'auto'}, "backend 'auto' is unknown; choose one of matmul, fft"),
     ],
 )
-def test_unknown_options(option, message, tmp_path):
+def test_unknown_options_are_rejected(option, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_onnx(nn.Identity(), (8, 8), tmp_path / 'm.onnx', **option)
 
@@ -159,7 +159,7 @@ def test_operators_in_functions_and_branches_are_counted():
 
 
 @pytest.mark.slow
-def test_a_file_of_another_model_is_noticed(exported):
+def test_verify_detects_a_file_of_another_model(exported):
     other = copy.deepcopy(exported.model)
     with torch.no_grad():
         for parameter in other.parameters():

@@ -1,4 +1,4 @@
-"""tools/export_onnx.py from the command line, and docs/onnx_inference.py, which reads its files without PyTorch."""
+"""tools/export_onnx.py from the command line, and docs/onnx_inference.py, which runs its files without PyTorch."""
 
 import importlib
 import json
@@ -21,12 +21,12 @@ onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not i
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_TORCH = """
 import runpy, sys
-class Refuse:
+class Blocked:
     def find_spec(self, name, path=None, target=None):
         top = name.partition('.')[0]
         if top.startswith('mm') or top in ('torch', 'torchvision', 'timm', 'cv2'):
-            raise ImportError(name + ' is not to be had')
-sys.meta_path.insert(0, Refuse())
+            raise ImportError(name + ' is blocked')
+sys.meta_path.insert(0, Blocked())
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
@@ -39,8 +39,8 @@ def export_onnx(call_tool, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / 'picture.png'
+def image_file(tmp_path):
+    path = tmp_path / 'image.png'
     pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((80, 50)).save(path)
     return path
@@ -54,56 +54,56 @@ def infer(*args):
 
 
 @pytest.mark.slow
-def test_a_segmentor_from_training_to_a_picture_without_pytorch(export_onnx, toy_config, picture, tmp_path):
+def test_trained_segmentor_is_exported_and_run_without_pytorch(export_onnx, toy_config, image_file, tmp_path):
     torch.manual_seed(1)
     model = load_model(str(toy_config)).model
-    with torch.no_grad():  # random weights would put one class everywhere
+    with torch.no_grad():  # otherwise random weights predict one class everywhere
         model.decode_head.conv_seg.weight.mul_(100)
     meta = {'dataset_meta': {'classes': tuple('abcdef'), 'palette': [(k, k, k) for k in range(6)]}}
     torch.save({'state_dict': model.state_dict(), 'meta': meta}, 'weights.pth')
-    out = export_onnx(toy_config, 'weights.pth', '--shape', 64, 96, '--out', 'toy.onnx', '--picture', picture)
+    out = export_onnx(toy_config, 'weights.pth', '--shape', 64, 96, '--out', 'toy.onnx', '--picture', image_file)
     assert (
-        'toy.onnx' in out and 'picture.png, output: max' in out and 'random input 2' in out and 'MatMul' in out and 'DFT' not in out
+        'toy.onnx' in out and 'image.png, output: max' in out and 'random input 2' in out and 'MatMul' in out and 'DFT' not in out
     )
     assert 'weights are random' not in out
-    told = {item.key: item.value for item in onnx.load('toy.onnx').metadata_props}
-    assert told['task'] == 'segmentation' and told['output'] == 'logits' and told['arch'] == 'hornet-micro'
-    assert json.loads(told['classes']) == list('abcdef') and told['channels'] == 'RGB'
-    assert json.loads(told['mean']) == [123.675, 116.28, 103.53]
+    metadata = {item.key: item.value for item in onnx.load('toy.onnx').metadata_props}
+    assert metadata['task'] == 'segmentation' and metadata['output'] == 'logits' and metadata['arch'] == 'hornet-micro'
+    assert json.loads(metadata['classes']) == list('abcdef') and metadata['channels'] == 'RGB'
+    assert json.loads(metadata['mean']) == [123.675, 116.28, 103.53]
 
-    printed = infer('toy.onnx', picture, '--out', 'overlay.png')
+    printed = infer('toy.onnx', image_file, '--out', 'overlay.png')
     shown = np.asarray(Image.open('overlay.png'))
     assert shown.shape == (50, 80, 3)
     shares = {line.split()[2]: float(line.split()[0]) for line in printed.splitlines() if '%' in line}
     assert abs(sum(shares.values()) - 100) < 0.5 and len(shares) > 1
-    resized = np.asarray(Image.open(picture).convert('RGB').resize((96, 64), Image.BILINEAR), np.float32)
+    resized = np.asarray(Image.open(image_file).convert('RGB').resize((96, 64), Image.BILINEAR), np.float32)
     images = torch.from_numpy((resized - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]).float().permute(2, 0, 1)[None]
     with torch.no_grad():
         labels = model.eval().encode_decode(images, [{'img_shape': (64, 96)}]).argmax(1)[0].numpy().astype(np.uint8)
     labels = np.asarray(Image.fromarray(labels).resize((80, 50), Image.NEAREST))
-    want = {'abcdef'[k]: 100 * float((labels == k).mean()) for k in np.unique(labels)}
-    assert {name: pytest.approx(share, abs=0.1) for name, share in want.items()} == shares
+    expected = {'abcdef'[k]: 100 * float((labels == k).mean()) for k in np.unique(labels)}
+    assert {name: pytest.approx(share, abs=0.1) for name, share in expected.items()} == shares
 
 
 @pytest.mark.slow
-def test_an_arch_with_random_weights(export_onnx, picture):
+def test_arch_with_random_weights(export_onnx, image_file):
     out = export_onnx('gfnet_h_micro', '--shape', 64)
     assert 'weights are random' in out and 'gfnet-h-micro.onnx: ' in out and 'images of 64x64' in out
-    printed = infer('gfnet-h-micro.onnx', picture)
+    printed = infer('gfnet-h-micro.onnx', image_file)
     assert len(printed.splitlines()) == 5 and 'class ' in printed
 
 
 @pytest.mark.slow
-def test_maps_without_comparison(export_onnx, picture):
+def test_feature_maps_without_comparison(export_onnx, image_file):
     out = export_onnx('gfnet-h-micro', '--output', 'features', '--shape', 64, 96, '--no-verify', '--out', 'maps.onnx')
     assert 'max' not in out
-    assert infer('maps.onnx', picture).splitlines()[0] == 'output_0 (1, 16, 16, 24)'
+    assert infer('maps.onnx', image_file).splitlines()[0] == 'output_0 (1, 16, 16, 24)'
 
 
 @pytest.mark.slow
-def test_a_file_that_is_not_equal_ends_with_one(export_onnx, monkeypatch):
+def test_exit_status_is_1_if_the_outputs_differ(export_onnx, monkeypatch):
     monkeypatch.setitem(importlib.import_module('mmfreq.export.verify').TOLERANCES, 'fp32', 1e-12)
-    with pytest.raises(SystemExit, match='does not give what the model gives'):
+    with pytest.raises(SystemExit, match=r"outputs of gfnet-h-micro\.onnx differ from the model's"):
         export_onnx('gfnet-h-micro', '--shape', 64)
 
 
@@ -118,17 +118,17 @@ def test_a_file_that_is_not_equal_ends_with_one(export_onnx, monkeypatch):
         (('gfnet-h-micro', '--shape', '64', '--picture', 'none.png'), 'none.png'),
     ],
 )
-def test_wrong_commands_end_with_two(export_onnx, capsys, args, message):
+def test_exit_status_is_2_for_wrong_commands(export_onnx, capsys, args, message):
     with pytest.raises(SystemExit) as stop:
         export_onnx(*args)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_extra_is_told(export_onnx, monkeypatch, capsys):
+def test_error_names_the_missing_package(export_onnx, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     with pytest.raises(SystemExit) as stop:
         export_onnx('gfnet-h-micro', '--shape', 64)
     assert stop.value.code == 2
-    assert 'exporting needs onnxscript' in capsys.readouterr().err
+    assert 'Exporting needs the package onnxscript' in capsys.readouterr().err
     assert not list(Path().glob('*.onnx'))
