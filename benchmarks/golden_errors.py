@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mmfreq.analysis.latency import describe_machine  # noqa: E402
+from mmfreq.analysis.latency import describe_hardware  # noqa: E402
 from mmfreq.testing.golden import LIMITS  # noqa: E402
 
 # title -> (arguments of tools/run_tests.sh, whether it needs AVX-512)
@@ -76,7 +76,7 @@ def main() -> None:
             print(f'{title}: done', file=sys.stderr, flush=True)
     text = (
         '# Distances to the published numbers\n\n'
-        f'`python benchmarks/golden_errors.py --out docs/measurements/golden_errors.md`, on {describe_machine("cpu", 2)}. '
+        f'`python benchmarks/golden_errors.py --out docs/measurements/golden_errors.md`, on {describe_hardware("cpu", 2)}. '
         'AVX2 and SSE4 are imitated by `tools/run_tests.sh --cpu`. Relative distances, the largest of all golden tests of a kind; '
         'the column float64 is the rounding of the golden files themselves. '
         'The limits are those of `mmfreq/testing/golden.py`.\n\n'

@@ -43,7 +43,7 @@ from benchmarks.harness.tables import (  # noqa: E402  # noqa: E402
 from benchmarks.harness.timing import Spread, paired_rounds, ratios, seconds  # noqa: E402
 from benchmarks.triton.triton_launch import Launch, cut_up, plan_launch, processors  # noqa: E402
 from benchmarks.triton.triton_spectral import fused_filter, run_filter, run_gradients, supported  # noqa: E402
-from mmfreq.analysis.latency import check_device, describe_machine  # noqa: E402
+from mmfreq.analysis.latency import check_device, describe_hardware  # noqa: E402
 from mmfreq.ops import apply_filter, half_width  # noqa: E402
 
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet')
@@ -403,7 +403,7 @@ def main(argv=None):
     if args.device != 'cpu' and {'spectral', 'tune'} & set(args.only):
         compile_ahead(args)
     command = command_words('benchmarks/gpu.py', sys.argv[1:] if argv is None else argv)
-    machine = describe_machine(args.device, torch.get_num_threads())
+    machine = describe_hardware(args.device, torch.get_num_threads())
     for name in args.only:
         title, part = PARTS[name]
         clock.left_out, start = [], time.monotonic()

@@ -20,7 +20,7 @@ import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
 from mmfreq.analysis.latency import describe_hardware  # noqa: E402
 from mmfreq.apis.loading import load_model  # noqa: E402
 from mmfreq.export import export_onnx, verify  # noqa: E402
-from mmfreq.export.graphs import graph_of  # noqa: E402
+from mmfreq.export.graphs import build_graph  # noqa: E402
 from mmfreq.export.verify import comparison_inputs  # noqa: E402
 
 ARCHS = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'affnet')
@@ -46,7 +46,8 @@ def compare(source, size, rounds, folder):
     subject = load_model(source)
     inputs = comparison_inputs(size, subject.normalization)
     exported = {
-        backend: export_onnx(graph_of(subject), size, folder / f'{backend}.onnx', backend=backend) for backend in ('matmul', 'fft')
+        backend: export_onnx(build_graph(subject), size, folder / f'{backend}.onnx', backend=backend)
+        for backend in ('matmul', 'fft')
     }
     errors = [max(d.largest for d in verify(e.path, e.model, inputs)) for e in exported.values()]
     sessions = [onnxruntime.InferenceSession(str(e.path), providers=['CPUExecutionProvider']) for e in exported.values()]

@@ -106,11 +106,11 @@ def tune(args, command, console, say):
     """Times the spectral backends on maps."""
     from benchmarks.harness.tables import tuning_page
     from benchmarks.harness.tune import SIDES, tune, tuning_table
-    from mmfreq.analysis.latency import describe_machine
+    from mmfreq.analysis.latency import describe_hardware
 
     sides = [height for height, _ in args.sizes] or SIDES
     choices = tune(sides, args.channels, args.precisions or ('fp32',), args.device, args.batch, args.repeats, say=say)
-    machine = describe_machine(args.device, args.threads)
+    machine = describe_hardware(args.device, args.threads)
     table = tuning_table(choices)
     print_table(console, table)
     write(args.json, json.dumps({'command': command, 'machine': machine, 'choices': [choice.as_dict() for choice in choices]}))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.harness.entries import BASELINE, OURS, REFERENCE, Call, Entry, Group, Settings, images_of, made
 from benchmarks.harness.timing import PASSES, Memory, Spread, matrix_rate, memory_of, paired_rounds, ratios, timed_rounds, workers
 from mmfreq.analysis.flops import count
-from mmfreq.analysis.latency import check_device, describe_machine, free_bytes
+from mmfreq.analysis.latency import check_device, describe_hardware, free_bytes
 
 
 @dataclass
@@ -242,7 +242,7 @@ def measure(groups: Iterable[Group], settings: Settings, say: Callable[[str], ob
     groups, device = list(groups), torch.device(settings.device)
     check_device(device)
     precisions = sorted({entry.precision for group in groups for entry in group.entries})
-    words = describe_machine(device, torch.get_num_threads())
+    words = describe_hardware(device, torch.get_num_threads())
     say(f'{words}; {len(groups)} groups of entries')
     before = {precision: matrix_rate(precision, device) for precision in precisions}
     costs: dict[tuple, int] = {}

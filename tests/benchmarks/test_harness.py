@@ -461,15 +461,15 @@ def test_page_and_json(tmp_path):
 
 def test_the_machine_in_words(monkeypatch):
     monkeypatch.setattr(latency.platform, 'machine', lambda: 'x86_64')
-    words = partial(latency.describe_machine, 'cpu', 2)
+    words = partial(latency.describe_hardware, 'cpu', 2)
     version = torch.__version__
     assert words('flags\t\t: fpu avx2 avx512f amx_tile') == f'two x86-64 cores with AVX-512 and AMX, no GPU; torch {version}'
     assert words('flags : avx2\n') == f'two x86-64 cores with AVX2, no GPU; torch {version}'
-    assert latency.describe_machine('cpu', 1, '') == f'one x86-64 core, no GPU; torch {version}'
-    assert latency.describe_machine('cpu', 96, '').startswith('96 x86-64 cores,')
+    assert latency.describe_hardware('cpu', 1, '') == f'one x86-64 core, no GPU; torch {version}'
+    assert latency.describe_hardware('cpu', 96, '').startswith('96 x86-64 cores,')
     monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '1')
     monkeypatch.setenv('LD_PRELOAD', '/usr/lib/libtcmalloc.so:')
-    assert latency.describe_machine('cpu', 1, '').endswith(f'torch {version}; MALLOC_TRIM_THRESHOLD_=1; libtcmalloc.so')
+    assert latency.describe_hardware('cpu', 1, '').endswith(f'torch {version}; MALLOC_TRIM_THRESHOLD_=1; libtcmalloc.so')
     assert latency.usable_cores() >= 1 and (latency.free_bytes() or 1) > 0
 
 
