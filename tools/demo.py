@@ -1,7 +1,7 @@
-"""Serves a page on this machine that shows what trained models see in a picture, and the filters they learned.
+"""Serve a local page that shows predictions of trained models on an image, and the filters they learned.
 
 Examples:
-  python tools/demo.py                                  checkpoints in work_dirs, as tools/train.py leaves them
+  python tools/demo.py                                  checkpoints in work_dirs, where tools/train.py writes them
   python tools/demo.py CONFIG CHECKPOINT
   python tools/demo.py --models runs/one runs/two --port 0
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext if mmcv is not compiled)
 
 
 def parse_args(argv=None):
@@ -25,20 +25,20 @@ def parse_args(argv=None):
         nargs='+',
         type=Path,
         metavar='FOLDER',
-        help='folders to look for more, each checkpoint beside its config; configs are Python code, so name folders that you '
-        'trust (default: work_dirs, where no config is given)',
+        help='folders to search for checkpoints with their config beside them; configs are Python code, so give only folders '
+        'that you trust (default: work_dirs, if no config is given)',
     )
-    parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: %(default)s, this machine alone)')
-    parser.add_argument('--port', type=int, default=8000, help='0 takes any free one (default: %(default)s)')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: %(default)s, this computer only)')
+    parser.add_argument('--port', type=int, default=8000, help='port; 0 selects a free one (default: %(default)s)')
     default = 'cuda' if torch.cuda.is_available() else 'cpu'
     parser.add_argument('--device', default=default, help='cpu, cuda or cuda:N (here: %(default)s)')
-    parser.add_argument('--max-side', type=int, default=1024, help='larger pictures are scaled down to it (default: %(default)s)')
-    parser.add_argument('--plain', action='store_true', help='run models as they are, without mmfreq.optimize')
+    parser.add_argument('--max-side', type=int, default=1024, help='larger images are scaled down to it (default: %(default)s)')
+    parser.add_argument('--plain', action='store_true', help='do not use mmfreq.optimize')
     args = parser.parse_args(argv)
     if (args.config is None) != (args.checkpoint is None):
-        parser.error('a config needs its checkpoint: give both, or neither')
+        parser.error('A config needs its checkpoint. Give both, or neither.')
     if args.max_side < 32:
-        parser.error(f'--max-side is {args.max_side}; it must be at least 32')
+        parser.error(f'--max-side must be at least 32, got {args.max_side}.')
     return args
 
 

@@ -1,13 +1,9 @@
-"""A local web page that shows what checkpoints see in a picture, and the filters they learned: `tools/demo.py` starts it.
+"""A local web page that shows predictions of checkpoints on an image, and the filters they learned: `tools/demo.py` starts it.
 
-| module | |
+| module | contents |
 |---|---|
-| `serve` | what the tool calls |
-| `server` | the routes, documented there |
-| `models` | which checkpoints there are, and a bounded number of them loaded |
-| `uploads` | a picture from the bytes of a request, within bounds |
-| `answers` | predictions as plain data for JSON |
-| `filter_pictures` | learned filters as small pictures |
-| `samples` | scenes to try without a picture of one's own |
-| `page.html` | the whole page: no other file, no other host |
+| `server` | `serve`, which the tool calls; the routes; reading of uploaded images |
+| `checkpoints` | which checkpoints the page offers, and a bounded number of them loaded |
+| `responses` | predictions, learned filters and sample scenes as data for JSON |
+| `page.html` | the whole page; it loads nothing from other hosts |
 """

@@ -1,4 +1,4 @@
-"""A folder of checkpoints as training leaves them, with random weights, a server of it, and a browser where there is one."""
+"""A folder of checkpoints with random weights, a server of it, and a browser where one is installed."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ test_dataloader = dict(dataset=dict(type='mmfreq.ToyInstancesDataset', ann_file=
 
 
 def png(image):
-    """The bytes of a file; `image` (H, W, 3) RGB."""
+    """The bytes of a PNG file; `image` (H, W, 3) RGB."""
     return cv2.imencode('.png', np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
 
 
@@ -45,7 +45,7 @@ def save_random(config, checkpoint, meta):
 
 @pytest.fixture(scope='session')
 def folders(tmp_path_factory):
-    """`seg`: a segmentor and a damaged file of it; `det`: a detector with AFFNet, which stores no filters."""
+    """`seg`: a checkpoint of a segmentor and a damaged copy; `det`: a detector with AFFNet, which stores no filters."""
     import mmfreq
 
     root = tmp_path_factory.mktemp('demo')
@@ -53,8 +53,8 @@ def folders(tmp_path_factory):
         (root / name).mkdir()
     config = write_toy_config(root / 'seg/toy.py', 'none', model=toy_segmentor('GN'))
     save_random(config, root / 'seg/iter_2.pth', TOY_METAINFO)
-    whole = (root / 'seg/iter_2.pth').read_bytes()
-    (root / 'seg/iter_1.pth').write_bytes(whole[: len(whole) // 2])
+    data = (root / 'seg/iter_2.pth').read_bytes()
+    (root / 'seg/iter_1.pth').write_bytes(data[: len(data) // 2])
     os.utime(root / 'seg/iter_1.pth', (0, 0))
     channels = mmfreq.build_backbone('affnet-micro', out_indices=(2, 3)).out_channels
     (root / 'det/detector.py').write_text(DETECTOR.replace('CHANNELS', ', '.join(map(str, channels))))

@@ -1,4 +1,4 @@
-"""tools/demo.py: its arguments, what it prints, how it ends."""
+"""tools/demo.py: arguments, output and termination."""
 
 import importlib
 import os
@@ -28,24 +28,24 @@ def demo(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'told'),
+    ('arguments', 'message'),
     [
-        (['config.py'], 'a config needs its checkpoint'),
-        (['config.py', 'weights.pth'], 'no file config.py'),
-        (['--models', 'absent'], 'no folder absent'),
+        (['config.py'], 'A config needs its checkpoint'),
+        (['config.py', 'weights.pth'], 'There is no file config.py'),
+        (['--models', 'absent'], 'There is no folder absent'),
         (['--max-side', '3'], 'must be at least 32'),
         (['--port', '99999'], 'port is 99999'),
     ],
 )
-def test_wrong_arguments_end_with_a_short_message(demo, tmp_path, monkeypatch, capsys, arguments, told):
+def test_error_of_invalid_arguments_is_short(demo, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         demo(arguments)
     err = capsys.readouterr().err
-    assert ended.value.code == 2 and told in err and 'Traceback' not in err
+    assert ended.value.code == 2 and message in err and 'Traceback' not in err
 
 
-def test_a_port_that_is_taken_ends_with_status_2(demo, tmp_path, monkeypatch, capsys):
+def test_used_port_ends_with_status_2(demo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
@@ -56,7 +56,7 @@ def test_a_port_that_is_taken_ends_with_status_2(demo, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.slow
-def test_it_says_where_it_is_serves_and_ends_quietly_on_ctrl_c(tmp_path):
+def test_prints_its_url_serves_and_ends_quietly_on_ctrl_c(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / 'tools/demo.py'), '--port', '0', '--device', 'cpu'],
         cwd=tmp_path,
@@ -64,7 +64,7 @@ def test_it_says_where_it_is_serves_and_ends_quietly_on_ctrl_c(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell that starts the tests by `&` has it ignored
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell that starts the tests with `&` ignores SIGINT
     )
     try:
         printed = ''
@@ -77,10 +77,10 @@ def test_it_says_where_it_is_serves_and_ends_quietly_on_ctrl_c(tmp_path):
         large = cv2.imencode('.jpg', np.zeros((1024, 1024, 3), np.uint8))[1].tobytes()
         address = match[1] + 'api/models/0/predict'
         assert b'"load": null' not in urlopen(address, large, timeout=120).read()
-        asking = [HTTPConnection(urlsplit(address).netloc, timeout=120) for _ in range(4)]
-        for connection in asking:
+        connections = [HTTPConnection(urlsplit(address).netloc, timeout=120) for _ in range(4)]
+        for connection in connections:
             connection.request('POST', urlsplit(address).path, large)
-        time.sleep(0.4)  # amid a prediction: a process that ended there might abort
+        time.sleep(0.4)  # during a prediction, where a process that ends may abort
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
         assert (process.returncode, 'Traceback' in err) == (0, False), err
