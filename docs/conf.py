@@ -65,7 +65,10 @@ nitpick_ignore_regex = [
     ('py:exc', r'\w+'),  # `Raises` sections name exceptions without their module
     ('py:.*', r'(collections|dataclasses|os|pathlib|types|typing)\..*'),  # the standard library; no inventory without a network
     ('py:.*', r'(torch|torchvision|numpy|timm|mmcv|mmengine|mmseg|mmdet|mmpretrain)\..*'),
-    ('py:class', r'(Tensor|Module|nn\.Module|PathLike|Path|Callable|Iterable|Mapping|SpectralMap)'),
+    (
+        'py:class',
+        r'(FrequencyBackbone|FrequencyClassifier|Tensor|Module|nn\.Module|PathLike|Path|Callable|Iterable|Mapping|SpectralMap)',
+    ),
 ]
 
 # Tutorials

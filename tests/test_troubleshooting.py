@@ -59,7 +59,7 @@ def holds(text, line):
 def blocks_of(title):
     """(error, message) under a heading as lists of lines; an entry in which nothing is said has no error."""
     blocks = [found.splitlines() for found in TEXT.findall(ENTRIES[title])]
-    silent = PAGE.index(f'### {title}\n') > PAGE.index('## Nothing is said')
+    silent = PAGE.index(f'### {title}\n') > PAGE.index('## Wrong results')
     return ([[], *blocks] if silent else blocks) + [[]] * (2 - silent - len(blocks))
 
 
@@ -319,13 +319,13 @@ def keyword(here):
         return error_of(MODELS.build, Config.fromfile('merged.py').model.backbone), None
 
 
-@shows('NotImplementedError without a word')
+@shows('NotImplementedError without a message')
 def layer_decay(here):
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
     from mmseg.engine.optimizers import LearningRateDecayOptimizerConstructor
 
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
-    (written,) = re.findall(r'^```python\n(.*?)^```$', ENTRIES['NotImplementedError without a word'], re.MULTILINE | re.DOTALL)
+    (written,) = re.findall(r'^```python\n(.*?)^```$', ENTRIES['NotImplementedError without a message'], re.MULTILINE | re.DOTALL)
     exec(written, space := {})
     ours = space['optim_wrapper']
     model = nn.Module()
@@ -383,7 +383,7 @@ def changed_data(here, change):
     return {'train_dataloader.dataset.data_root': 'data', 'train_dataloader.sampler.shuffle': False}
 
 
-@shows('A picture cannot be loaded')
+@shows('An image cannot be loaded')
 def unreadable(here):
     options = changed_data(here, lambda picture, labels: picture.write_text('a note'))
     raw = error_of(runner(here.config, **options).train)
@@ -736,7 +736,7 @@ def compiled(here):
     return raw[0], None
 
 
-# Nothing is said, and the result is wrong
+# Wrong results without an error
 
 
 @shows('Classes in another order than in the COCO file')
@@ -788,7 +788,7 @@ def flops(here):
     return None, None
 
 
-@shows('Pictures turned by EXIF')
+@shows('Images rotated by EXIF')
 def turned_pictures(here):
     from PIL import Image
 

@@ -60,7 +60,7 @@ class RepositoryLinks(SphinxTransform):
             path = Path(f'{node["reftarget"]}.md')
         else:
             return None
-        path = Path(os.path.abspath(path))  # not `resolve`: folders may be links
+        path = path.resolve()
         return path.relative_to(ROOT).as_posix() if path.is_file() and path.is_relative_to(ROOT) else None
 
 

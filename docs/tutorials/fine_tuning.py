@@ -13,6 +13,8 @@ A micro arch and generated images keep the run short. The config is the same for
 import tempfile
 from pathlib import Path
 
+import mmfreq  # isort: skip  (before mmseg: it supplies mmcv._ext if mmcv has none)
+
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,8 +23,6 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.apis import inference_model, init_model
 from mmseg.datasets.transforms import LoadAnnotations
-
-import mmfreq.registry  # before mmseg: it supplies mmcv._ext where mmcv has no compiled operators
 
 plt.rcParams.update({'figure.dpi': 120, 'font.size': 9, 'axes.titlesize': 9})
 folder = Path(tempfile.mkdtemp())
