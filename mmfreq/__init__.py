@@ -1,13 +1,20 @@
 """mmfreq: frequency-domain and gnConv backbones and decoders for OpenMMLab 2.x.
 
-`import mmfreq` is light: it loads neither torch nor OpenMMLab. It does one thing more than define names: it installs an import
-finder that supplies `mmcv._ext` on torchvision's kernels where the compiled one is absent (`mmfreq.compat`).
+`import mmfreq` is light: it loads neither torch nor OpenMMLab. It has one side effect: it installs an import finder that provides
+`mmcv._ext` with torchvision's operators if the compiled extension is absent (`mmfreq.compat`).
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mmfreq.compat.finder import install_finder
 from mmfreq.version import __version__
+
+if TYPE_CHECKING:
+    from mmfreq.models._factory import build_backbone, build_classifier, list_archs
+    from mmfreq.speed.compiling import compile_blocks
+    from mmfreq.speed.optimizing import optimize
+    from mmfreq.weights.load import load_weights
 
 # public name -> the module that defines it, imported at first use
 _HOMES = {
@@ -18,16 +25,24 @@ _HOMES = {
     'optimize': 'mmfreq.speed.optimizing',
     'compile_blocks': 'mmfreq.speed.compiling',
 }
-__all__ = ['__version__', *_HOMES]
+__all__ = [
+    '__version__',
+    'build_backbone',
+    'build_classifier',
+    'compile_blocks',
+    'list_archs',
+    'load_weights',
+    'optimize',
+]
 
 install_finder()
 
 
-def __getattr__(name):
+def __getattr__(name: str):
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'mmfreq' has no attribute '{name}'; public names: {', '.join(sorted(__all__))}")
+    raise AttributeError(f"module 'mmfreq' has no attribute '{name}'; public names: {', '.join(__all__)}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])

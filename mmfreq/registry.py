@@ -1,7 +1,7 @@
-"""Child registries of scope `mmfreq`, found by mmengine through the prefix alone.
+"""Registries of the scope `mmfreq`.
 
-mmengine imports `mmfreq.registry` when a config says `type='mmfreq.X'`, so no `custom_imports` is needed. Each registry imports
-its modules at the first lookup. Importing this module also lets torch's safe unpickler read mmengine's own checkpoints.
+mmengine imports this module when a config has `type='mmfreq.X'`, so no `custom_imports` is needed. A registry imports the modules
+of its `locations` at the first lookup. Importing this module also allows torch's safe unpickler to read mmengine's checkpoints.
 """
 
 from importlib.util import find_spec
@@ -23,14 +23,14 @@ from mmfreq.compat.safe_load import allow_mmengine_checkpoints
 allow_mmengine_checkpoints()
 find_onedl_configs(MODULE2PACKAGE)
 load_safely()
-# So that `_base_ = 'mmfreq::seg/...'` is found. mmengine looks for the package beside the metadata of the distribution of
-# this name, where an editable install does not have it; of a name that is no distribution it asks the import system, which knows.
+# For `_base_ = 'mmfreq::seg/...'`: mmengine looks for a package beside its distribution's metadata, where an editable install does
+# not have it. It asks the import system for names that are no distribution, such as this one.
 MODULE2PACKAGE.setdefault('mmfreq', 'mmfreq.registry')
 
 
-def installed(files):
-    """Modules of `(module, the library that it needs)` whose library is installed."""
-    return [module for module, library in files if find_spec(library) is not None]
+def if_installed(library: str, *modules: str) -> list[str]:
+    """`modules`, or none of them if the library that they need is not installed."""
+    return list(modules) if find_spec(library) is not None else []
 
 
 MODEL_FILES = [
@@ -39,20 +39,17 @@ MODEL_FILES = [
     'mmfreq.models.dfformer',
     'mmfreq.models.gfnet',
     'mmfreq.models.hornet',
-    *installed(
-        [
-            ('mmfreq.models.det_heads', 'mmdet'),
-            ('mmfreq.models.image_classifier', 'mmpretrain'),
-            ('mmfreq.models.necks', 'mmdet'),
-            ('mmfreq.models.seg_heads', 'mmseg'),
-            ('mmfreq.models.ssdlite', 'mmdet'),
-        ]
-    ),
+    *if_installed('mmdet', 'mmfreq.models.det_heads', 'mmfreq.models.necks', 'mmfreq.models.ssdlite'),
+    *if_installed('mmpretrain', 'mmfreq.models.image_classifier'),
+    *if_installed('mmseg', 'mmfreq.models.seg_heads'),
 ]
-DATASET_FILES = installed([('mmfreq.datasets.segmentation', 'mmseg'), ('mmfreq.datasets.detection', 'mmdet')])
+DATASET_FILES = [
+    *if_installed('mmseg', 'mmfreq.datasets.segmentation'),
+    *if_installed('mmdet', 'mmfreq.datasets.detection'),
+]
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfreq', locations=MODEL_FILES)
 TASK_UTILS = Registry(
-    'task util', parent=MMENGINE_TASK_UTILS, scope='mmfreq', locations=installed([('mmfreq.models.ssdlite', 'mmdet')])
+    'task util', parent=MMENGINE_TASK_UTILS, scope='mmfreq', locations=if_installed('mmdet', 'mmfreq.models.ssdlite')
 )
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmfreq', locations=DATASET_FILES)
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmfreq', locations=['mmfreq.datasets.transforms'])
@@ -67,7 +64,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 
 
 def without_pretraining(cfg):
-    """A model's config without `pretrained`, which some constructors fetch; `init_cfg` only speaks where training starts."""
+    """A model's config without `pretrained`, which some constructors download; `init_cfg` is used only when training starts."""
     if isinstance(cfg, dict):
         return ConfigDict({key: without_pretraining(value) for key, value in cfg.items() if key != 'pretrained'})
     return [without_pretraining(item) for item in cfg] if isinstance(cfg, (list, tuple)) else cfg

@@ -1,12 +1,12 @@
-"""What every backbone and classifier shares: arguments, stages, freezing, loading of published files, ImageNet heads.
+"""Base classes of the backbones and classifiers: common arguments, stages, freezing, layer decay, loading, heads.
 
-A family gives a table `ARCHS` of frozen records and implements `build`, `forward_stages`, `forward`, `stage_sides`, `drop_stages`,
-`frozen_parts` and `block_position`; `StagedBackbone` does most of it for ConvNeXt's layout of names.
+A family defines a table `ARCHS` of frozen records, and `build`, `forward_stages`, `forward`, `stage_sides`, `drop_stages`,
+`frozen_parts` and `block_position`. `StagedBackbone` implements most of them for ConvNeXt's layout of names.
 
 Legend: N batch, C channels, H W grid. Maps between blocks are NCHW, in channels-last memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -25,10 +25,11 @@ from mmfreq.speed.memory_efficient import saving_less
 from mmfreq.weights.fit import fit_checkpoint
 from mmfreq.weights.load import load_weights
 
-MIN_SIDE = 32  # pixels; the last stage of every family then has a map of at least 1x1
-LAYER_GROUPS = 12  # of layer-wise learning-rate decay, between the stem's and the head's
+MIN_SIDE = 32  # pixels of an image side; the last stage of every family then has a map of at least 1x1
+LAYER_GROUPS = 12  # groups of blocks in layer-wise learning-rate decay, between the stem's and the head's
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 STRIDES = (4, 8, 16, 32)  # of the stages of a `StagedBackbone`
+UNBUILT_STAGE = 'a stage after the last one that this model returns'
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Preprocessing:
 
     Attributes:
         size: side of the square input, in pixels.
-        mean, std: of RGB in 0..1, taken off and divided by.
-        resize: the shorter side before a centre crop of `size`; None warps the image to the square.
+        mean, std: normalisation of RGB values in 0..1.
+        resize: length of the shorter side before a centre crop of `size`; None resizes the image to the square.
         interpolation: of that resize.
     """
 
@@ -50,15 +51,15 @@ class Preprocessing:
 
 
 class Stage(nn.Sequential):
-    """Blocks that are called one after the other.
+    """A sequence of blocks.
 
     Args:
-        *blocks: maps of `(N, C, H, W)` to the same.
+        *blocks: each maps `(N, C, H, W)` to the same shape.
         with_cp: recompute each block in the backward pass.
         memory_efficient: recompute cheap functions in the backward pass, see `mmfreq.speed.memory_efficient`.
 
     Shape:
-        `(N, C, H, W)` to what the last block returns.
+        `(N, C, H, W)` to the output of the last block.
     """
 
     def __init__(self, *blocks: nn.Module, with_cp: bool = False, memory_efficient: bool = False):
@@ -66,15 +67,15 @@ class Stage(nn.Sequential):
         self.with_cp = with_cp
         self.memory_efficient = memory_efficient
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         for block in self:
             x = self.run(block, x)
         return x
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """A block, in the way that the arguments ask for."""
+        """Call a block as `with_cp` and `memory_efficient` require."""
         if self.with_cp:
-            return checkpointed(block, x)
+            return checkpoint_block(block, x)
         if self.memory_efficient:
             with saving_less():
                 return block(x)
@@ -90,34 +91,35 @@ class FrequencyBackbone(BaseModule):
     Args:
         arch: name in `ARCHS` (hyphens or underscores) or a dict with the fields of its records; default `default_arch`.
         in_channels: channels of the image.
-        out_indices: stages to return, in this order; negative ones count from the last. Stages after the last one returned are not
-            built, so that every parameter has a gradient, as DDP wants it. None of them returned (a classifier) builds all.
-        drop_path_rate: of the last block; rates rise linearly from 0.
-        img_size: square image size, in pixels, at whose grids filters and position embeddings are stored; default the published
-            one. Maps of other sizes resize them in forward.
-        filter_resize: policy of `mmfreq.ops.resize` from the stored grid to the map's; None is the published one.
-        spectral: backend of `mmfreq.ops.spectral`.
+        out_indices: stages to return, in this order; negative ones count from the last. Later stages than the last one returned
+            are not built, so that every parameter has a gradient (DDP requires it). An empty tuple (classifiers) builds all.
+        drop_path_rate: stochastic depth of the last block; rates rise linearly from 0.
+        img_size: side of the square image, in pixels, at whose grids filters and position embeddings are stored; default the
+            published one. For images of other sizes they are resized in forward.
+        filter_resize: rule of this resizing, a policy of `mmfreq.ops.resize`; None is the family's `published_resize`.
+        spectral: backend of `mmfreq.ops.spectral`; 'auto' uses FFT, and matrix products during an export to ONNX.
         memory_efficient: recompute norms, activations and products in the backward pass instead of saving them.
         frozen_stages: -1 freezes nothing; k freezes the stem, stages 0..k and their output norms (no gradient, eval mode).
-        with_cp: recompute whole blocks in the backward pass; saves less and takes longer than `memory_efficient`, and excludes it.
-        init_cfg: `dict(type='Pretrained', checkpoint=FILE)` takes a published file as it is, strictly; a field `fresh` does what it
-            does in `load_weights`.
+        with_cp: recompute whole blocks in the backward pass; saves more memory and takes longer than `memory_efficient`, and
+            excludes it.
+        init_cfg: `dict(type='Pretrained', checkpoint=FILE)` loads a published file strictly; its field `fresh` is that of
+            `load_weights`.
 
     Raises:
-        ValueError: unknown arch (with the nearest names), policy or backend, an index out of range, both `with_cp` and
-            `memory_efficient`; in forward an image of other channels or smaller than 32x32.
+        ValueError: unknown arch (the nearest names are listed), policy or backend, an index out of range, both `with_cp` and
+            `memory_efficient`; in forward an image with other channels or smaller than 32x32.
     """
 
     family: ClassVar[str]
     default_arch: ClassVar[str]
-    published_resize: ClassVar[str]  # the policy of `ops/resize.py` that the published weights were trained with
+    published_resize: ClassVar[str]  # the policy of `mmfreq.ops.resize` that the published weights were trained with
     num_stages: ClassVar[int] = 4
     ARCHS: ClassVar[Mapping[str, Any]]
     preprocessing: ClassVar[Preprocessing] = Preprocessing()
     channels: tuple[int, ...]  # of each stage
     strides: tuple[int, ...]  # of each stage, in pixels
-    arch_depths: tuple[int, ...]  # blocks of each stage, built or not
-    built_stages: int  # stages that exist
+    arch_depths: tuple[int, ...]  # blocks of each stage, whether it is built or not
+    built_stages: int  # number of stages that are built
 
     def __init__(
         self,
@@ -143,11 +145,11 @@ class FrequencyBackbone(BaseModule):
             raise ValueError(f'frozen_stages must be -1 (none) to {self.num_stages - 1} (all stages), got {frozen_stages}')
         self.img_size = self.published_img_size() if img_size is None else img_size
         if not isinstance(self.img_size, int) or self.img_size < MIN_SIDE:
-            raise ValueError(f'img_size is the side of a square image, an integer of at least {MIN_SIDE}, got {img_size!r}')
+            raise ValueError(f'img_size must be the side of a square image, an integer of at least {MIN_SIDE}, got {img_size!r}')
         self.filter_resize = check_choice('filter_resize', filter_resize or self.published_resize, RESIZE_POLICIES)
         self.spectral = check_choice('spectral', spectral, SPECTRAL_BACKENDS)
         if with_cp and memory_efficient:
-            raise ValueError('with_cp recomputes all that memory_efficient would, and more; got both, leave one of them out')
+            raise ValueError('with_cp and memory_efficient exclude each other, got both; with_cp alone recomputes more')
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.memory_efficient = memory_efficient
@@ -155,7 +157,7 @@ class FrequencyBackbone(BaseModule):
         self.freeze()
 
     def build(self, drop_path_rate: float) -> None:
-        """Make the modules and set `channels`, `strides` and `arch_depths`; the arguments above are attributes by now.
+        """Create the modules and set `channels`, `strides` and `arch_depths`; the common arguments are already attributes.
 
         A family's own arguments are keywords of its `build`.
         """
@@ -176,12 +178,12 @@ class FrequencyBackbone(BaseModule):
         return tuple(self.strides[i] for i in self.out_indices)
 
     def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
-        """(pattern, reason) of published names that `out_indices` leaves out of this model."""
+        """(pattern, reason) for published parameter names that this model does not have because of `out_indices`."""
         return ()
 
     @classmethod
     def published_preprocessing(cls, arch: str) -> Preprocessing:
-        """That of arch `arch`; the family's, unless the class says otherwise."""
+        """Preprocessing of the published ImageNet evaluation of `arch`."""
         find_arch(arch, cls.ARCHS)
         return cls.preprocessing
 
@@ -190,14 +192,14 @@ class FrequencyBackbone(BaseModule):
         raise NotImplementedError
 
     def stage_sides(self, side: int) -> tuple[int, ...]:
-        """Height (or width) of each stage's map for an image of height (or width) `side`, as the convolutions round it."""
+        """Height (or width) of each stage's map for an image of height (or width) `side`, rounded as the convolutions do."""
         raise NotImplementedError
 
     def drop_stages(self, keep: int) -> None:
-        """Delete all stages but the first `keep`, for a user of earlier maps alone; norms and heads stay."""
+        """Delete all stages after the first `keep`; norms and heads stay."""
         raise NotImplementedError
 
-    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+    def frozen_parts(self) -> Sequence[nn.Module | nn.Parameter]:
         """Modules and parameters that `frozen_stages` freezes."""
         raise NotImplementedError
 
@@ -208,14 +210,14 @@ class FrequencyBackbone(BaseModule):
     def layer_decay_group(self, name: str, decay_type: str) -> int | None:
         """Layer group of parameter `name` (relative to the backbone) for layer-wise learning-rate decay.
 
-        Published for HorNet alone. For other families this is our choice: stage-wise the stem is 0 and stage i is i + 1;
-        layer-wise the blocks are spread evenly over 12 groups, the last block in the last.
+        Only HorNet's groups are published. The other families use: 'stage_wise', stem 0 and stage i in group i + 1; 'layer_wise',
+        blocks spread evenly over 12 groups, the last block in group 12.
 
         Args:
             decay_type: 'stage_wise' or 'layer_wise'.
 
         Returns:
-            The group id, counted from the stem at 0; None for what trains at the full rate, as heads do.
+            The group, 0 for the stem; None for parameters that train at the full rate, as heads do.
         """
         position = self.block_position(name)
         if position is None:
@@ -227,20 +229,20 @@ class FrequencyBackbone(BaseModule):
         return LAYER_GROUPS - after * LAYER_GROUPS // sum(self.arch_depths)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """mmpretrain's protocol for its own layer-decay constructor: (layer-wise group, number of groups)."""
+        """(layer-wise group, number of groups), as mmpretrain's layer-decay constructor expects it."""
         group = self.layer_decay_group(param_name.removeprefix(prefix), 'layer_wise')
         return (LAYER_GROUPS + 1 if group is None else group), LAYER_GROUPS + 2
 
     def stage(self, blocks: Iterable[nn.Module]) -> Stage:
-        """A stage of these blocks, with the arguments of this backbone."""
+        """A `Stage` of these blocks with the backbone's `with_cp` and `memory_efficient`."""
         return Stage(*blocks, with_cp=self.with_cp, memory_efficient=self.memory_efficient)
 
     def check_input(self, x: Tensor) -> Tensor:
-        """`x`, if it is a batch of images of the right channels and at least 32x32."""
+        """`x`; raises a ValueError if it is not a batch of images with the right channels and at least 32x32."""
         return check_images(x, self.in_channels, type(self).__name__)
 
     def freeze(self) -> None:
-        """Apply `frozen_stages`; called at the end of the constructor and by every `.train()`."""
+        """Apply `frozen_stages`; called by the constructor and by every `.train()`."""
         for part in self.frozen_parts():
             part.requires_grad_(False)
             if isinstance(part, nn.Module):
@@ -252,7 +254,7 @@ class FrequencyBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Nothing but `init_cfg=dict(type='Pretrained', ...)`: the constructor has initialised as published."""
+        """Load `init_cfg=dict(type='Pretrained', ...)`; the constructor has already initialised the parameters as published."""
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
             report = load_weights(self, self.init_cfg['checkpoint'], fresh=self.init_cfg.get('fresh', ()))
             print_log(f'{type(self).__name__}: {report}', logger='current')
@@ -294,10 +296,10 @@ class StagedBackbone(FrequencyBackbone):
         self.built_stages = min(self.built_stages, keep)
 
     def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
-        parts = (rf'(downsample_layers|stages)\.{i}\.' for i in range(self.built_stages, self.num_stages))
-        return tuple((part, 'a stage after the last one that this model returns') for part in parts)
+        stages = range(self.built_stages, self.num_stages)
+        return tuple((rf'(downsample_layers|stages)\.{i}\.', UNBUILT_STAGE) for i in stages)
 
-    def frozen_parts(self) -> list[nn.Module]:
+    def frozen_parts(self) -> Sequence[nn.Module | nn.Parameter]:
         frozen = range(min(self.frozen_stages + 1, self.built_stages))
         norms = [getattr(self, f'norm{i}') for i in self.out_indices if i in frozen]
         return [m for i in frozen for m in (self.downsample_layers[i], self.stages[i])] + norms
@@ -309,50 +311,65 @@ class StagedBackbone(FrequencyBackbone):
         return (int(index[0]), int(index[1])) if part == 'stages' else None
 
 
-def check_images(x: Tensor, in_channels: int, name: str) -> Tensor:
-    """`x`, if it is a batch of images with `in_channels` channels and at least 32x32; `name` is that of the model."""
-    if x.ndim != 4 or x.shape[1] != in_channels:
-        raise ValueError(
-            f'{name} takes (N, {in_channels}, H, W), got {tuple(x.shape)}; convert the images '
-            f'or build the backbone with in_channels set to what they have'
-        )
-    if min(x.shape[-2:]) < MIN_SIDE:
-        raise ValueError(
-            f'{name} needs images of at least {MIN_SIDE}x{MIN_SIDE}, got {x.shape[-2]}x{x.shape[-1]}; pad or enlarge them'
-        )
-    return x
+class FrequencyClassifier(FrequencyBackbone):
+    """Base of the classifiers; a mixin before the backbone class, as in `class HorNetClassifier(NormedHead, HorNet)`.
+
+    A family defines `forward_head`, and `final_features` if its head begins before the pooling.
+
+    Attributes:
+        num_classes: width of the logits; with 0 there is no last layer, and `forward` returns its input.
+        head_features: width of the last layer's input.
+        last_layer: name of the last layer, as published.
+    """
+
+    last_layer: ClassVar[str] = 'head'
+    num_classes: int
+    head_features: int
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The map `(N, C, h, w)` that the head gets, of images `(N, in_channels, H, W)`."""
+        return self.final_features(self.forward_stages(x)[-1])
+
+    def final_features(self, x: Tensor) -> Tensor:
+        """Layers between the last stage's map and the pooling; by default none."""
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits `(N, num_classes)` of such a map; with `pre_logits` the input `(N, head_features)` of the last layer."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Any:  # a Tensor; the forward of the backbone class returns a tuple
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.get_submodule(self.last_layer)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last layer, for fine-tuning; the rest keeps its weights."""
+        parent, _, name = self.last_layer.rpartition('.')
+        old = next(self.parameters())
+        new = final_linear(self.head_features, num_classes)
+        init_linear(new)
+        setattr(self.get_submodule(parent), name, new.to(device=old.device, dtype=old.dtype))
+        self.num_classes = num_classes
 
 
-def channels_last_on_cpu(x: Tensor) -> Tensor:
-    """`x` in channels-last memory on a CPU, where convolutions of it are several times faster, above all in the backward pass."""
-    return channels_last(x) if x.device.type == 'cpu' else x
+class NormedHead(FrequencyClassifier):
+    """`head(norm(mean of x over the map))`, as in HorNet and ConvNeXt."""
 
+    head: nn.Module
 
-fx.wrap('check_images')
+    def add_head(self, num_classes: int) -> None:
+        """Create both layers, the linear one truncated normal 0.02; for the constructor."""
+        self.num_classes = num_classes
+        self.head_features = self.channels[-1]
+        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
+        self.reset_classifier(num_classes)
 
-
-def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    """The block, recomputed in the backward pass."""
-    if not x.requires_grad:
-        return block(x)
-    if torch.compiler.is_compiling():  # takes no context, and counts a batch once by itself
-        return checkpoint(block, x, use_reentrant=False)
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_kept(block)))
-
-
-@contextmanager
-def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode leave their running statistics alone: the forward pass has counted this batch already."""
-    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats and m.training]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        pooled = self.norm(x.mean((-2, -1)))
+        return pooled if pre_logits else self.head(pooled)
 
 
 def find_arch(arch: str | dict, archs: Mapping[str, Any]) -> tuple[str | None, Any]:
@@ -385,66 +402,71 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
 
 
 def final_linear(channels: int, num_classes: int) -> nn.Module:
-    """The layer that gives the logits; no classes, no layer."""
+    """The layer that computes the logits; an identity for 0 classes."""
     return nn.Linear(channels, num_classes) if num_classes > 0 else nn.Identity()
 
 
-class FrequencyClassifier:
-    """Mixed into a backbone class, as in `class HorNetClassifier(FrequencyClassifier, HorNet)`.
+def init_linear(module: nn.Module) -> None:
+    """Published initialisation of HorNet and GFNet: linear layers truncated normal 0.02, biases 0; convolutions as in PyTorch."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
 
-    A family gives `forward_head`, and `final_features` where its head begins before the pooling.
 
-    Attributes:
-        num_classes: width of the logits; 0 is no last layer: `forward` then returns what the last layer would have got.
-        head_features: width of what the last layer gets.
-        last_layer: name of the last layer, as published.
+def init_linear_and_conv(module: nn.Module) -> None:
+    """Published initialisation of HorNet's classifiers and DFFormer: linear layers and convolutions truncated normal 0.02."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_images(x: Tensor, in_channels: int, name: str) -> Tensor:
+    """`x`; raises a ValueError if it is not a batch of images with `in_channels` channels and at least 32x32.
+
+    Args:
+        name: of the model, for the message.
     """
-
-    last_layer: ClassVar[str] = 'head'
-    num_classes: int
-    head_features: int
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The map `(N, C, h, w)` that the head starts from, of images `(N, in_channels, H, W)`."""
-        return self.final_features(self.forward_stages(x)[-1])
-
-    def final_features(self, x: Tensor) -> Tensor:
-        """What lies between the last stage's map and the pooling; nothing unless a family says so."""
-        return x
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits `(N, num_classes)` of such a map, or with `pre_logits` the input `(N, head_features)` of the last layer."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.get_submodule(self.last_layer)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A new last layer, for fine-tuning; the rest keeps its weights."""
-        parent, _, name = self.last_layer.rpartition('.')
-        old = next(self.parameters())
-        new = final_linear(self.head_features, num_classes)
-        if isinstance(new, nn.Linear):
-            nn.init.trunc_normal_(new.weight, std=0.02)
-            nn.init.zeros_(new.bias)
-        setattr(self.get_submodule(parent), name, new.to(device=old.device, dtype=old.dtype))
-        self.num_classes = num_classes
+    if x.ndim != 4 or x.shape[1] != in_channels:
+        raise ValueError(
+            f'{name} takes images of shape (N, {in_channels}, H, W), got {tuple(x.shape)}. '
+            f'Convert the images, or build the backbone with in_channels set to their number of channels.'
+        )
+    if min(x.shape[-2:]) < MIN_SIDE:
+        raise ValueError(
+            f'{name} needs images of at least {MIN_SIDE}x{MIN_SIDE}, got {x.shape[-2]}x{x.shape[-1]}; pad or enlarge them'
+        )
+    return x
 
 
-class NormedHead(FrequencyClassifier):
-    """Mean over the map, `norm`, `head` (HorNet, ConvNeXt)."""
+def channels_last_on_cpu(x: Tensor) -> Tensor:
+    """`x` in channels-last memory on a CPU, where convolutions of it are several times faster, mainly in backward."""
+    return channels_last(x) if x.device.type == 'cpu' else x
 
-    def add_head(self, num_classes: int) -> None:
-        """Make both layers, the linear one truncated normal 0.02; for the constructor."""
-        self.num_classes = num_classes
-        self.head_features = self.channels[-1]
-        self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
-        self.reset_classifier(num_classes)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        pooled = self.norm(x.mean((-2, -1)))
-        return pooled if pre_logits else self.head(pooled)
+def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
+    """`block(x)`, recomputed in the backward pass."""
+    if not x.requires_grad:
+        return block(x)
+    if torch.compiler.is_compiling():  # does not support `context_fn`; the compiled graph updates batch norms once
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), frozen_statistics(block)))
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms in training mode do not update running statistics within it: the first forward pass has counted the batch."""
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats and m.training]
+    saved = [(norm.momentum, counter, counter.clone()) for norm in norms if (counter := norm.num_batches_tracked) is not None]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter, batches) in zip(norms, saved, strict=True):
+            norm.momentum = momentum
+            counter.copy_(batches)
+
+
+# torch.fx cannot trace conditions on a tensor's shape: this function stays one node of a graph
+fx.wrap('check_images')

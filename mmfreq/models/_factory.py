@@ -1,11 +1,13 @@
-"""Models by their arch's name."""
+"""Backbones and classifiers by the name of their arch."""
 
 from difflib import get_close_matches
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from mmfreq.models._base import FrequencyBackbone, FrequencyClassifier
 
-# family, which is the name of its module -> (backbone, classifier) of each of its kinds
+# family, also the name of its module -> (backbone, classifier) of each of its model classes
 FAMILIES = {
     'hornet': (('HorNet', 'HorNetClassifier'),),
     'gfnet': (
@@ -30,7 +32,7 @@ def list_archs(family: str | None = None) -> list[str]:
     return [arch for name in names for backbone, _ in FAMILIES[name] for arch in _load(name, backbone).ARCHS]
 
 
-def backbone_class(arch: str) -> type:
+def backbone_class(arch: str) -> type['FrequencyBackbone']:
     """The backbone class of an arch.
 
     Raises:
@@ -39,7 +41,7 @@ def backbone_class(arch: str) -> type:
     return _classes(arch)[0]
 
 
-def classifier_class(arch: str) -> type:
+def classifier_class(arch: str) -> type['FrequencyClassifier']:
     """The classifier class of an arch.
 
     Raises:
@@ -48,8 +50,8 @@ def classifier_class(arch: str) -> type:
     return _classes(arch)[1]
 
 
-def build_backbone(arch: str, **kwargs) -> nn.Module:
-    """The backbone of an arch; `kwargs` as in its class.
+def build_backbone(arch: str, **kwargs) -> 'FrequencyBackbone':
+    """Build the backbone of an arch; `kwargs` as in its class.
 
     Shape:
         The model takes `(N, 3, H, W)` and returns a tuple of `(N, C, h, w)`, one for each of `out_indices`.
@@ -60,8 +62,8 @@ def build_backbone(arch: str, **kwargs) -> nn.Module:
     return backbone_class(arch)(arch=arch, **kwargs)
 
 
-def build_classifier(arch: str, num_classes: int = 1000, **kwargs) -> nn.Module:
-    """The published ImageNet classifier of an arch.
+def build_classifier(arch: str, num_classes: int = 1000, **kwargs) -> 'FrequencyClassifier':
+    """Build the published ImageNet classifier of an arch; `kwargs` as in its class.
 
     Shape:
         The model takes `(N, 3, H, W)` and returns logits `(N, num_classes)`.
@@ -72,16 +74,15 @@ def build_classifier(arch: str, num_classes: int = 1000, **kwargs) -> nn.Module:
     return classifier_class(arch)(arch=arch, num_classes=num_classes, **kwargs)
 
 
-def _classes(arch: str) -> tuple[type, type]:
-    """The backbone and the classifier of an arch."""
+def _classes(arch: str) -> tuple[Any, Any]:
     name = arch.replace('_', '-')
-    for family, kinds in FAMILIES.items():
-        for backbone, classifier in kinds:
+    for family, classes in FAMILIES.items():
+        for backbone, classifier in classes:
             if name in _load(family, backbone).ARCHS:
                 return _load(family, backbone), _load(family, classifier)
     near = get_close_matches(name, list_archs(), n=3, cutoff=0.3) or list_archs()
     raise ValueError(f"arch '{arch}' is unknown; nearest: {', '.join(near)} (all: mmfreq.list_archs())")
 
 
-def _load(family: str, name: str) -> type:
+def _load(family: str, name: str) -> Any:
     return getattr(import_module(f'mmfreq.models.{family}'), name)

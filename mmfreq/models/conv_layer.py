@@ -1,21 +1,25 @@
-"""gnConv where OpenMMLab's decoders have a conv + norm + activation module."""
+"""gnConv in place of convolutions in OpenMMLab's decoders.
+
+`GnConvModule` replaces a `ConvModule` (conv, norm, activation) in `GnUPerHead`, `GnFPNHead` and `GnFPN`; `gnconv_layer`, registered
+as `GnConv`, is the `conv_cfg` for any other decoder.
+"""
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmfreq.layers import GnConv
-from mmfreq.layers.gnconv import GnConvLayer, pair
+from mmfreq.layers.gnconv import GnConvLayer, PaddingMode, pair
 from mmfreq.registry import MODELS
 
 GNCONV_CFG = dict(kernel_size=7, grid=None, order=2, dim_ratio=1, proj_out=True)
 
 
 def gnconv_args(gnconv_cfg: dict | None) -> dict:
-    """`GNCONV_CFG` with the given fields changed.
+    """`GNCONV_CFG` with the given fields replaced.
 
     Raises:
-        ValueError: a field that it does not have.
+        ValueError: unknown fields.
     """
     if wrong := sorted(set(gnconv_cfg or {}) - set(GNCONV_CFG)):
         raise ValueError(f'gnconv_cfg has unknown fields {wrong}; it takes {", ".join(GNCONV_CFG)}')
@@ -23,14 +27,14 @@ def gnconv_args(gnconv_cfg: dict | None) -> dict:
 
 
 class GnConvModule(GnConv):
-    """A `GnConv`, then a norm and an activation (HorFPN; the published decoders' `GNConvModule`, names included).
+    """`activate(norm(gnconv(x)))`, the `GNConvModule` of the published HorFPN, with its parameter names.
 
     Args:
         in_channels, out_channels: of the module.
-        gnconv_cfg: fields of `GNCONV_CFG`; `grid=None` is a depth-wise convolution, an integer the spatial side of a
-            global-local filter.
-        norm_cfg: norm over `out_channels`, or None. Batch norm is named `bn`.
-        act_cfg: activation, or None.
+        gnconv_cfg: fields that replace those of `GNCONV_CFG`; `grid=None` is a depth-wise convolution, an integer the side of the
+            stored grid of a global-local filter.
+        norm_cfg: config of the norm, or None. Batch norm is named `bn`.
+        act_cfg: config of the activation, or None.
         stride: 2 halves the grid.
 
     Shape:
@@ -60,9 +64,6 @@ class GnConvModule(GnConv):
         return self.activate(y)
 
 
-# `conv_cfg=dict(type='mmfreq.GnConv', ...)`: gnConv for the k > 1 convolutions of any mmcv `ConvModule`.
-
-
 @MODELS.register_module(name='GnConv')
 def gnconv_layer(
     in_channels: int,
@@ -73,21 +74,23 @@ def gnconv_layer(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     bias: bool = True,
-    padding_mode: str = 'zeros',
+    padding_mode: PaddingMode = 'zeros',
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **gnconv,
 ) -> nn.Module:
-    """The layer for one convolution: a `GnConvLayer`, or a plain `Conv2d` for 1x1 and for depth-wise ones, which need no other.
+    """Build the layer for `conv_cfg=dict(type='mmfreq.GnConv', ...)` of any mmcv `ConvModule`.
+
+    It is a `GnConvLayer` for k > 1, and a plain `Conv2d` for 1x1 and depth-wise convolutions.
 
     Args:
-        in_channels, ..., dtype: as in `Conv2d`. Without a kernel_size it is 7, and the padding keeps the grid.
-        **gnconv: `order=2`, `grid=None`, `dim_ratio=1`, `proj_out=True`, `dw_kernel_size=None` and others of `GnConvLayer`; the
-            fields of a `conv_cfg` beside its type.
+        in_channels, ..., dtype: as in `Conv2d`. The default kernel_size is 7, with a padding that keeps the size.
+        **gnconv: the other fields of `conv_cfg`: `order=2`, `grid=None`, `dim_ratio=1`, `proj_out=True`, `dw_kernel_size=None` and
+            others of `GnConvLayer`.
 
     Raises:
-        ValueError: groups other than 1 or in_channels, and what `GnConvLayer` refuses (widths that the order does not divide, even
-            kernels, dilation with a grid).
+        ValueError: groups other than 1 or in_channels, and as in `GnConvLayer` (channels not divisible by 2^(order-1), an even
+            kernel, a dilation with a grid).
     """
     if padding is None:
         padding = 'same' if kernel_size is None else 0
@@ -97,8 +100,8 @@ def gnconv_layer(
         return nn.Conv2d(*shape, groups, bias, padding_mode, device, dtype)
     if groups != 1:
         raise ValueError(
-            f'a gnConv has no groups: got groups={groups} for {in_channels} channels, expected 1 or (depth-wise, left as it is) '
-            f'{in_channels}; leave conv_cfg out for this convolution'
+            f'A gnConv has no groups: groups must be 1, or {in_channels} for a depth-wise convolution (which stays a Conv2d), '
+            f'got {groups}. Remove conv_cfg from this convolution.'
         )
     with torch.device(device or torch.get_default_device()):
         return GnConvLayer(*shape, bias, padding_mode, **gnconv).to(dtype=dtype)

@@ -1,4 +1,6 @@
-"""mmdet's RPN head with the `conv_cfg` that its other heads have."""
+"""mmdet's RPN head with a `conv_cfg`, as its other heads have."""
+
+from typing import Any
 
 from mmcv.cnn import build_conv_layer
 from mmdet.models.dense_heads import RPNHead
@@ -9,7 +11,7 @@ from mmfreq.registry import MODELS
 
 @MODELS.register_module(name='RPNHead')
 class ConvCfgRPNHead(RPNHead):
-    """mmdet's `RPNHead`, whose k x k convolutions `conv_cfg` chooses; without it, the same module and names.
+    """mmdet's `RPNHead` with a `conv_cfg` for its k x k convolutions; without one, the same modules and names.
 
     Args:
         conv_cfg: as in mmcv's `ConvModule`, for example `dict(type='mmfreq.GnConv')`.
@@ -18,6 +20,8 @@ class ConvCfgRPNHead(RPNHead):
     Shape:
         Levels `(N, in_channels, H_i, W_i)` to scores `(N, anchors, H_i, W_i)` and box deltas `(N, 4 anchors, H_i, W_i)`.
     """
+
+    rpn_conv: Any  # mmdet has no type information
 
     def __init__(self, *args, conv_cfg: dict | None = None, **kwargs):
         self.conv_cfg = conv_cfg
@@ -28,12 +32,13 @@ class ConvCfgRPNHead(RPNHead):
         if self.conv_cfg is None:
             return
         if isinstance(self.rpn_conv, nn.Conv2d):
-            self.rpn_conv = self.chosen(self.rpn_conv)
+            self.rpn_conv = self.build_conv(self.rpn_conv)
         else:
             for module in self.rpn_conv:
-                module.conv = self.chosen(module.conv)
+                module.conv = self.build_conv(module.conv)
 
-    def chosen(self, conv: nn.Conv2d) -> nn.Module:
+    def build_conv(self, conv: nn.Conv2d) -> nn.Module:
+        """The layer of `conv_cfg` that replaces `conv`."""
         return build_conv_layer(
             self.conv_cfg, conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding, bias=conv.bias is not None
         )

@@ -1,10 +1,12 @@
 """DFFormer, CDFFormer and GFFormer: MetaFormers whose token mixers are dynamic filters, convolutions, or global filters.
 
-Paper: Tatsunami and Taki, "FFT-based Dynamic Token Mixer for Vision", AAAI 2024, arXiv 2303.03932. Published code:
-okojoalg/dfformer (MIT; its model file carries the Apache-2.0 notice of MetaFormer baselines, arXiv 2210.13452). Names, layouts and
-numbers are the published ones; the code is ours. Ours differs in: filters are resized for any map by the rule of the published
-dense backbones, in the classifiers and in `gfformer-s18` too (published: the training size alone); output norms exist only for
-`out_indices`.
+Paper: Tatsunami and Taki, "FFT-based Dynamic Token Mixer for Vision", AAAI 2024, arXiv 2303.03932. Reference implementation:
+okojoalg/dfformer (MIT; its model file carries the Apache-2.0 notice of MetaFormer baselines, arXiv 2210.13452). Parameter names,
+layouts and numbers are the published ones. Differences: the classifiers and `gfformer-s18`, too, take any image size (published:
+the training size only); output norms exist only for `out_indices`.
+
+Filters stored at `img_size` are resized to the grid of the map by the rule of the published dense backbones, `bicubic`
+(`mmfreq.ops.resize`).
 
 Legend: B batch, C channels, H W grid, M = 2C mixed channels, h w stored grid, F = w // 2 + 1, K blocks; `x_bhwc` is channels-last.
 """
@@ -29,6 +31,7 @@ from mmfreq.models._base import (
     channels_last_on_cpu,
     drop_path_rates,
     final_linear,
+    init_linear_and_conv,
 )
 from mmfreq.ops import apply_filter, block_mlp, map_spectrum
 from mmfreq.registry import MODELS
@@ -43,14 +46,14 @@ class DFFormerArch:
     mixers: tuple[str, str, str, str] = ('dynamic', 'dynamic', 'dynamic', 'dynamic')
     num_filters: int = 4
     routing_ratio: float = 0.25
-    act: str = 'star_relu'  # of the mixers and the MLPs; the routing has StarReLU in any case
+    act: str = 'star_relu'  # key of `ACTIVATIONS`, for the mixers and the MLPs; the routing always has StarReLU
 
 
 S18, S36 = (3, 3, 9, 3), (3, 12, 18, 3)
 S, M, B = (64, 128, 320, 512), (96, 192, 384, 576), (128, 256, 512, 768)
 CONV_FIRST = ('conv', 'conv', 'dynamic', 'dynamic')
 ARCHS = {
-    'dfformer-micro': DFFormerArch((1, 1, 2, 1), (16, 32, 48, 64)),  # the micro rows are ours, for tests
+    'dfformer-micro': DFFormerArch((1, 1, 2, 1), (16, 32, 48, 64)),  # the micro rows are not published; for tests
     'cdfformer-micro': DFFormerArch((1, 1, 2, 1), (16, 32, 48, 64), CONV_FIRST),
     'dfformer-s18': DFFormerArch(S18, S),
     'dfformer-s36': DFFormerArch(S36, S),
@@ -78,7 +81,7 @@ SCALED_SKIPS = (False, False, True, True)  # stages whose skip paths have a lear
 
 
 class Downsampling(nn.Module):
-    """Stem: convolution, then a norm. Between stages: a norm, then a convolution. Norms have no bias.
+    """`post_norm(conv(x))` as stem, `conv(pre_norm(x))` between stages; norms have no bias.
 
     Args:
         in_channels, out_channels, kernel, stride, padding: of the convolution.
@@ -87,6 +90,9 @@ class Downsampling(nn.Module):
     Shape:
         `(B, in_channels, H, W)` to `(B, out_channels, h, w)`.
     """
+
+    post_norm: nn.Module
+    pre_norm: nn.Module
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, padding: int, norm: str):
         super().__init__()
@@ -100,7 +106,7 @@ class Downsampling(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learned factor per channel, starting at 1.
+    """`scale * x` with a learned factor per channel, initially 1.
 
     Shape:
         `(..., C)` to the same.
@@ -115,11 +121,11 @@ class Scale(nn.Module):
 
 
 class SepConv(nn.Module):
-    """Linear to M, activation, depth-wise 7x7, linear back (inverted separable convolution of MobileNetV2, as in ConvFormer).
+    """`pwconv2(dwconv(act1(pwconv1(x))))`: linear C to M, activation, depth-wise 7x7, linear M to C (ConvFormer, MobileNetV2).
 
     Args:
         channels: C.
-        act: makes the activation.
+        act: class of the activation.
 
     Shape:
         `(B, H, W, C)` to the same.
@@ -139,15 +145,15 @@ class SepConv(nn.Module):
 
 
 class GlobalFilterMixer(StoredFilter):
-    """Linear to M, activation, one learned filter per channel, linear back (GFFormer).
+    """`pwconv2(irfft2(K * rfft2(act1(pwconv1(x)))))`: linear C to M, activation, a filter per channel, linear M to C (GFFormer).
 
     Args:
         channels: C.
         grid, filter_resize, spectral: as in `StoredFilter`.
-        act: makes the activation.
+        act: class of the activation.
 
     Shape:
-        `(B, H, W, C)` to the same; the filter is `(h, F, M, 2)`.
+        `(B, H, W, C)` to the same; the filter K is `(h, F, M, 2)`.
     """
 
     stored_name = 'complex_weights'
@@ -172,25 +178,33 @@ class GlobalFilterMixer(StoredFilter):
 
 
 class AFNOMixer(nn.Module):
-    """Linear to M, activation, a block-diagonal complex network on the spectrum plus a shortcut, linear back (AFNO ablation).
+    """The mixer of "Adaptive Fourier Neural Operators" between two linear layers (Guibas et al., arXiv 2111.13587; ablation)::
 
-    The network is that of "Adaptive Fourier Neural Operators" (Guibas et al., arXiv 2111.13587): ReLU on real and imaginary part
-    after its first layer, soft-shrink after the second. Unlike AFFNet's, its output is the new spectrum, not a mask.
+        z = act1(pwconv1(x))                                  C to M channels
+        s = rfft2(z)
+        y = pwconv2(z + irfft2(softshrink(relu(s W1 + b1) W2 + b2)))    complex, block-diagonal over the channels; M to C channels
+
+    The network computes the new spectrum, not a mask as in AFFNet.
 
     Args:
         channels: C; 2C divisible by 8.
         spectral: backend of `mmfreq.ops.spectral`.
-        act: makes the activation.
+        act: class of the activation `act1`.
 
     Shape:
-        `(B, H, W, C)` to the same; any grid with the same weights.
+        `(B, H, W, C)` to the same; any grid with the same parameters.
     """
+
+    w1: nn.Parameter
+    b1: nn.Parameter
+    w2: nn.Parameter
+    b2: nn.Parameter
 
     def __init__(self, channels: int, spectral: str = 'auto', act: Callable[[], nn.Module] = StarReLU):
         super().__init__()
         mixed = EXPANSION * channels
         if mixed % AFNO_BLOCKS:
-            raise ValueError(f'an AFNO mixer needs {EXPANSION} * channels divisible by {AFNO_BLOCKS}, got {channels} channels')
+            raise ValueError(f'{EXPANSION} * channels of an AFNO mixer must be divisible by {AFNO_BLOCKS}, got {channels} channels')
         self.spectral = spectral
         size = mixed // AFNO_BLOCKS
         self.pwconv1 = nn.Linear(channels, mixed, bias=False)
@@ -206,7 +220,7 @@ class AFNOMixer(nn.Module):
 
 
 def afno_network(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, backend: str) -> Tensor:
-    """The block-diagonal network on the spectrum of `x` `(B, M, H, W)`, and back; weights as in `block_mlp`."""
+    """`irfft2(network(rfft2(x)))` of `AFNOMixer`; `(B, M, H, W)` to the same, weights as in `block_mlp`."""
 
     def network(re: Tensor, im: Tensor) -> tuple[Tensor, Tensor]:
         first, second = ((w.to(re.dtype), b.to(re.dtype)) for w, b in ((w1, b1), (w2, b2)))
@@ -215,20 +229,18 @@ def afno_network(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, back
     return map_spectrum(x, network, backend=backend)
 
 
-fx.wrap('afno_network')
-fx.wrap('apply_filter')
-fx.wrap('channels_last_on_cpu')
-
-
 class MetaFormerBlock(nn.Module):
-    """Token mixer, then MLP, each a residual with a norm before; the learned scale is on the skip path, not on the branch.
+    """Token mixer, then MLP, each with a norm before, and a learned scale on the skip path, not on the branch::
+
+        x = res_scale1 * x + drop_path1(token_mixer(norm1(x)))
+        x = res_scale2 * x + drop_path2(fc2(act(fc1(norm2(x)))))
 
     Args:
         channels: C.
-        token_mixer: of channels-last maps.
+        token_mixer: a module for channels-last maps.
         drop_path: probability of dropping each branch, per sample.
-        act: makes the MLP's activation.
-        scaled_skips: with the learned scales `res_scale1` and `res_scale2`.
+        act: class of the MLP's activation.
+        scaled_skips: whether the scales exist; else they are 1.
 
     Shape:
         `(B, C, H, W)` to the same.
@@ -261,20 +273,19 @@ class MetaFormerBlock(nn.Module):
 
 @MODELS.register_module()
 class DFFormer(StagedBackbone):
-    """DFFormer, CDFFormer or GFFormer backbone for dense prediction; the arch says which.
+    """DFFormer, CDFFormer or GFFormer backbone for dense prediction, depending on the arch.
 
     Args:
         arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
             `FrequencyBackbone`.
-        drop_path_rate: of the last block; rates rise linearly from 0. The published dense trainings have none.
-        img_size: square image size, in pixels, at whose grids the filters are stored; default 224, that of the released weights.
-            The published Semantic FPN stores them at 512, RetinaNet at 800. Files of another size are resized when they are loaded,
-            and maps of another size resize the filter in forward; both steps are published, and are not the same as one.
+        drop_path_rate: of the last block; rates rise linearly from 0. Published dense trainings: 0.
+        img_size: side of the square image, in pixels, at whose grids the filters are stored; default 224, that of the released
+            weights. The published Semantic FPN stores them at 512, RetinaNet at 800. Filters are resized, `bicubic` as published,
+            when a file is loaded and again in forward for maps of other sizes; the two steps are not equal to one.
 
     Shape:
-        `(N, in_channels, H, W)`, H and W >= 32, to one `(N, C, h, w)` for each of `out_indices`, normed per stage. The stem rounds
-        (H - 3) / 4 down and adds 1, the others round up. `gfformer-s18` and `dfformer-s18-afno`, published for 224 alone, take any
-        size too: the first by the same rule, the second since its weights know no grid.
+        `(N, in_channels, H, W)`, H and W >= 32, to one `(N, C, h, w)` for each of `out_indices`, normed per stage. The stem gives
+        (H - 3) // 4 + 1 rows, each later stage half of them, rounded up.
     """
 
     family = 'dfformer'
@@ -298,17 +309,17 @@ class DFFormer(StagedBackbone):
             self.stages.append(self.stage(blocks))
         for i in self.out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(arch.dims[i], eps=1e-6))
-        self.apply(init_published)
+        self.apply(init_linear_and_conv)
 
     def mixer(self, stage: int, act: Callable[[], nn.Module]) -> nn.Module:
-        """A new token mixer of `stage`."""
+        """A new token mixer for a block of `stage`."""
         arch, channels, grid = self.arch, self.arch.dims[stage], self.img_size // STRIDES[stage]
-        kind = check_choice('token mixer', arch.mixers[stage], MIXERS)
-        if kind == 'conv':
+        name = check_choice('token mixer', arch.mixers[stage], MIXERS)
+        if name == 'conv':
             return SepConv(channels, act)
-        if kind == 'global':
+        if name == 'global':
             return GlobalFilterMixer(channels, grid, self.filter_resize, self.spectral, act)
-        if kind == 'afno':
+        if name == 'afno':
             return AFNOMixer(channels, self.spectral, act)
         return DynamicFilter(
             channels,
@@ -336,12 +347,12 @@ class DFFormer(StagedBackbone):
 
 
 class MlpHead(nn.Module):
-    """Linear, squared ReLU, norm (eps 1e-5, unlike all others), dropout, linear.
+    """`fc2(drop(norm(relu(fc1(x))^2)))`; the norm has eps 1e-5, unlike all others.
 
     Args:
         channels: C of the pooled features.
-        num_classes: 0 for no last layer.
-        dropout: before the last layer.
+        num_classes: width of `fc2`; 0 for no such layer.
+        dropout: probability, before `fc2`.
 
     Shape:
         `(N, C)` to `(N, num_classes)`.
@@ -362,11 +373,11 @@ class MlpHead(nn.Module):
 
 
 class DFFormerClassifier(FrequencyClassifier, DFFormer):
-    """Published classifier of arXiv 2303.03932, names `norm` and `head` included.
+    """Published ImageNet classifier, `head(norm(mean of x over the map))`.
 
     Args:
         arch: as in `DFFormer`.
-        num_classes: width of `head.fc2`; 0 for none.
+        num_classes: width of `head.fc2`; 0 for no such layer.
         drop_rate: dropout before it.
         **kwargs: as in `DFFormer`, but for `out_indices`: a classifier has no output norms.
 
@@ -382,7 +393,7 @@ class DFFormerClassifier(FrequencyClassifier, DFFormer):
         self.head_features = HEAD_RATIO * self.channels[-1]
         self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
         self.head = MlpHead(self.channels[-1], num_classes, drop_rate)
-        self.head.apply(init_published)
+        self.head.apply(init_linear_and_conv)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(self.norm(x.mean((-2, -1))), pre_logits)
@@ -393,9 +404,7 @@ def plain_norm(channels: int) -> nn.LayerNorm:
     return nn.LayerNorm(channels, eps=1e-6, bias=False)
 
 
-def init_published(module: nn.Module) -> None:
-    """Linear layers and convolutions truncated normal 0.02, biases 0."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+# torch.fx cannot trace conditions on a tensor's dtype, device or size: these functions stay one node of a graph
+fx.wrap('afno_network')
+fx.wrap('apply_filter')
+fx.wrap('channels_last_on_cpu')

@@ -1,21 +1,23 @@
-"""GFNet, its pyramid GFNet-H, and our reconstruction of GFNet-CNN: token mixers that are global filters.
+"""GFNet, its pyramid GFNet-H, and a reconstruction of GFNet-CNN: the token mixers are global filters.
 
-Paper: Rao et al., "Global Filter Networks for Image Classification", NeurIPS 2021, arXiv 2107.00645. Published code:
-raoyongming/GFNet (MIT), classifiers at 224x224 alone. Names, layouts and numbers are the published ones; the code is ours. Ours
-differs in: any image size is taken. Filters (bicubic, align_corners=True) and position embeddings (bicubic, align_corners=False)
-are resized by the rule that the published code has for fine-tuning at another resolution: when a file is loaded, and again in
-forward for maps of another size. GFNet-H has no norm between stages and none in the downsampling.
+Paper: Rao et al., "Global Filter Networks for Image Classification", NeurIPS 2021, arXiv 2107.00645. Reference implementation:
+raoyongming/GFNet (MIT), classifiers at 224x224 only. Parameter names, layouts and numbers are the published ones. Difference: any
+image size works. GFNet-H has no norm between stages and none in the downsampling.
 
-GFNet-CNN is OUR RECONSTRUCTION of the hierarchical models of the TPAMI version (Rao et al., "GFNet: Global Filter Networks for
-Visual Recognition", IEEE TPAMI 45(9), 2023), from its abstract alone: its code, sizes and weights were never released. The abstract
-speaks of models that inherit designs of CNNs; the authors' answer in issue 16 of raoyongming/GFNet shows a layer that filters half
-of the channels. What we make of that is a ConvNeXt-like pyramid (Liu et al., arXiv 2201.03545) whose token mixer is a global filter
-next to a local convolution, with ConvNeXt's sizes. It is not a model of the authors, loads no weights of theirs, and no published
-number belongs to it.
+Filters and position embeddings stored at `img_size` are resized when a file is loaded, and in forward for maps of other sizes, by
+the published rule for fine-tuning at another resolution: filters `bicubic` with align_corners=True (`mmfreq.ops.resize_filter`),
+position embeddings bicubic with align_corners=False (`mmfreq.ops.resize_tokens`).
+
+GFNet-CNN is a reconstruction of the hierarchical models of the TPAMI version (Rao et al., "GFNet: Global Filter Networks for Visual
+Recognition", IEEE TPAMI 45(9), 2023) from its abstract: its code, sizes and weights were never released. The abstract describes
+models with designs of CNNs; the authors' answer in issue 16 of raoyongming/GFNet shows a layer that filters half of the channels.
+The reconstruction is a ConvNeXt-like pyramid (Liu et al., arXiv 2201.03545), with ConvNeXt's sizes, whose token mixer is a
+global-local filter. No published weights or numbers belong to it.
 
 Legend: B batch, C channels, H W grid; `x_bhwc` is channels-last.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,7 +28,16 @@ from torchvision.ops import StochasticDepth
 from mmfreq.layers import GlobalFilter, GlobalLocalFilter, LayerNorm2d, Mlp
 from mmfreq.layers.basic import channels_last, to_bchw, to_bhwc
 from mmfreq.layers.filters import as_grid
-from mmfreq.models._base import STRIDES, FrequencyBackbone, NormedHead, Stage, StagedBackbone, drop_path_rates
+from mmfreq.models._base import (
+    STRIDES,
+    UNBUILT_STAGE,
+    FrequencyBackbone,
+    NormedHead,
+    Stage,
+    StagedBackbone,
+    drop_path_rates,
+    init_linear,
+)
 from mmfreq.models.hornet import Downsampling, Stem
 from mmfreq.ops import resize_tokens
 from mmfreq.registry import MODELS
@@ -58,19 +69,19 @@ class GFNetCNNArch:
 
 
 ARCHS = {
-    'gfnet-micro': GFNetArch(32, 5),  # ours, for tests
+    'gfnet-micro': GFNetArch(32, 5),  # not published; for tests
     'gfnet-ti': GFNetArch(256, 12),
     'gfnet-xs': GFNetArch(384, 12),
     'gfnet-s': GFNetArch(384, 19),
     'gfnet-b': GFNetArch(512, 19),
 }
 PYRAMID_ARCHS = {
-    'gfnet-h-micro': GFNetPyramidArch((16, 24, 32, 48), (1, 1, 2, 1), 1e-3),  # ours, for tests
+    'gfnet-h-micro': GFNetPyramidArch((16, 24, 32, 48), (1, 1, 2, 1), 1e-3),  # not published; for tests
     'gfnet-h-ti': GFNetPyramidArch((64, 128, 256, 512), (3, 3, 10, 3), 1e-3),
     'gfnet-h-s': GFNetPyramidArch((96, 192, 384, 768), (3, 3, 10, 3), 1e-5),
     'gfnet-h-b': GFNetPyramidArch((96, 192, 384, 768), (3, 3, 27, 3), 1e-6),
 }
-# our reconstruction: the sizes are ConvNeXt's, those of the paper are not known; micro is for tests
+# reconstruction: ConvNeXt's sizes, since those of the paper are not known; micro is for tests
 CNN_ARCHS = {
     'gfnet-cnn-micro': GFNetCNNArch((16, 24, 32, 48), (1, 1, 2, 1)),
     'gfnet-cnn-t': GFNetCNNArch((96, 192, 384, 768), (3, 3, 9, 3)),
@@ -84,11 +95,11 @@ CNN_LAYER_SCALE = 1e-6
 
 
 class PatchEmbed(nn.Module):
-    """Patches through one convolution, without a norm; sides are rounded down.
+    """A convolution whose stride is its kernel, without a norm; sides are rounded down.
 
     Args:
         in_channels, out_channels: of the convolution.
-        patch: side of a patch, in pixels of the map before.
+        patch: side of a patch, in pixels of the input.
 
     Shape:
         `(B, in_channels, H, W)` to `(B, out_channels, H // patch, W // patch)`.
@@ -103,17 +114,24 @@ class PatchEmbed(nn.Module):
 
 
 class GFNetBlock(nn.Module):
-    """Norm, global filter, norm, MLP; one residual around all of them.
+    """Global filter and MLP in one residual branch (the paper's figure 1)::
+
+        x = x + drop_path(gamma * mlp(norm2(filter(norm1(x)))))
+        filter(z) = irfft2(K * rfft2(z))
+
+    where K is stored at `grid` and resized to the map by `filter_resize`.
 
     Args:
         channels: C.
         grid, filter_resize, spectral: as in `GlobalFilter`.
         drop_path: probability of dropping the branch, per sample.
-        layer_scale: initial value of `gamma` after the MLP (pyramid); None for no `gamma` (isotropic).
+        layer_scale: initial value of `gamma` (pyramid); None for no `gamma` (isotropic).
 
     Shape:
         `(B, C, H, W)` to the same.
     """
+
+    gamma: nn.Parameter | None
 
     def __init__(
         self,
@@ -139,7 +157,7 @@ class GFNetBlock(nn.Module):
 
 
 class GFNetCNNBlock(nn.Module):
-    """Our reconstruction: global-local filter (which norms before and after), channels-last MLP, layer scale; one residual.
+    """`x + drop_path(gamma * mlp(filter(x)))`; the global-local filter contains the norms before and after. A reconstruction.
 
     Args:
         channels: C, even.
@@ -163,14 +181,14 @@ class GFNetCNNBlock(nn.Module):
 
 
 class Quarters(Stage):
-    """All blocks of GFNet.
+    """All blocks of GFNet; returns the map after each quarter.
 
     Args:
         *blocks, with_cp, memory_efficient: as in `Stage`.
         depths: blocks of each quarter.
 
     Shape:
-        `(B, C, H, W)` to the maps after each of the quarters that are built, of the same shape.
+        `(B, C, H, W)` to one map of the same shape for each quarter that is built.
     """
 
     def __init__(self, *blocks: nn.Module, depths: tuple[int, ...], **kwargs):
@@ -187,10 +205,10 @@ class Quarters(Stage):
 
 
 class GFNetBase(FrequencyBackbone):
-    """What GFNet and its pyramid share: position embeddings, raw outputs, and the names that say where a parameter belongs.
+    """Base of GFNet and its pyramid: position embeddings and raw outputs.
 
     Attributes:
-        grid: that `pos_embed` is stored at, the side of a square one or (H, W).
+        grid: stored grid of `pos_embed`, (H, W) or the side of a square.
     """
 
     family = 'gfnet'
@@ -199,14 +217,15 @@ class GFNetBase(FrequencyBackbone):
     grid: int | tuple[int, int]
 
     def add_pos_embed(self, channels: int) -> None:
-        """`pos_embed` for the stored grid."""
-        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, self.grid**2, channels), std=0.02))
+        """Create `pos_embed` for the stored grid."""
+        height, width = as_grid(self.grid)
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, height * width, channels), std=0.02))
 
     def fit_stored(self, name: str, value: Tensor) -> Tensor:
-        """Position embeddings of a file, resized to the stored grid by the rule for fine-tuning."""
+        """Position embeddings of a file, resized to the stored grid if only the grid differs."""
         square = value.ndim == 3 and int(value.shape[1] ** 0.5) ** 2 == value.shape[1]
         if not square or value.shape[::2] != self.pos_embed.shape[::2]:
-            return value  # not a matter of the grid: the loader reports it
+            return value  # other channels: the loader reports the mismatch
         return resize_tokens(value, as_grid(self.grid))
 
     def positions_for(self, size: tuple[int, int]) -> Tensor:
@@ -214,7 +233,7 @@ class GFNetBase(FrequencyBackbone):
         return resized_positions(self.pos_embed, self.grid, size, self.filter_resize != 'none')
 
     def store_at(self, size: tuple[int, int]) -> None:
-        """Bring the position embeddings to another grid for good, as forward would for maps of `size`."""
+        """Replace the position embeddings by those that forward uses for maps of `size`."""
         self.pos_embed = nn.Parameter(self.positions_for(size).detach().clone(), requires_grad=self.pos_embed.requires_grad)
         self.grid = size
 
@@ -227,24 +246,21 @@ class GFNetBase(FrequencyBackbone):
         outs = self.forward_stages(x)
         return tuple(outs[i] for i in self.out_indices)
 
-    def unbuilt_blocks(self, index: str) -> tuple[tuple[str, str], ...]:
-        return ((rf'blocks\.({index})\.', 'a block after the last stage that this model returns'),) if index else ()
-
 
 @MODELS.register_module()
 class GFNet(GFNetBase):
-    """GFNet backbone for dense prediction: the maps after its four quarters, for a neck that makes a pyramid of them.
+    """GFNet backbone for dense prediction; returns the maps after its four quarters, for a neck that builds a pyramid from them.
 
     Args:
         arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
-            `FrequencyBackbone`; a stage is a quarter of the blocks (the last also has the remainder of the division).
+            `FrequencyBackbone`; a stage is a quarter of the blocks, the last one includes the remainder of the division.
         drop_path_rate: of the last block; rates rise linearly from 0. Published: 0, 0, 0.15, 0.25 for ti, xs, s, b.
-        img_size: square image size, in pixels, at whose grid filters and position embeddings are stored; default 224. Others are
-            resized as the module docstring says.
+        img_size: side of the square image, in pixels, at whose grid filters and position embeddings are stored; default 224. For
+            maps of other sizes forward resizes them, `bicubic` as published.
 
     Shape:
-        `(N, in_channels, H, W)`, H and W >= 32, to one raw `(N, C, H // 16, W // 16)` for each of `out_indices`. No dense code of
-        the authors exists; this choice of maps is ours.
+        `(N, in_channels, H, W)`, H and W >= 32, to one raw `(N, C, H // 16, W // 16)` for each of `out_indices`. This choice of
+        maps is not published: there is no reference implementation for dense prediction.
     """
 
     default_arch = 'gfnet-ti'
@@ -253,7 +269,7 @@ class GFNet(GFNetBase):
     def build(self, drop_path_rate: float) -> None:
         dim, depth = self.arch.dim, self.arch.depth
         if depth < self.num_stages:
-            raise ValueError(f'GFNet returns the maps after its four quarters and needs at least 4 blocks, got depth={depth}')
+            raise ValueError(f'GFNet needs at least 4 blocks, one for each of its four quarters, got depth={depth}')
         self.grid = self.img_size // PATCH
         self.channels = (dim,) * self.num_stages
         self.strides = (PATCH,) * self.num_stages
@@ -262,11 +278,9 @@ class GFNet(GFNetBase):
         self.add_pos_embed(dim)
         self.patch_embed = PatchEmbed(self.in_channels, dim, PATCH)
         (rates,) = drop_path_rates(drop_path_rate, (depth,))
-        shared = dict(filter_resize=self.filter_resize, spectral=self.spectral)
-        built = sum(self.arch_depths[: self.built_stages])
-        blocks = (GFNetBlock(dim, self.grid, rate, **shared) for rate in rates[:built])
-        how = dict(with_cp=self.with_cp, memory_efficient=self.memory_efficient)
-        self.blocks = Quarters(*blocks, depths=self.arch_depths, **how)
+        built = rates[: sum(self.arch_depths[: self.built_stages])]
+        blocks = (GFNetBlock(dim, self.grid, rate, None, self.filter_resize, self.spectral) for rate in built)
+        self.blocks = Quarters(*blocks, depths=self.arch_depths, with_cp=self.with_cp, memory_efficient=self.memory_efficient)
         self.apply(init_linear)
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
@@ -280,9 +294,9 @@ class GFNet(GFNetBase):
         self.built_stages = min(self.built_stages, keep)
 
     def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
-        return self.unbuilt_blocks('|'.join(str(i) for i in range(len(self.blocks), self.arch.depth)))
+        return tuple((rf'blocks\.{i}\.', UNBUILT_STAGE) for i in range(len(self.blocks), self.arch.depth))
 
-    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+    def frozen_parts(self) -> Sequence[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:
             return []
         blocks = list(self.blocks)[: sum(self.arch_depths[: self.frozen_stages + 1])]
@@ -306,8 +320,9 @@ class GFNetPyramid(GFNetBase):
         arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
             `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0. Published: 0.1, 0.2, 0.4 for h-ti, h-s, h-b.
-        img_size: square image size, in pixels, at whose grids filters and position embeddings are stored; default 224 (the paper's
-            ADE20K models: 512, inferred from their sizes). Others are resized as the module docstring says.
+        img_size: side of the square image, in pixels, at whose grids filters and position embeddings are stored; default 224 (the
+            paper's ADE20K models: 512, inferred from their sizes). For maps of other sizes forward resizes them, `bicubic` as
+            published.
 
     Shape:
         `(N, in_channels, H, W)`, H and W >= 32, to one raw `(N, C, h, w)` for each of `out_indices`; h, w = H, W over the stride,
@@ -351,10 +366,9 @@ class GFNetPyramid(GFNetBase):
         self.built_stages = min(self.built_stages, keep)
 
     def unbuilt_parts(self) -> tuple[tuple[str, str], ...]:
-        parts = (rf'(patch_embed|blocks)\.{i}\.' for i in range(self.built_stages, self.num_stages))
-        return tuple((part, 'a stage after the last one that this model returns') for part in parts)
+        return tuple((rf'(patch_embed|blocks)\.{i}\.', UNBUILT_STAGE) for i in range(self.built_stages, self.num_stages))
 
-    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+    def frozen_parts(self) -> Sequence[nn.Module | nn.Parameter]:
         frozen = range(min(self.frozen_stages + 1, self.built_stages))
         return [m for i in frozen for m in (self.patch_embed[i], self.blocks[i])] + [self.pos_embed] * (len(frozen) > 0)
 
@@ -369,14 +383,14 @@ class GFNetPyramid(GFNetBase):
 
 @MODELS.register_module()
 class GFNetCNN(StagedBackbone):
-    """Our reconstruction of the CNN-style GFNet (see the module docstring); no weights and no results of it exist.
+    """A reconstruction of the CNN-style GFNet (see the module docstring); there are no weights and no published results.
 
     Args:
         arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
             `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0.
-        img_size: square image size, in pixels, at whose grids the filters are stored; default 224. Maps of other sizes resize the
-            filter in forward: bilinear, as the authors' answer has it.
+        img_size: side of the square image, in pixels, at whose grids the filters are stored; default 224. For maps of other sizes
+            forward resizes them, `bilinear` as in the authors' answer.
 
     Shape:
         `(N, in_channels, H, W)`, H and W >= 32, to one `(N, C, h, w)` for each of `out_indices`, normed per stage; h, w = H, W
@@ -407,7 +421,7 @@ class GFNetCNN(StagedBackbone):
 
 
 class GFNetHead(NormedHead):
-    """The same layers in another order: every token is normed before the mean."""
+    """`head(mean of norm(x) over the map)`: the norm is before the mean."""
 
     def final_features(self, x: Tensor) -> Tensor:
         return to_bchw(self.norm(to_bhwc(x)))
@@ -418,11 +432,11 @@ class GFNetHead(NormedHead):
 
 
 class GFNetClassifier(GFNetHead, GFNet):
-    """Published classifier of arXiv 2107.00645, isotropic.
+    """Published ImageNet classifier, isotropic.
 
     Args:
         arch: as in `GFNet`.
-        num_classes: width of the head; 0 for none.
+        num_classes: width of the head; 0 for no head.
         **kwargs: as in `GFNet`, but for `out_indices`.
 
     Shape:
@@ -435,11 +449,11 @@ class GFNetClassifier(GFNetHead, GFNet):
 
 
 class GFNetPyramidClassifier(GFNetHead, GFNetPyramid):
-    """Published classifier of arXiv 2107.00645, hierarchical.
+    """Published ImageNet classifier, hierarchical.
 
     Args:
         arch: as in `GFNetPyramid`.
-        num_classes: width of the head; 0 for none.
+        num_classes: width of the head; 0 for no head.
         **kwargs: as in `GFNetPyramid`, but for `out_indices`.
 
     Shape:
@@ -452,11 +466,11 @@ class GFNetPyramidClassifier(GFNetHead, GFNetPyramid):
 
 
 class GFNetCNNClassifier(NormedHead, GFNetCNN):
-    """Classifier of our reconstruction: mean over the map, norm, linear, as in ConvNeXt.
+    """Classifier of the reconstruction, `head(norm(mean of x over the map))` as in ConvNeXt.
 
     Args:
         arch: as in `GFNetCNN`.
-        num_classes: width of the head; 0 for none.
+        num_classes: width of the head; 0 for no head.
         **kwargs: as in `GFNetCNN`, but for `out_indices`.
 
     Shape:
@@ -468,20 +482,14 @@ class GFNetCNNClassifier(NormedHead, GFNetCNN):
         self.add_head(num_classes)
 
 
-def init_linear(module: nn.Module) -> None:
-    """The published init: linear layers truncated normal 0.02, biases 0; convolutions as PyTorch has them."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-
-
 def resized_positions(tokens: Tensor, grid: int | tuple[int, int], size: tuple[int, int], may_resize: bool) -> Tensor:
     """Position embeddings `(1, H W, C)` for maps of `size` from those stored for `grid`."""
     if as_grid(grid) == size:
         return tokens
     if not may_resize:
-        raise ValueError(f'position embeddings are stored for maps of {as_grid(grid)} and not to be resized, got one of {size}')
+        raise ValueError(f"with filter_resize='none' position embeddings fit maps of {as_grid(grid)} only, got {size}")
     return resize_tokens(tokens, size)
 
 
+# torch.fx cannot trace conditions on a tensor's size: this function stays one node of a graph
 fx.wrap('resized_positions')

@@ -1,9 +1,11 @@
 """HorNet and HorNet-GF: a ConvNeXt-like pyramid whose token mixer is gnConv.
 
 Paper: Rao et al., "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated Convolutions", NeurIPS 2022,
-arXiv 2207.14284. Published code: raoyongming/HorNet (MIT). Names, layouts and numbers are the published ones; the code is ours.
-Ours differs in: output norms exist only for `out_indices` (published: always four), and under autocast the global filter returns
-its input's dtype (published: float32).
+arXiv 2207.14284. Reference implementation: raoyongming/HorNet (MIT). Parameter names, layouts and numbers are the published ones.
+Differences: output norms exist only for `out_indices` (published: always four), and under autocast the global filter returns its
+input's dtype (published: float32).
+
+Filters stored at `img_size` are resized to the grid of the map by the published rule, `bilinear` (`mmfreq.ops.resize`).
 
 Legend: B batch, C channels, H W grid, n order of gnConv; `x_bhwc` is channels-last.
 """
@@ -17,13 +19,22 @@ from torchvision.ops import StochasticDepth
 
 from mmfreq.layers import GnConv, LayerNorm2d
 from mmfreq.layers.basic import to_bchw, to_bhwc
-from mmfreq.models._base import STRIDES, NormedHead, Preprocessing, StagedBackbone, drop_path_rates, find_arch
+from mmfreq.models._base import (
+    STRIDES,
+    NormedHead,
+    Preprocessing,
+    StagedBackbone,
+    drop_path_rates,
+    find_arch,
+    init_linear,
+    init_linear_and_conv,
+)
 from mmfreq.registry import MODELS
 
 
 @dataclass(frozen=True)
 class HorNetArch:
-    """One row of the table: `global_filter` says which stages have a global-local filter instead of the 7x7 convolution."""
+    """One row of the table; `global_filter`: which stages have a global-local filter instead of the 7x7 convolution."""
 
     base_dim: int
     global_filter: tuple[bool, ...] = (False, False, False, False)
@@ -34,7 +45,7 @@ class HorNetArch:
 
 GF = (False, False, True, True)
 ARCHS = {
-    'hornet-micro': HorNetArch(16, GF, depths=(1, 1, 2, 1)),  # ours, for tests and the toy run
+    'hornet-micro': HorNetArch(16, GF, depths=(1, 1, 2, 1)),  # not published; for tests and the toy run
     'hornet-tiny-7x7': HorNetArch(64),
     'hornet-tiny-gf': HorNetArch(64, GF),
     'hornet-small-7x7': HorNetArch(96),
@@ -46,12 +57,12 @@ ARCHS = {
     'hornet-large-gf': HorNetArch(192, GF),
     'hornet-large-gf-img384': HorNetArch(192, GF, 384),
 }
-GNCONV_SCALE = 1 / 3
+GNCONV_SCALE = 1 / 3  # 1 / alpha in the paper
 LAYER_SCALE_INIT = 1e-6
 
 
 class Stem(nn.Sequential):
-    """4x4 patches, stride 4, no padding, then the norm.
+    """`norm(conv(x))`: 4x4 convolution of stride 4 without padding, then the norm.
 
     Shape:
         `(B, in_channels, H, W)` to `(B, dim, H // 4, W // 4)`.
@@ -62,7 +73,7 @@ class Stem(nn.Sequential):
 
 
 class Downsampling(nn.Sequential):
-    """The norm, then 2x2 patches, stride 2, no padding: odd sides are rounded down.
+    """`conv(norm(x))`: the norm, then a 2x2 convolution of stride 2 without padding; odd sides are rounded down.
 
     Shape:
         `(B, dim, H, W)` to `(B, out_dim, H // 2, W // 2)`.
@@ -73,17 +84,38 @@ class Downsampling(nn.Sequential):
 
 
 class HorNetBlock(nn.Module):
-    """gnConv, then a channels-last MLP, each a residual with a norm before and a layer scale after.
+    """gnConv, then an MLP, each with a norm before, a layer scale after and a residual (the paper's figure 2)::
+
+        x = x + drop_path1(gamma1 * gnconv(norm1(x)))
+        x = x + drop_path2(gamma2 * pwconv2(GELU(pwconv1(norm2(x)))))      linear layers C to 4C to C
+
+    gnConv of order n, `mmfreq.layers.GnConv`, widths dims = C / 2^(n-1), ..., C / 2, C::
+
+        p, q = split(proj_in(x))                             1x1 convolution to 2C channels: dims[0] and the rest
+        q_0, ..., q_{n-1} = split(dwconv(q) / 3)             spatial mixing, widths dims
+        p = p * q_0
+        p = pws[k](p) * q_{k+1}   for k = 0 .. n-2           1x1 convolution dims[k] to dims[k+1]
+        y = proj_out(p)                                      1x1 convolution C to C
+
+    `dwconv` is a depth-wise 7x7 convolution or, with a `grid`, the global-local filter `mmfreq.layers.GlobalLocalFilter`::
+
+        l, g = halves of the channels of pre_norm(q)
+        y = post_norm(interleave(depth-wise 3x3 of l, irfft2(K * rfft2(g))))
+
+    where K is stored at `grid` and resized to the map by `filter_resize`.
 
     Args:
         dim: C, divisible by 2^(order-1).
         order, grid, filter_resize, spectral: as in `GnConv`.
-        drop_path: probability of dropping each residual, per sample.
-        layer_scale: initial value of `gamma1` and `gamma2`; none are made if it is not positive.
+        drop_path: probability of dropping each residual branch, per sample.
+        layer_scale: initial value of `gamma1` and `gamma2`; not positive: they do not exist.
 
     Shape:
         `(B, C, H, W)` to the same.
     """
+
+    gamma1: nn.Parameter | None
+    gamma2: nn.Parameter | None
 
     def __init__(
         self,
@@ -123,8 +155,8 @@ class HorNet(StagedBackbone):
         arch, in_channels, out_indices, filter_resize, spectral, memory_efficient, frozen_stages, with_cp, init_cfg: as in
             `FrequencyBackbone`.
         drop_path_rate: of the last block; rates rise linearly from 0.
-        img_size: square image size, in pixels, at whose grids the filters are stored; default the arch's (224, or 384). The
-            published ADE20K configs store them at 384. Maps of other sizes resize the filter in forward.
+        img_size: side of the square image, in pixels, at whose grids the filters are stored; default the arch's (224, or 384). The
+            published ADE20K configs store them at 384. For maps of other sizes forward resizes them, `bilinear` as published.
 
     Shape:
         `(N, in_channels, H, W)`, H and W >= 32, to one `(N, C, h, w)` for each of `out_indices`, normed per stage; h, w = H, W
@@ -158,7 +190,7 @@ class HorNet(StagedBackbone):
         return self.arch.img_size
 
     def layer_decay_group(self, name: str, decay_type: str) -> int | None:
-        """As published (`LearningRateDecayOptimizerConstructorHorNet`); layer_wise ids run to 12 whatever `num_layers` says."""
+        """As published (`LearningRateDecayOptimizerConstructorHorNet`); layer-wise groups go up to 12 for any `num_layers`."""
         position = self.block_position(name)
         if position is None:
             return None
@@ -169,17 +201,17 @@ class HorNet(StagedBackbone):
 
     @classmethod
     def published_preprocessing(cls, arch: str) -> Preprocessing:
-        """At 384 the published evaluation warps the image to the square."""
+        """At 384 the published evaluation resizes the image to the square without a crop."""
         size = find_arch(arch, cls.ARCHS)[1].img_size
         return replace(cls.preprocessing, size=size, resize=256 if size == 224 else None)
 
 
 class HorNetClassifier(NormedHead, HorNet):
-    """Published ImageNet classifier, names `norm` and `head` included: mean over the map, norm, linear (in this order).
+    """Published ImageNet classifier, `head(norm(mean of x over the map))`.
 
     Args:
         arch: as in `HorNet`.
-        num_classes: width of the head; 0 for none.
+        num_classes: width of the head; 0 for no head.
         **kwargs: as in `HorNet`, but for `out_indices`: a classifier has no output norms.
 
     Shape:
@@ -189,19 +221,4 @@ class HorNetClassifier(NormedHead, HorNet):
     def __init__(self, arch: str | dict = 'hornet-tiny-gf', num_classes: int = 1000, **kwargs):
         super().__init__(arch, out_indices=(), **kwargs)
         self.add_head(num_classes)
-        self.apply(init_classifier)
-
-
-def init_linear(module: nn.Module) -> None:
-    """The published dense init: linear layers truncated normal 0.02, convolutions as PyTorch has them."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-
-
-def init_classifier(module: nn.Module) -> None:
-    """The published init of classifiers: convolutions and linear layers truncated normal 0.02, biases 0."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        self.apply(init_linear_and_conv)

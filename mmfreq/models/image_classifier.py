@@ -1,4 +1,6 @@
-"""A published ImageNet classifier, norm and head included, as a model of mmpretrain."""
+"""A published ImageNet classifier, with its norm and head, as a model of mmpretrain."""
+
+from typing import Any
 
 import torch
 from mmpretrain.models.classifiers import BaseClassifier
@@ -12,19 +14,20 @@ from mmfreq.registry import MODELS
 
 @MODELS.register_module()
 class FrequencyImageClassifier(BaseClassifier):
-    """`mmfreq.build_classifier(arch)` with a loss and mmpretrain's data, hooks and metrics around it.
+    """`mmfreq.build_classifier(arch)` with a loss, for mmpretrain's data, hooks and metrics.
 
-    The published head is part of the model, so a published file fits as a whole: by `load_from`, by `init_cfg`, or as the
-    checkpoint of `tools/test.py`. For mmpretrain's own necks and heads put `mmfreq.HorNet` or another backbone into its
+    The published head is part of the model, so a published file fits completely: in `load_from`, in `init_cfg`, or as the
+    checkpoint of `tools/test.py`. For mmpretrain's own necks and heads use `mmfreq.HorNet` or another backbone in its
     `ImageClassifier`.
 
     Args:
         arch: as in `mmfreq.build_classifier`.
         num_classes: width of the head.
-        loss: config of mmpretrain's loss; it gets logits, and labels or, after batch augmentations, soft labels.
+        loss: config of mmpretrain's loss; it gets logits and labels, or soft labels after batch augmentations.
         train_cfg: `dict(augments=[...])`, batch augmentations such as Mixup and CutMix.
-        data_preprocessor: config of mmpretrain's `ClsDataPreprocessor`; its soft labels get the width of the head.
-        init_cfg: `dict(type='Pretrained', checkpoint=FILE)`, strictly; with `fresh=('head.',)` the head starts anew.
+        data_preprocessor: config of mmpretrain's `ClsDataPreprocessor`; its `num_classes` is set to the width of the head.
+        init_cfg: `dict(type='Pretrained', checkpoint=FILE)`, loaded strictly; with `fresh=('head.',)` the head keeps its initial
+            values.
         **kwargs: of the classifier: `drop_path_rate`, `img_size`, `spectral`, ...
 
     Shape:
@@ -48,7 +51,7 @@ class FrequencyImageClassifier(BaseClassifier):
         self.backbone = build_classifier(arch, num_classes, init_cfg=init_cfg, **kwargs)
         self.loss_module = MMPRETRAIN_MODELS.build(loss or dict(type='mmpretrain.CrossEntropyLoss'))
 
-    def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor'):
         """Logits ('tensor'), losses ('loss') or data samples with scores and labels ('predict')."""
         if mode == 'tensor':
             return self.backbone(inputs)
@@ -56,17 +59,17 @@ class FrequencyImageClassifier(BaseClassifier):
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
-        raise RuntimeError(f"mode is 'tensor', 'loss' or 'predict', got '{mode}'")
+        raise RuntimeError(f"mode must be 'tensor', 'loss' or 'predict', got '{mode}'")
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor] | Tensor:
-        """Features, as mmpretrain's `FeatureExtractor` asks for them.
+        """Features, for mmpretrain's `FeatureExtractor`.
 
         Args:
-            stage: 'backbone' for a tuple with the last stage's map `(N, C, h, w)`, 'neck' for the map that the head starts from,
-                'pre_logits' for the vectors `(N, head_features)` that the last layer gets.
+            stage: 'backbone' for a tuple with the last stage's map `(N, C, h, w)`, 'neck' for the map that the head gets,
+                'pre_logits' for the input `(N, head_features)` of the last layer.
 
         Raises:
-            ValueError: another stage.
+            ValueError: unknown stage.
         """
         if stage == 'backbone':
             return (self.backbone.forward_stages(inputs)[-1],)
@@ -75,7 +78,7 @@ class FrequencyImageClassifier(BaseClassifier):
             return features
         if stage == 'pre_logits':
             return self.backbone.forward_head(features, pre_logits=True)
-        raise ValueError(f"stage is 'backbone', 'neck' or 'pre_logits', got '{stage}'")
+        raise ValueError(f"stage must be 'backbone', 'neck' or 'pre_logits', got '{stage}'")
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """The training loss of a batch."""
@@ -84,7 +87,7 @@ class FrequencyImageClassifier(BaseClassifier):
         return dict(loss=self.loss_module(self.backbone(inputs), target))
 
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Data samples with the softmax scores and the label of the highest."""
+        """Data samples with the softmax scores and the label of the highest score."""
         scores = self.backbone(inputs).softmax(1)
         samples = data_samples if data_samples is not None else [DataSample() for _ in scores]
         for sample, score in zip(samples, scores, strict=True):

@@ -1,5 +1,7 @@
 """FPN whose output convolutions are gnConvs (HorNet, arXiv 2207.14284, section 3.3, 'HorFPN' for detection)."""
 
+from typing import Any
+
 from mmdet.models.necks import FPN
 from torch import nn
 
@@ -9,20 +11,22 @@ from mmfreq.registry import MODELS
 
 @MODELS.register_module()
 class GnFPN(FPN):
-    """mmdet's `FPN` with a gnConv for each of `fpn_convs`; the 1x1 laterals stay.
+    """mmdet's `FPN` with a gnConv for each 3x3 convolution of `fpn_convs`; the 1x1 lateral convolutions stay.
 
-    The published code cannot build extra levels (`add_extra_convs`); here they are gnConvs of stride 2, our choice.
+    Extra levels (`add_extra_convs`) are gnConvs of stride 2; the reference implementation cannot build them.
 
     Args:
-        gnconv_cfg: fields of `mmfreq.models.conv_layer.GNCONV_CFG`. The published configs use `dict(kernel_size=7)` and
-            `dict(grid=32)`.
+        gnconv_cfg: fields that replace those of `mmfreq.models.conv_layer.GNCONV_CFG`. The published configs use
+            `dict(kernel_size=7)` and `dict(grid=32)`.
         norm_cfg, act_cfg: of laterals and gnConvs; the published configs have neither.
-        **kwargs: as in `FPN`; `conv_cfg` is for the laterals alone.
+        **kwargs: as in `FPN`; `conv_cfg` applies to the laterals only.
 
     Shape:
-        Levels `(N, C_i, H_i, W_i)` to `num_outs` levels `(N, out_channels, H_i, W_i)` from `start_level` on, the further ones of
+        Levels `(N, C_i, H_i, W_i)` to `num_outs` levels `(N, out_channels, H_i, W_i)` from `start_level` on; each extra level has
         half the size of the one before, rounded up.
     """
+
+    fpn_convs: Any  # mmdet has no type information
 
     def __init__(
         self,

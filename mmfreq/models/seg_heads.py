@@ -1,4 +1,7 @@
-"""UPerNet head whose fusion is a gnConv (HorNet, arXiv 2207.14284, section 3.3, 'HorFPN' for segmentation)."""
+"""Segmentation heads: mmseg's UPerNet and Semantic FPN heads with gnConvs, and AFFNet's DeepLabv3 head.
+
+Legend: N batch, C channels, H W grid.
+"""
 
 import torch
 from mmcv.cnn import ConvModule
@@ -9,13 +12,17 @@ from torch.nn import functional as F
 from mmfreq.models.conv_layer import GnConvModule
 from mmfreq.registry import MODELS
 
+BATCH_NORM = dict(type='BN')
+
 
 @MODELS.register_module()
 class GnUPerHead(UPerHead):
-    """mmseg's `UPerHead` with a gnConv for the 3x3 convolution over the concatenated levels (`fpn_bottleneck`) alone.
+    """mmseg's `UPerHead` with a gnConv for the 3x3 convolution `fpn_bottleneck` over the concatenated levels.
+
+    This is the published HorFPN for segmentation (HorNet, arXiv 2207.14284, section 3.3).
 
     Args:
-        gnconv_cfg: fields of `mmfreq.models.conv_layer.GNCONV_CFG`. The published HorFPN configs use
+        gnconv_cfg: fields that replace those of `mmfreq.models.conv_layer.GNCONV_CFG`. The published HorFPN configs use
             `dict(kernel_size=7)` and `dict(grid=32)`.
         **kwargs: as in `UPerHead`.
 
@@ -34,15 +41,12 @@ class GnUPerHead(UPerHead):
         )
 
 
-# Semantic FPN head of gnConvs: the idea of HorFPN (HorNet, arXiv 2207.14284, section 3.3) in another decoder; not published.
-
-
 @MODELS.register_module()
 class GnFPNHead(FPNHead):
-    """mmseg's `FPNHead` with a gnConv for each 3x3 convolution.
+    """mmseg's `FPNHead` (Semantic FPN) with a gnConv for each 3x3 convolution. Not published.
 
     Args:
-        gnconv_cfg: fields of `mmfreq.models.conv_layer.GNCONV_CFG`.
+        gnconv_cfg: fields that replace those of `mmfreq.models.conv_layer.GNCONV_CFG`.
         **kwargs: as in `FPNHead`.
 
     Shape:
@@ -57,32 +61,24 @@ class GnFPNHead(FPNHead):
                     level[i] = GnConvModule(layer.in_channels, layer.out_channels, gnconv_cfg, self.norm_cfg, self.act_cfg)
 
 
-# DeepLabv3 head as AFFNet's segmentation weights have it (CVNets' layout of mmseg's ASPP head; arXiv 2307.14008, 1706.05587).
-#
-# Legend: N batch, C channels, H W grid.
-
-
-BATCH_NORM = dict(type='BN')
-
-
 @MODELS.register_module()
 class AFFNetASPPHead(ASPPHead):
-    """mmseg's `ASPPHead` with the pooled branch last, a 1x1 bottleneck, and logits resized with corners aligned.
+    """mmseg's `ASPPHead` as in AFFNet's published segmentation weights (DeepLabv3 of CVNets; arXiv 2307.14008, 1706.05587).
 
-    Parameter names are `ASPPHead`'s, and files of the two are told apart by the bottleneck's shape alone. Published with
-    `AFFNet(output_stride=16, out_indices=(3,))`, images divided by 255 without a mean, and without an auxiliary head; where one is
-    wanted, CVNets' is mmseg's `FCNHead` over layer_4 (channels C4), `out_indices=(2, 3)`:
+    The pooled branch is last, the bottleneck 1x1, and the logits are resized with corners aligned. Parameter names are those of
+    `ASPPHead`; files of the two differ only in the shape of the bottleneck. Published with
+    `AFFNet(output_stride=16, out_indices=(3,))`, images divided by 255 without a mean, and no auxiliary head. CVNets' auxiliary
+    head is mmseg's `FCNHead` over layer_4 (C4 channels), with `out_indices=(2, 3)`:
     `dict(type='FCNHead', in_channels=C4, in_index=0, channels=max(C4 // 4, 128), num_convs=1, concat_input=False, num_classes=...,
     norm_cfg=dict(type='BN'), align_corners=True, loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4))`.
 
     Args:
         in_channels: C of the map at `in_index`, by default the last.
         channels: of each branch and of the bottleneck.
-        norm_cfg, align_corners, **kwargs: as in `ASPPHead`. `align_corners` is of the logits' resizing, in training and
-            testing; the pooled branch, a single pixel, is the same either way.
+        norm_cfg, align_corners, **kwargs: as in `ASPPHead`; `align_corners` applies to the resizing of the logits.
 
     Shape:
-        Maps whose chosen one is `(N, C, H, W)` to logits `(N, num_classes, H, W)`.
+        Maps, of which that at `in_index` is `(N, C, H, W)`, to logits `(N, num_classes, H, W)`.
     """
 
     def __init__(

@@ -1,6 +1,8 @@
-"""What the neck and the head of AFFNet's SSDLite share: the table of levels, and CVNets' layers under their published names.
+"""AFFNet's SSDLite detector as in CVNets, for mmdet: neck, anchors, head (arXiv 2307.14008; SSD 1512.02325, SSDLite 1801.04381).
 
-Legend: B batch, C channels, H W grid.
+Layers have CVNets' names. A level is one map of the pyramid; the lists `STRIDES` and `PROJ_CHANNELS` have one entry per level.
+
+Legend: B N batch, C channels, H W grid, A anchors of a cell, K classes without the background, P anchors of all levels.
 """
 
 from collections import OrderedDict
@@ -16,13 +18,26 @@ from torch import Tensor, nn
 
 from mmfreq.registry import MODELS, TASK_UTILS
 
-POOLED = -1  # the published 'stride' of the level that is one pixel
+POOLED = -1  # published 'stride' of the last level, which is one pixel
 STRIDES = (16, 32, 64, 128, 256, POOLED)
-# of CVNets' MobileViT; the configuration of the published detection scores is unknown, only that it has more parameters
+# those of CVNets' MobileViT: AFFNet's own are unpublished (its published model has more parameters)
 PROJ_CHANNELS = (512, 256, 256, 128, 128, 64)
 BATCH_NORM = dict(type='BN')
 RELU = dict(type='ReLU')
-INITIAL = dict(type='Xavier', layer='Conv2d', distribution='uniform', bias=0)
+INIT_CFG = dict(type='Xavier', layer='Conv2d', distribution='uniform', bias=0)
+RATIOS = ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,))  # of the anchors of each level
+ANCHORS = dict(type='mmfreq.AFFNetSSDAnchorGenerator')
+# the published variances of centres and sides
+BOX_CODER = dict(type='mmdet.DeltaXYWHBBoxCoder', target_stds=(0.1, 0.1, 0.2, 0.2))
+TRAIN_CFG = dict(
+    # anchors of IoU >= 0.5 are positive, and the best anchor of each ground truth whatever its IoU
+    assigner=dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0, gt_max_assign_all=False),
+    neg_pos_ratio=3,
+    smoothl1_beta=1.0,
+    allowed_border=-1,
+    pos_weight=-1,
+)
+TEST_CFG = dict(score_thr=0.01, nms_pre=400, nms=dict(type='nms', iou_threshold=0.5), max_per_img=200)
 
 
 def conv_layer(
@@ -35,7 +50,7 @@ def conv_layer(
     norm_cfg: dict | None = None,
     act_cfg: dict | None = None,
 ) -> nn.Sequential:
-    """Convolution, norm if any, activation if any, named `block.conv`, `block.norm`, `block.act`.
+    """Convolution, optional norm, optional activation, named `block.conv`, `block.norm`, `block.act`.
 
     Shape:
         `(B, in_channels, H, W)` to `(B, out_channels, ceil(H / stride), ceil(W / stride))`, for odd kernels.
@@ -50,11 +65,11 @@ def conv_layer(
 
 
 def separable_layer(in_channels: int, out_channels: int, stride: int, norm_cfg: dict | None, pointwise: dict) -> nn.Sequential:
-    """Depth-wise 3x3 with norm and without activation (`dw_conv`), then a 1x1 `conv_layer` (`pw_conv`).
+    """Depth-wise 3x3 convolution and norm (`dw_conv`), then a 1x1 `conv_layer` (`pw_conv`).
 
     Args:
         stride, norm_cfg: of the depth-wise convolution.
-        pointwise: further arguments of the 1x1 `conv_layer`.
+        pointwise: other arguments of the 1x1 `conv_layer`.
 
     Shape:
         `(B, in_channels, H, W)` to `(B, out_channels, ceil(H / stride), ceil(W / stride))`.
@@ -64,40 +79,35 @@ def separable_layer(in_channels: int, out_channels: int, stride: int, norm_cfg: 
 
 
 def check_levels(**fields: Sequence) -> None:
-    """Raise a ValueError where the fields do not all have one entry per level, or a level follows the pooled one."""
+    """Raise a ValueError if the lists have different lengths, or a level follows the pooled one."""
     lengths = {name: len(values) for name, values in fields.items()}
     if len(set(lengths.values())) > 1:
-        told = ', '.join(f'{length} in {name}' for name, length in lengths.items())
-        raise ValueError(f'SSDLite has one entry per level in each of its lists, got {told}; bring them to the same levels')
+        found = ', '.join(f'{length} in {name}' for name, length in lengths.items())
+        raise ValueError(f'the lists of SSDLite must have one entry per level, got {found}; make their lengths equal')
     if POOLED in (before := tuple(fields['strides'])[:-1]):
-        raise ValueError(f'the pooled level (stride {POOLED}) is the last one, got it among {before}; put it at the end of strides')
-
-
-# Neck of AFFNet's SSDLite detector (CVNets' extra layers; arXiv 2307.14008, 1801.04381 for SSDLite).
-#
-# Legend: B batch, C channels, H W grid.
+        raise ValueError(f'the pooled level (stride {POOLED}) must be the last one, found it in {before}; move it to the end')
 
 
 @MODELS.register_module()
 class AFFNetSSDLiteNeck(BaseModule):
-    """The backbone's last maps as they are, and further levels made of the last one, each of the one before.
+    """The backbone's maps, and extra levels, each computed from the one before.
 
-    A level is a separable convolution of stride 2; the pooled one (stride -1) a mean over the map and a 1x1 convolution without
-    norm.
+    An extra level is a separable convolution of stride 2; the pooled one (stride -1) is a mean over the map and a 1x1 convolution
+    without norm.
 
     Args:
-        in_channels: of the backbone's maps; published layer_4 and layer_5, `AFFNet(out_indices=(2, 3))`.
-        proj_channels: one per level, as in the head. Those of the first levels are the head's projections and without effect here.
-        strides: one per level, doubling, -1 for a pooled last one. Beyond the backbone's they name the layers, as published.
-        norm_cfg, act_cfg: of the extra levels. Published ReLU in every related configuration; AFFNet's own is not.
+        in_channels: of the backbone's maps; published: layer_4 and layer_5, `AFFNet(out_indices=(2, 3))`.
+        proj_channels: one per level, as in the head; those of the backbone's levels are not used here.
+        strides: one per level, each twice the one before, -1 for a pooled last level. They name the extra layers, as published.
+        norm_cfg, act_cfg: of the extra levels. AFFNet's activation is unpublished; related configurations have ReLU.
         init_cfg: as in `BaseModule`; by default the published Xavier initialisation.
 
     Shape:
-        `(B, C_i, H_i, W_i)` for each of `in_channels` to these and one `(B, proj_channels[i], H_i, W_i)` for each further level,
+        `(B, C_i, H_i, W_i)` for each of `in_channels` to these and one `(B, proj_channels[i], H_i, W_i)` for each extra level,
         where H_i = ceil(H_{i-1} / 2), and 1x1 for the pooled one.
 
     Raises:
-        ValueError: lists of different lengths, no further level, strides that do not double, a level after the pooled one; in
+        ValueError: lists of different lengths, no extra level, strides that do not double, a level after the pooled one; in
             forward another number of maps.
     """
 
@@ -108,15 +118,15 @@ class AFFNetSSDLiteNeck(BaseModule):
         strides: Sequence[int] = STRIDES,
         norm_cfg: dict | None = BATCH_NORM,
         act_cfg: dict | None = RELU,
-        init_cfg: dict | list[dict] | None = INITIAL,
+        init_cfg: dict | list[dict] | None = INIT_CFG,
     ):
         super().__init__(init_cfg)
         check_levels(proj_channels=proj_channels, strides=strides)
         given = len(in_channels)
         if not 0 < given < len(strides):
             raise ValueError(
-                f'got {given} maps of the backbone in in_channels, expected 1 to {len(strides) - 1} for {len(strides)} strides; '
-                f'lengthen strides and proj_channels or take fewer maps'
+                f'in_channels must have 1 to {len(strides) - 1} maps of the backbone for {len(strides)} strides, got {given}; '
+                f'extend strides and proj_channels or use fewer maps'
             )
         self.in_channels = tuple(in_channels)
         self.out_channels = (*in_channels, *proj_channels[given:])
@@ -129,16 +139,16 @@ class AFFNetSSDLiteNeck(BaseModule):
                 layer = separable_layer(channels, width, 2, norm_cfg, dict(norm_cfg=norm_cfg, act_cfg=act_cfg))
             else:
                 raise ValueError(
-                    f'got stride {strides[i]} after {strides[i - 1]}, expected {2 * strides[i - 1]}, or {POOLED} for the pooled '
-                    f'level; change strides'
+                    f'the stride after {strides[i - 1]} must be {2 * strides[i - 1]}, or {POOLED} for the pooled level, '
+                    f'got {strides[i]}'
                 )
             self.extra_layers[f'os_{strides[i]}'] = layer
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if len(inputs) != len(self.in_channels):
             raise ValueError(
-                f'got {len(inputs)} maps, expected {len(self.in_channels)}, of {self.in_channels} channels; '
-                f'set out_indices of the backbone'
+                f'expected {len(self.in_channels)} maps with {self.in_channels} channels, got {len(inputs)}; '
+                f'change out_indices of the backbone'
             )
         maps = list(inputs)
         for layer in self.extra_layers.values():
@@ -146,28 +156,20 @@ class AFFNetSSDLiteNeck(BaseModule):
         return tuple(maps)
 
 
-# Anchors of AFFNet's SSDLite detector (CVNets' priors), as fractions of the image.
-#
-# Legend: N batch, A anchors of a cell, H W grid.
-
-
-RATIOS = ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,))
-
-
 @TASK_UTILS.register_module()
 class AFFNetSSDAnchorGenerator:
-    """A level's cells share the image evenly; each has two squares, and for each ratio a wide and a tall box.
+    """Anchors of CVNets' SSD: per cell two squares, and for each ratio a wide and a tall box.
 
-    Scales are spaced evenly over `scale_range`, one per level and one more. With s of the level and t of the next, the sides are
-    (s, s), (sqrt(s t), sqrt(s t)), then (s sqrt(r), s / sqrt(r)) and its transpose for each ratio r. Sides are cut to the image's;
-    the corners may lie outside of it.
+    Scales are spaced evenly over `scale_range`, one per level and one more. With the level's scale s and the next scale t, anchors
+    are (s, s), (sqrt(s t), sqrt(s t)), then (s sqrt(r), s / sqrt(r)) and its transpose for each ratio r. Sides are at most 1; the
+    corners may lie outside the image.
 
-    Unlike mmdet's generators the boxes are fractions of the image, (0, 0) to (1, 1), whatever its size and proportions;
-    `AFFNetSSDLiteHead` turns them into pixels. Other heads of mmdet do not.
+    Unlike in mmdet's generators the boxes are fractions of the image, (0, 0) to (1, 1). `AFFNetSSDLiteHead` converts them to
+    pixels; mmdet's heads do not.
 
     Args:
         ratios: for each level the ratios greater than 1.
-        scale_range: the first level's scale, and the one after the last level's.
+        scale_range: scale of the first level, and the scale after the last level's.
     """
 
     def __init__(self, ratios: Sequence[Sequence[float]] = RATIOS, scale_range: tuple[float, float] = (0.1, 1.05)):
@@ -193,10 +195,10 @@ class AFFNetSSDAnchorGenerator:
 
         Args:
             featmap_sizes: (H, W) of each level.
-            dtype: without effect, as mmdet gives the scores'; the anchors are float32, since half precision would move them.
+            dtype: not used (mmdet gives that of the scores): the anchors are float32, since half precision is inaccurate.
 
         Shape:
-            One `(H * W * A, 4)` per level; cells by rows, in each the anchors in the order above.
+            One `(H * W * A, 4)` per level: cells row by row, the anchors of a cell in the order above.
         """
         return [corners(centred(size, sides, device)) for size, sides in zip(featmap_sizes, self.sides, strict=True)]
 
@@ -224,45 +226,26 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat((centre - half, centre + half), -1)
 
 
-# Head of AFFNet's SSDLite detector (CVNets; arXiv 2307.14008, 1512.02325 for SSD), in mmdet's terms.
-#
-# Legend: N batch, A anchors of a cell, K classes without the background, H W grid, P anchors of all levels.
-
-
-ANCHORS = dict(type='mmfreq.AFFNetSSDAnchorGenerator')
-# the published variances of centres and sides
-BOX_CODER = dict(type='mmdet.DeltaXYWHBBoxCoder', target_stds=(0.1, 0.1, 0.2, 0.2))
-TRAIN_CFG = dict(
-    # anchors of IoU >= 0.5 are positive, and the best anchor of each ground truth whatever its IoU
-    assigner=dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.0, gt_max_assign_all=False),
-    neg_pos_ratio=3,
-    smoothl1_beta=1.0,
-    allowed_border=-1,
-    pos_weight=-1,
-)
-TEST_CFG = dict(score_thr=0.01, nms_pre=400, nms=dict(type='nms', iou_threshold=0.5), max_per_img=200)
-
-
 @MODELS.register_module()
 class AFFNetSSDLiteHead(SSDHead):
     """mmdet's `SSDHead` with the published layers, anchors, losses and post-processing.
 
-    One layer per level gives 4 box offsets, the background's score and K class scores for each anchor, in this order. `forward`
-    moves the background behind the classes, where mmdet has it; weights stay as published.
+    One layer per level computes 4 box offsets, the background's score and K class scores for each anchor, in this order. `forward`
+    moves the background after the classes, as mmdet expects; the parameters stay as published.
 
-    Losses are sums over the batch divided by its number of positive anchors: smooth L1 of the positives' offsets, cross-entropy of
-    the positives and, in each image, of the three times as many negatives that are hardest.
+    Losses are sums over the batch divided by its number of positive anchors: smooth L1 of the positives' offsets, and cross-entropy
+    of the positives and of the hardest negatives of each image, three times as many.
 
     Args:
         in_channels: of each level, `neck.out_channels`: the backbone's, then `proj_channels`.
         num_classes: K, 80 for COCO.
-        proj_channels, strides: one per level, as in `AFFNetSSDLiteNeck`. A level of another width is projected first, but for the
+        proj_channels, strides: one per level, as in `AFFNetSSDLiteNeck`. A level of another width is projected first, except the
             pooled one (stride -1), which has a single 1x1 convolution.
         norm_cfg, act_cfg: of the projections; the norm also of the depth-wise convolutions.
-        anchor_generator: `AFFNetSSDAnchorGenerator` or another whose `grid_priors` are fractions of the image.
+        anchor_generator: `AFFNetSSDAnchorGenerator` or another one whose `grid_priors` are fractions of the image.
         bbox_coder: as in `SSDHead`.
-        train_cfg, test_cfg: fields that replace those of `TRAIN_CFG` and `TEST_CFG`, the published ones, in which `nms_pre` counts
-            the anchors of a class and not, as elsewhere in mmdet, of a level.
+        train_cfg, test_cfg: fields that replace those of the published `TRAIN_CFG` and `TEST_CFG`. `nms_pre` counts the anchors of
+            a class, not of a level as elsewhere in mmdet.
         init_cfg: as in `SSDHead`; by default the published Xavier initialisation.
 
     Shape:
@@ -270,7 +253,7 @@ class AFFNetSSDLiteHead(SSDHead):
         `(N, A_i * 4, H_i, W_i)`.
 
     Raises:
-        ValueError: lists that do not have one entry per level of the anchor generator, a level after the pooled one.
+        ValueError: a list without one entry per level of the anchor generator, a level after the pooled one.
     """
 
     def __init__(
@@ -285,7 +268,7 @@ class AFFNetSSDLiteHead(SSDHead):
         bbox_coder: dict = BOX_CODER,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
-        init_cfg: dict | list[dict] | None = INITIAL,
+        init_cfg: dict | list[dict] | None = INIT_CFG,
     ):
         self.proj_channels = tuple(proj_channels)
         self.strides = tuple(strides)
@@ -307,7 +290,7 @@ class AFFNetSSDLiteHead(SSDHead):
         self.ssd_heads = nn.ModuleList()
         for channels, width, stride, anchors in zip(*levels.values(), self.num_base_priors):
             out_channels = anchors * (4 + self.cls_out_channels)
-            layers = OrderedDict()
+            layers: OrderedDict[str, nn.Module] = OrderedDict()
             if stride == POOLED:
                 layers['loc_cls_layer'] = conv_layer(channels, out_channels, bias=True)
             else:
@@ -328,7 +311,7 @@ class AFFNetSSDLiteHead(SSDHead):
     def get_anchors(
         self, featmap_sizes: list[tuple], batch_img_metas: list[dict], device: torch.device | str = 'cpu'
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """For each image and level the anchors in pixels, `(P_i, 4)`, and whether their centres lie in its own padded area."""
+        """For each image and level the anchors in pixels, `(P_i, 4)`, and whether their centres lie in the image's padded area."""
         fractions = self.prior_generator.grid_priors(featmap_sizes, device=device)
         anchors, valid = [], []
         for meta in batch_img_metas:
@@ -339,7 +322,7 @@ class AFFNetSSDLiteHead(SSDHead):
         return anchors, valid
 
     def get_targets(self, *args, **kwargs) -> tuple:
-        """As in `AnchorHead`, with the published average factor: the batch's positives. mmdet's adds 1 per image without any."""
+        """As in `AnchorHead`, but the average factor is the number of positives, as published (mmdet: at least 1 per image)."""
         labels, label_weights, box_targets, box_weights, _, *rest = super().get_targets(*args, **kwargs)
         positives = int((torch.cat(labels, 1) < self.num_classes).sum())
         return labels, label_weights, box_targets, box_weights, max(positives, 1), *rest
@@ -355,7 +338,7 @@ class AFFNetSSDLiteHead(SSDHead):
         rescale: bool = False,
         with_nms: bool = True,
     ) -> InstanceData:
-        """Boxes of an image: the best anchors of each class over all levels, NMS, then a cut to the image."""
+        """Boxes of an image: the best anchors of each class over all levels, NMS, then clipping to the image."""
         cfg = self.test_cfg if cfg is None else cfg
         scores = by_anchor(cls_score_list, self.cls_out_channels).softmax(1)[:, :-1]
         anchors = in_pixels(torch.cat(mlvl_priors), img_meta)
@@ -373,11 +356,11 @@ class AFFNetSSDLiteHead(SSDHead):
 
 
 def by_anchor(maps: list[Tensor], width: int) -> Tensor:
-    """Maps `(A_i * width, H_i, W_i)` of one image as float32 rows `(P, width)`, in the anchors' order."""
+    """Maps `(A_i * width, H_i, W_i)` of one image as float32 rows `(P, width)`, in the order of the anchors."""
     return torch.cat([level.permute(1, 2, 0).reshape(-1, width) for level in maps]).float()
 
 
 def in_pixels(fractions: Tensor, img_meta: dict) -> Tensor:
-    """Boxes in fractions of the network's input, `(P, 4)`, in its pixels."""
+    """Boxes `(P, 4)` from fractions of the network's input to pixels."""
     height, width = img_meta.get('batch_input_shape', img_meta['img_shape'])[:2]
     return fractions * fractions.new_tensor((width, height, width, height))
