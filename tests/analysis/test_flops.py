@@ -1,4 +1,4 @@
-"""Counts equal what a hand works out, what torch counts, and what the papers print."""
+"""Counts equal manual computations, the counter of PyTorch, mmengine with handles, and the tables of the papers."""
 
 from functools import cache
 from pathlib import Path
@@ -19,9 +19,9 @@ from mmfreq.zoo.rows import load_rows
 
 CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
 MICRO = [name for name in mmfreq.list_archs() if name.endswith('-micro')]
-OF_FAMILIES = ['hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro']
+FAMILIES = ['hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro']
 
-# conv + matmul GMACs of the published code, without transforms; input 224, of AFFNet 256
+# conv + matmul GMACs of the reference implementations, without transforms; input 224
 COMPUTED = {
     **{'hornet-tiny-7x7': 3.97, 'hornet-tiny-gf': 3.89, 'hornet-small-7x7': 8.81, 'hornet-small-gf': 8.69},
     **{'hornet-base-7x7': 15.57, 'hornet-base-gf': 15.41, 'hornet-large-7x7': 34.8, 'hornet-large-gf': 34.6},
@@ -31,15 +31,15 @@ COMPUTED = {
     **{'gfformer-s18': 3.79, 'dfformer-s18-k2': 3.80, 'dfformer-s18-d8': 3.80, 'dfformer-s18-gelu': 3.80},
     **{'dfformer-s18-relu': 3.80, 'dfformer-s18-afno': 4.45},
 }
-# FLOPs in the tables of GFNet's README and paper, by input size
+# GFLOPs in the tables of GFNet's README and paper, by input size
 GFNET = {
     **{('gfnet-ti', 224): 1.3, ('gfnet-xs', 224): 2.8, ('gfnet-s', 224): 4.5, ('gfnet-b', 224): 7.9},
     **{('gfnet-xs', 384): 8.4, ('gfnet-s', 384): 13.2, ('gfnet-b', 384): 23.3},
     **{('gfnet-h-ti', 224): 2.0, ('gfnet-h-s', 224): 4.5, ('gfnet-h-b', 224): 8.4},
 }
 GFNET_QUICK = [('gfnet-ti', 224), ('gfnet-h-ti', 224)]
-AFFNET = {'affnet-et': 0.362, 'affnet-t': 0.794, 'affnet': 1.462}  # the official profiler's
-# UPerNet + HorNet, 512x2048 and for L 640x2560, as published; HorFPN: computed from the published modules
+AFFNET = {'affnet-et': 0.362, 'affnet-t': 0.794, 'affnet': 1.462}  # GFLOPs by the official profiler
+# UPerNet + HorNet, 512x2048 and for L 640x2560, as published; HorFPN: computed from the reference implementation
 UPERNET = {
     **{'tiny-7x7_upernet': 926, 'tiny-gf_upernet': 924, 'small-7x7_upernet': 1030, 'small-gf_upernet': 1027},
     **{'base-7x7_upernet': 1174, 'base-gf_upernet': 1171, 'large-7x7_upernet': 2473, 'large-gf_upernet': 2465},
@@ -52,8 +52,8 @@ CASCADE = {
 }
 
 
-# What is counted here of the tables above and below; of the others the number in the metafiles is compared, which
-# `tests/zoo/test_metafiles.py` counts again.
+# The entries of COMPUTED that are counted here. For the others the number in the metafiles is compared, which
+# `tests/zoo/test_metafiles.py` counts.
 COUNTED = ['hornet-tiny-7x7', 'hornet-large-7x7', *(arch for arch in COMPUTED if arch.startswith('hornet') and '-gf' in arch)]
 COUNTED += ['dfformer-s18', 'cdfformer-s18', 'gfformer-s18', 'dfformer-s18-afno']
 
@@ -64,18 +64,18 @@ def rows():
 
 
 def recorded(pattern):
-    """Multiply-adds in the paper's counting that the metafile gives the one row of this config."""
+    """Multiply-adds by the paper's counting in the metafile, for the only row of this config."""
     (path,) = CONFIGS.glob(pattern)
     (row,) = (row for row in rows() if row.config == path)
     return row.entry['Metadata']["FLOPs, paper's counting"]
 
 
 def sizes_of(height, width):
-    """Elements of a channel's map and of its half spectrum."""
+    """Number of elements of a channel's map and of its half spectrum."""
     return height * width, height * (width // 2 + 1)
 
 
-def test_global_filter_by_hand():
+def test_count_of_a_global_filter():
     layer = GlobalFilter(3, 8)
     # a transform of 8 x 8 is 8 rows of 8 * 3 and 5 columns of 2 * 8 * 3; a product of 8 * 5 complex numbers is 160
     assert count(layer, 8).macs == Macs(conv_matmul=0, fft=3 * 2 * (8 * 24 + 5 * 48), spectral=3 * 160, other=0)
@@ -83,19 +83,19 @@ def test_global_filter_by_hand():
     assert count(layer, 8).published_fft == 3 * 2 * 64 * 6 == 2 * cost.published_fft_cost(8, 8, 3)
 
 
-def test_global_filter_as_matrix_products_by_hand():
+def test_count_of_a_global_filter_with_matmul_backend():
     report = count(GlobalFilter(3, 8, spectral='matmul'), 8)
-    # either way: (8, 8) x (8, 5) six times; the way back also scales two bases of 5 x 8 by the columns' multiplicities
+    # each direction: (8, 8) x (8, 5) six times; the inverse also scales two bases of 5 x 8 by the columns' multiplicities
     assert report.macs == Macs(fft=3 * 2 * 6 * 8 * 8 * 5, spectral=3 * 160 + 2 * 5 * 8)
     assert report.macs.fft == 3 * 2 * cost.matmul_dft_cost(8, 8) and report.published_fft == 0
 
 
-def test_a_resized_filter_is_counted():
+def test_resizing_of_a_filter_is_counted():
     # bilinear: four per element of the (3, 4, 3, 2) filter for a 4 x 4 map
     assert count(GlobalFilter(3, 8), 4).macs.other == 4 * 3 * 4 * 3 * 2
 
 
-def test_dynamic_filter_by_hand():
+def test_count_of_a_dynamic_filter():
     layer = DynamicFilter(8, (6, 9))  # M 16, N 4, hidden 2
     full, half = sizes_of(6, 9)
     macs = count(layer, torch.zeros(1, 8, 6, 9)).macs
@@ -107,7 +107,7 @@ def test_dynamic_filter_by_hand():
 
 
 @pytest.mark.parametrize('backend', ['fft', 'matmul'])
-def test_adaptive_frequency_filter_by_hand(backend):
+def test_count_of_an_adaptive_frequency_filter(backend):
     macs = count(AdaptiveFrequencyFilter(16, spectral=backend), torch.zeros(2, 16, 5, 8)).macs  # batch 2, 8 blocks of 2 channels
     _, half = sizes_of(5, 8)
     assert macs.conv_matmul == 2 * (2 * 8 * 2 * 2 * 4 * half) == 2 * cost.block_mlp_cost(16, 8, 5, 8)
@@ -119,24 +119,24 @@ def test_adaptive_frequency_filter_by_hand(backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
-def test_conv_and_matmul_are_torchs_count_on_real_tensors(arch):
+def test_conv_and_matmul_equal_the_count_of_pytorch(arch):
     model = mmfreq.build_classifier(arch, spectral='fft').eval()
-    with FlopCounterMode(display=False) as theirs:
+    with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 64, 96))
     macs = count(model, (64, 96)).macs
-    assert macs.conv_matmul == theirs.get_total_flops() / 2 and macs.fft > 0
+    assert macs.conv_matmul == counter.get_total_flops() / 2 and macs.fft > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arch', OF_FAMILIES)
-def test_backends_differ_in_the_spectral_parts_alone(arch):
+@pytest.mark.parametrize('arch', FAMILIES)
+def test_backends_differ_only_in_the_spectral_parts(arch):
     fft, matmul = (count(mmfreq.build_classifier(arch, spectral=backend), 64) for backend in ('fft', 'matmul'))
     assert fft.params == matmul.params
     assert (fft.macs.conv_matmul, fft.macs.other) == (matmul.macs.conv_matmul, matmul.macs.other)
     assert fft.macs.fft < matmul.macs.fft
 
 
-def test_nothing_is_left_behind():
+def test_count_does_not_change_the_model():
     model = mmfreq.build_classifier('hornet-micro', spectral='matmul').train()
     model.stages[0].eval()
     image = torch.rand(1, 3, 64, 64)
@@ -151,7 +151,7 @@ def test_nothing_is_left_behind():
         assert count(mmfreq.build_classifier('hornet-micro', spectral='matmul'), 64) == first
 
 
-def test_modules_add_up():
+def test_counts_of_modules_sum_to_the_total():
     report = count(mmfreq.build_backbone('gfnet-h-micro'), 64)
     top = dict(report.rows(1))
     for part in ('conv_matmul', 'fft', 'spectral'):
@@ -160,7 +160,7 @@ def test_modules_add_up():
     assert len(filters) > 2 and sum(m.macs.fft for m in filters) == pytest.approx(report.macs.fft, abs=len(filters))
 
 
-def test_sizes_that_cannot_be():
+def test_invalid_sizes_are_rejected():
     for size in (0, (8, -8), (3, 8, 8)):
         with pytest.raises(ValueError, match=r'side of an image, its \(H, W\), or tensors'):
             count(nn.Identity(), size)
@@ -168,15 +168,15 @@ def test_sizes_that_cannot_be():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', COUNTED)
-def test_conv_and_matmul_of_the_published_code(arch):
+def test_conv_and_matmul_equal_the_reference_implementation(arch):
     model, size = build_for_counting(arch)
     assert count(model, size).macs.conv_matmul / 1e9 == pytest.approx(COMPUTED[arch], rel=0.01)
 
 
-def test_numbers_of_models_without_transforms_in_the_papers_counting_are_recorded():
-    """The others are DFFormer's, whose authors did not count transforms, and HorNet's of 7x7 convolutions, which have none."""
+def test_metafiles_have_the_counts_without_transforms():
+    """DFFormer, whose authors did not count transforms, and HorNet with 7x7 convolutions, which has none."""
     archs = [arch for arch in COMPUTED if 'former' in arch or arch.endswith('7x7')]
-    archs.remove('hornet-large-7x7')  # whose config is for images of 384
+    archs.remove('hornet-large-7x7')  # its config is for 384x384 images
     found = {arch: recorded(f'cls/*/{arch}_*') / 1e9 for arch in archs}
     assert len(archs) == 17 and set(archs) | set(COUNTED) == set(COMPUTED)
     assert found == {arch: pytest.approx(COMPUTED[arch], rel=0.01) for arch in archs}
@@ -185,8 +185,8 @@ def test_numbers_of_models_without_transforms_in_the_papers_counting_are_recorde
 @pytest.mark.parametrize(
     ('arch', 'side'), [pytest.param(*key, marks=() if key in GFNET_QUICK else pytest.mark.slow) for key in GFNET]
 )
-def test_gfnets_tables_to_the_last_digit(arch, side):
-    """They contain the transforms by the published formula. Those of the pyramids fit without the convolutions between stages."""
+def test_counts_equal_the_tables_of_gfnet(arch, side):
+    """They include transforms by the published formula; those of the pyramids exclude the convolutions between stages."""
     with torch.device('meta'):
         model = mmfreq.build_classifier(arch, img_size=side)
     report = count(model, side)
@@ -195,7 +195,7 @@ def test_gfnets_tables_to_the_last_digit(arch, side):
 
 
 @pytest.mark.slow
-def test_affnets_profiler_to_the_last_digit():
+def test_counts_equal_the_profiler_of_affnet():
     model, size = build_for_counting('affnet-et')
     report = count(model, size)
     mixers = [(name, m) for name, m in model.named_modules() if isinstance(m, AdaptiveFrequencyFilter)]
@@ -210,7 +210,7 @@ def test_affnets_profiler_to_the_last_digit():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['tiny-gf_upernet', 'large-gf_upernet', 'small-7x7_horfpn-gf-upernet'])
-def test_upernet_as_published(name):
+def test_upernet_has_the_published_count(name):
     (path,) = (CONFIGS / 'seg/hornet').glob(f'hornet-{name}_8xb2-160k_ade20k-*.py')
     model, size = build_for_counting(str(path))
     assert size == ((640, 2560) if 'large' in name else (512, 2048))
@@ -218,7 +218,7 @@ def test_upernet_as_published(name):
     assert report.macs.conv_matmul / 1e9 == pytest.approx(UPERNET[name], rel=0.002) and not report.uncounted
 
 
-def test_cascade_mask_rcnn_as_published():
+def test_cascade_mask_rcnn_has_the_published_count():
     (path,) = (CONFIGS / 'det/hornet').glob('hornet-tiny-gf_cascade-mask-rcnn_*_coco.py')
     model, size = build_for_counting(str(path))
     assert size == (800, 1280)
@@ -226,7 +226,7 @@ def test_cascade_mask_rcnn_as_published():
     assert report.macs.conv_matmul / 1e9 == pytest.approx(CASCADE['tiny-gf'], rel=0.002) and not report.uncounted
 
 
-def test_the_published_numbers_of_dense_models_are_recorded():
+def test_metafiles_have_the_published_counts_of_dense_models():
     found = {name: recorded(f'seg/hornet/hornet-{name}_8xb2-160k_ade20k-*.py') / 1e9 for name in UPERNET}
     assert found == {name: pytest.approx(gmacs, rel=0.002) for name, gmacs in UPERNET.items()}
     found = {name: recorded(f'det/hornet/hornet-{name}_cascade-mask-rcnn_*_coco.py') / 1e9 for name in CASCADE}
@@ -238,7 +238,7 @@ def test_the_published_numbers_of_dense_models_are_recorded():
     ('config', 'size'),
     [('affnet/affnet-et_ssdlite_8xb16-200e_coco-320x320.py', (320, 320)), ('dfformer/*s18_retinanet*', (800, 1280))],
 )
-def test_one_stage_detectors_run_as_they_are(config, size):
+def test_one_stage_detectors_are_counted_in_all_parts(config, size):
     model, found = build_for_counting(str(next((CONFIGS / 'det').glob(config))))
     macs = count(model, found).modules
     assert found == size
@@ -247,18 +247,18 @@ def test_one_stage_detectors_run_as_they_are(config, size):
 
 
 @pytest.mark.slow
-def test_a_constructor_that_reads_values_is_built_with_memory(tmp_path):
+def test_model_that_cannot_be_built_on_meta_is_built_on_the_cpu(tmp_path):
     config = tmp_path / 'swin.py'
     config.write_text("_base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'")
     model, size = build_for_counting(str(config))
     assert next(model.parameters()).device.type == 'cpu'
-    assert count(model, size).macs.conv_matmul / 1e9 == pytest.approx(267, rel=0.01)  # the number of Swin's repository
+    assert count(model, size).macs.conv_matmul / 1e9 == pytest.approx(267, rel=0.01)  # as in the repository of Swin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arch', OF_FAMILIES)
+@pytest.mark.parametrize('arch', FAMILIES)
 @pytest.mark.parametrize('backend', ['fft', 'matmul'])
-def test_mmengine_with_handles_agrees(arch, backend):
+def test_mmengine_with_handles_has_the_same_count(arch, backend):
     model, image = mmfreq.build_classifier(arch, spectral=backend).eval(), torch.zeros(1, 3, 64, 64)
     analyzer = register_handles(FlopAnalyzer(model, image))
     found = analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none').by_operator()
@@ -268,7 +268,7 @@ def test_mmengine_with_handles_agrees(arch, backend):
     assert any(op.startswith('fft_') for op in found) == (backend == 'fft')
 
 
-def test_mmengine_is_as_before_outside_the_context():
+def test_context_restores_mmengine():
     before = dict(complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS)
     model = GlobalFilter(3, 8, spectral='fft').eval()
     with fft_aware_mmengine():
@@ -278,15 +278,15 @@ def test_mmengine_is_as_before_outside_the_context():
     assert get_model_complexity_info(model, (3, 8, 8), show_table=False, show_arch=False)['flops'] == 0
 
 
-def test_mmengine_for_good_if_asked():
-    with patch.dict(complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS):  # but only for this test
+def test_handles_can_be_registered_for_all_analyzers():
+    with patch.dict(complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS):  # restores mmengine after this test
         register_handles()
         found = get_model_complexity_info(GlobalFilter(3, 8).eval(), (3, 8, 8), show_table=False, show_arch=False)
     assert found['flops'] == cost.global_filter_cost(3, 8, 8)
 
 
 @pytest.mark.parametrize('name', ['rfft', 'rfftn', 'irfft', 'irfft2', 'fft', 'fft2', 'ifft', 'ifftn'])
-def test_other_transforms_are_seen_by_both_engines(name):
+def test_other_transforms_are_counted_by_both_counters(name):
     class Transform(nn.Module):
         def forward(self, x):
             return getattr(torch.fft, name)(x).abs()
