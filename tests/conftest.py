@@ -1,8 +1,8 @@
-"""What every test gets: one thread, fixed seeds, and no default scope and no logger of another test.
+"""Fixtures for all tests: one thread, fixed seeds, and no default scope or logger from another test.
 
 `tools/run_tests.sh` runs one worker per core, so each worker and each process that it starts gets one thread.
 
-The `gpu` marker is skipped, with a count, where there is no CUDA device; so are tests in a browser, by `tests/demo/conftest.py`.
+Without a CUDA device, tests marked `gpu` are skipped and counted; `tests/demo/conftest.py` does the same for tests in a browser.
 """
 
 import os
@@ -22,19 +22,19 @@ from mmfreq.testing.golden import LIMITS
 from tests.short_runs import shorten
 
 FOLDER = Path(__file__).parent
-# what depends on the processor's instructions, beside what is compared with published numbers
+# tests that depend on the instruction set, beside those that compare with published numbers
 NUMERICS = (FOLDER / 'numerics', FOLDER / 'models/test_precision.py')
 
 
 def pytest_addoption(parser):
-    parser.addoption('--threads', type=int, default=1, help='threads of torch in each process')
-    parser.addoption('--golden-dtype', default='float32', help='float64: measure the rounding of the golden files themselves')
+    parser.addoption('--threads', type=int, default=1, help='number of torch threads in each process')
+    parser.addoption('--golden-dtype', default='float32', help='float64 measures the rounding of the golden files themselves')
 
 
 def pytest_configure(config):
     threads = config.getoption('--threads')
     torch.set_num_threads(threads)
-    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # of processes that tests start
+    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # for processes that tests start
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,8 @@ def fixed_seeds():
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_earlier_runs(request):
-    """A Runner leaves behind its default scope, where the next test would look up modules, and its logger with its file."""
+def no_state_of_earlier_runs(request):
+    """Remove the default scope and the logger that a Runner of another test has left."""
     torch.set_num_threads(request.config.getoption('--threads'))  # tools/benchmark.py sets its own
     for kept in (DefaultScope, MMLogger):
         kept._instance_dict.clear()
@@ -57,7 +57,7 @@ def nothing_of_earlier_runs(request):
 
 @pytest.fixture(autouse=True, scope='session')
 def metafiles_read_once():
-    """mmengine reads a library's metafiles, and asks what is installed, again for every base that a config takes from it."""
+    """Cache the metafiles of the libraries, which mmengine reads again for every base config."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, 'load', cache(utils.load))
         patch.setattr(config, 'is_installed', cache(config.is_installed))
@@ -73,7 +73,7 @@ def short_runs():
 
 @pytest.fixture(scope='session')
 def toy_root(tmp_path_factory):
-    """A few generated pictures in the layout of ADE20K."""
+    """A few generated images in the layout of ADE20K."""
     from mmfreq.datasets.toy import write_toy_ade20k
 
     root = tmp_path_factory.mktemp('toy')
@@ -83,7 +83,7 @@ def toy_root(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def trained(toy_root, tmp_path_factory):
-    """A work directory after two iterations; its config lies beside it. Tests only read it, or copy it."""
+    """A work directory after two iterations of `toy.py` beside it; tests read or copy it, and do not change it."""
     from mmfreq.engine.launch import train
     from mmfreq.testing.toy_segmentation import write_toy_config
 
@@ -95,7 +95,7 @@ def trained(toy_root, tmp_path_factory):
 
 @pytest.fixture
 def snapshot():
-    """A function that gives the content of every file under a folder, to show that nothing was changed."""
+    """`snapshot(folder)`: the content of every file in it, to show that nothing was changed."""
 
     def take(folder):
         return {path: path.read_bytes() for path in sorted(Path(folder).rglob('*')) if path.is_file()}
@@ -105,7 +105,7 @@ def snapshot():
 
 @pytest.fixture
 def toy_config(toy_root, tmp_path):
-    """A config of seconds on them."""
+    """A config that trains on `toy_root` in seconds."""
     from mmfreq.testing.toy_segmentation import write_toy_config
 
     return write_toy_config(tmp_path / 'toy.py', toy_root)
@@ -113,16 +113,16 @@ def toy_config(toy_root, tmp_path):
 
 @pytest.fixture
 def within_limit(request, record_property):
-    """`within_limit(kind, error, where='')` asserts that the distance to a golden number is below the limit of its kind.
+    """`within_limit(name, error, where='')` asserts that the distance to a golden number is below `LIMITS[name]`.
 
-    Every distance is a property of the test in a report of `--junitxml`, from which benchmarks/golden_errors.py makes its table.
+    Every distance is recorded in the report of `--junitxml`, from which benchmarks/golden_errors.py makes its table.
     """
     dtype = getattr(torch, request.config.getoption('--golden-dtype'))
     torch.set_default_dtype(dtype)
 
-    def check(kind, error, where=''):
-        record_property(f'golden: {kind}', error)
-        assert error < LIMITS[kind], f'{kind} {where}: {error:.2e} from the published numbers, the limit is {LIMITS[kind]:.0e}'
+    def check(name, error, where=''):
+        record_property(f'golden: {name}', error)
+        assert error < LIMITS[name], f'{name} {where}: {error:.2e} from the published numbers, the limit is {LIMITS[name]:.0e}'
 
     yield check
     torch.set_default_dtype(torch.float32)
@@ -144,11 +144,11 @@ def pytest_collection_modifyitems(items):
 
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get('skipped', [])
-    for kind, told in (('gpu: ', 'marked gpu'), ('browser: ', 'of the page in a browser')):
+    for prefix, tests in (('gpu: ', 'marked gpu'), ('browser: ', 'of the page in a browser')):
         reasons = [str(report.longrepr[2]).removeprefix('Skipped: ') for report in skipped if isinstance(report.longrepr, tuple)]
-        reasons = [reason.removeprefix(kind) for reason in reasons if reason.startswith(kind)]
+        reasons = [reason.removeprefix(prefix) for reason in reasons if reason.startswith(prefix)]
         if reasons:
-            terminalreporter.write_line(f'{len(reasons)} test(s) {told} did not run: {reasons[0]}')
+            terminalreporter.write_line(f'{len(reasons)} test(s) {tests} did not run: {reasons[0]}')
 
 
 @pytest.fixture(scope='session')

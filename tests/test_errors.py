@@ -6,7 +6,7 @@ from mmfreq.errors import DataError, UserError, short_user_errors
 
 
 @pytest.mark.parametrize('error', [UserError('do this'), DataError('do this')])
-def test_a_users_error_is_one_message_and_status_2(error, capsys):
+def test_user_error_is_one_message_and_status_2(error, capsys):
     with pytest.raises(SystemExit) as end, short_user_errors():
         raise error
     assert end.value.code == 2
@@ -14,13 +14,13 @@ def test_a_users_error_is_one_message_and_status_2(error, capsys):
 
 
 @pytest.mark.parametrize('call', [lambda: mmfreq.build_backbone('hornet-tini'), lambda: read_checkpoint('none.pth')])
-def test_value_errors_of_our_own_are_the_users(call, capsys):
+def test_value_errors_of_mmfreq_are_user_errors(call, capsys):
     with pytest.raises(SystemExit), short_user_errors():
         call()
     assert capsys.readouterr().err.startswith('error: ')
 
 
 @pytest.mark.parametrize('call', [lambda: int('x'), lambda: {}['x'], lambda: (_ for _ in ()).throw(RuntimeError('bug'))])
-def test_everything_else_keeps_its_traceback(call):
+def test_other_errors_keep_their_traceback(call):
     with pytest.raises((ValueError, KeyError, RuntimeError)), short_user_errors():
         call()

@@ -1,4 +1,4 @@
-"""docs/reliability.md: rows name tests that are there, every fault test is named, figures are what the tests count."""
+"""docs/reliability.md: every row names an existing test, every fault test has a row, and the figures are counted."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ CITED = re.compile(r'`(tests/[\w/]+\.py)::(\w+)`')
 
 
 def rows():
-    """Of the tables of faults: fault, what happens, tests."""
+    """(fault, what happens, tests) of each row in the tables of faults."""
     faults = PAGE[PAGE.index('## Interruption') :]
     lines = [line for line in faults.splitlines() if line.startswith('| ') and not line.startswith('| fault ')]
     return [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines]
@@ -33,7 +33,7 @@ def functions(path):
     }
 
 
-def test_every_row_names_a_test_that_is_there():
+def test_every_row_names_an_existing_test():
     assert len(rows()) >= 70
     for row in rows():
         assert len(row) == 3, row
@@ -43,22 +43,22 @@ def test_every_row_names_a_test_that_is_there():
             assert name.startswith('test_') and name in functions(path), f'{path}::{name}'
 
 
-def test_every_file_of_fault_tests_is_named():
-    """A test of a fault that the page does not have is a row that is missing."""
+def test_every_fault_test_file_is_listed():
+    """A fault test without a row is a missing row."""
     named = {path for row in rows() for path, _ in CITED.findall(row[2])}
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'tests').rglob('test_*.py') if SUBJECTS.search(path.stem)}
     assert len(files) >= 10 and files <= named, files - named
 
 
-def figure(kind):
-    return int(re.search(rf'^\| {kind}[^|]*\| (\d+) \|', PAGE, re.MULTILINE)[1])
+def figure(label):
+    return int(re.search(rf'^\| {label}[^|]*\| (\d+) \|', PAGE, re.MULTILINE)[1])
 
 
-def test_the_kills_are_those_of_the_test():
+def test_number_of_kills():
     assert figure('[^|]*kills') == sum(map(len, DEATHS.values())) > 10
 
 
-def test_the_stacks_are_those_that_passed():
+def test_number_of_stacks():
     rows = read_table((ROOT / 'docs/measurements/stacks.md').read_text(encoding='utf-8')).values()
     passed = [row for row in rows if row['verdict'] == PASSED]
     assert figure('stacks and Pythons') == len(passed) >= 3

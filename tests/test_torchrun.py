@@ -1,4 +1,4 @@
-"""The launcher hands a request to stop on, and ends with the status of the processes; everything else is torchrun's."""
+"""The launcher forwards stop signals to the processes, and exits with their status."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# a rank that says that it runs, and answers the signal of its name in its own way
+# a rank that writes a file when it runs, and another one and exits on the signal
 RANK = """
 import os, signal, sys, time
 folder, name, status = sys.argv[1:]
@@ -26,20 +26,9 @@ time.sleep(300)
 
 def launched(tmp_path, *arguments):
     (tmp_path / 'rank.py').write_text(RANK)
-    command = [
-        sys.executable,
-        '-m',
-        'mmfreq.torchrun',
-        '--standalone',
-        '--nproc_per_node',
-        '2',
-        tmp_path / 'rank.py',
-        tmp_path,
-        *arguments,
-    ]
-    return subprocess.Popen(
-        list(map(str, command)), cwd=ROOT, env=os.environ | {'PYTHONPATH': str(ROOT)}, stderr=subprocess.PIPE, text=True
-    )
+    launcher = [sys.executable, '-m', 'mmfreq.torchrun', '--standalone', '--nproc_per_node', '2']
+    command = list(map(str, [*launcher, tmp_path / 'rank.py', tmp_path, *arguments]))
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {'PYTHONPATH': str(ROOT)}, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(tmp_path, pattern):
@@ -52,7 +41,7 @@ def wait_for(tmp_path, pattern):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'status', 'ends'), [('SIGTERM', 75, 75), ('SIGUSR1', 75, 75), ('SIGTERM', 3, 1)])
-def test_a_request_to_stop_reaches_the_processes(tmp_path, name, status, ends):
+def test_stop_signal_reaches_the_processes(tmp_path, name, status, ends):
     launcher = launched(tmp_path, name, status)
     wait_for(tmp_path, '*.runs')
     launcher.send_signal(getattr(signal, name))

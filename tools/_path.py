@@ -1,7 +1,7 @@
-"""What every tool does before it imports mmfreq: a checkout becomes importable where mmfreq is not installed.
+"""Imported by every tool before mmfreq: adds the checkout to sys.path if mmfreq is not installed.
 
-And one warning is silenced, that of setuptools about the `pkg_resources` which mmengine imports: it comes once for each inherited
-config, and a user can do nothing about it.
+It also silences setuptools' warning about `pkg_resources`, which mmengine imports: it is repeated for each inherited config, and a
+user cannot avoid it.
 """
 
 import sys

@@ -4,7 +4,7 @@ import argparse
 
 import _path  # noqa: F401
 
-import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext if there is no compiled mmcv)
 
 
 def parse_args(argv=None):
@@ -14,16 +14,16 @@ def parse_args(argv=None):
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', help='path of the checkpoint')
     parser.add_argument('--work-dir', help='folder for logs; default: work_dirs/<name of the config>/test')
-    parser.add_argument('--tta', action='store_true', help="test-time augmentation, by the config's tta_model and tta_pipeline")
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation by tta_model and tta_pipeline of the config')
     parser.add_argument('--out', metavar='DIR', help='write predictions here: label PNGs, or predictions.pkl and COCO JSON')
-    parser.add_argument('--show-dir', metavar='DIR', help='draw predictions on the pictures and save them here')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw predictions on the images and save them here')
     parser.add_argument(
         '--baseline', action='store_true', help='segmentation: print class IoUs beside those of the best constant prediction'
     )
-    parser.add_argument('--plain', action='store_true', help='test the model as it is, without mmfreq.optimize')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values to override')
+    parser.add_argument('--plain', action='store_true', help='test the model itself, not its copy by mmfreq.optimize')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='config values to override')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; not used')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; ignored')
     return parser.parse_args(argv)
 
 

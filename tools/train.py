@@ -4,7 +4,7 @@ import argparse
 
 import _path  # noqa: F401
 
-import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext if there is no compiled mmcv)
 
 
 def parse_args(argv=None):
@@ -18,17 +18,17 @@ def parse_args(argv=None):
         nargs='?',
         const='latest',
         metavar='CKPT',
-        help='go on from this checkpoint, or without a path from the latest whole one in the work directory; '
-        "'auto': the latest if there is one, else from the start",
+        help='resume from this checkpoint; without a path, from the latest complete one in the work directory; '
+        "'auto': from the latest one, or from scratch if there is none",
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision; needs an accelerator')
-    parser.add_argument('--seed', type=int, help='seed of every random generator; default: drawn, and logged')
+    parser.add_argument('--seed', type=int, help='seed of all random generators; default: a random one, which is logged')
     parser.add_argument(
-        '--dry-run', action='store_true', help='check and build everything, print a summary, train and write nothing'
+        '--dry-run', action='store_true', help='check and build everything and print a summary; do not train or write anything'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values to override')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='config values to override')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; not used')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; ignored')
     return parser.parse_args(argv)
 
 

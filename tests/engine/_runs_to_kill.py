@@ -1,8 +1,9 @@
-"""Training runs that are killed: a process that has imported everything, and forks one run for each line it is given.
+"""A server for training runs that are killed: it imports everything once, and forks one run for each request.
 
-python _runs_to_kill.py < requests > answers, one JSON object a line. A request: `config`, `work_dir`, `options` (of
-`mmfreq.engine.launch.train`), `out` (a file for what the run prints), and how it dies: `point` and `count` (in the count-th call of
-one of `POINTS`), or `after` (seconds after training has begun), by `signal`. The answer: its exit status, -N for signal N.
+python _runs_to_kill.py < requests > answers, one JSON object a line. A request has `config`, `work_dir`, `options` (of
+`mmfreq.engine.launch.train`), `out` (a file for the output of the run), and when it is killed: `point` and `count` (in the count-th
+call of one of `POINTS`), or `after` (seconds after training has begun); and the `signal`. The answer is its exit status, -N for
+signal N, and its output.
 """
 
 import builtins
@@ -28,16 +29,16 @@ from mmfreq.preflight import run as preflight
 from tests.short_runs import shorten
 
 torch.set_num_threads(1)
-for library in ('mmseg.models', 'mmseg.datasets', 'mmseg.evaluation', 'mmdet.models'):  # once, here, and not in every run
+for library in ('mmseg.models', 'mmseg.datasets', 'mmseg.evaluation', 'mmdet.models'):  # once here, not in every run
     importlib.import_module(library)
 shorten(setattr)
 stack.ops_that_mmcv_loads()
-preflight.OF_MODEL = ()  # the checks are not what is interrupted
-gc.freeze()  # what is imported stays as it is in every fork
+preflight.OF_MODEL = ()  # the checks are not interrupted here
+gc.freeze()  # imported objects stay shared by the forks
 
 
 class Killer:
-    """Kills this process in the count-th call of something."""
+    """Kills this process in its count-th call."""
 
     def __init__(self, count, number):
         self.left, self.number = count, number
@@ -76,7 +77,7 @@ def in_validation(kill):
 
 
 def in_a_checkpoint(kill):
-    """With half of its bytes written."""
+    """When half of its bytes are written."""
 
     class Half:
         def __init__(self, *args):
@@ -114,7 +115,7 @@ def in_the_note(kill):
 
 
 def disk_full(kill):
-    """No signal: the count-th write finds no room."""
+    """No signal: the count-th write finds no space."""
 
     def fsync(descriptor):
         kill.left -= 1
@@ -172,17 +173,17 @@ def run(request, begun):
 
 
 def answer(request):
-    hears, begun = os.pipe()
+    reader, begun = os.pipe()
     pid = os.fork()
     if pid == 0:
         run(request, begun)
     os.close(begun)
     if 'after' in request:
-        os.read(hears, 1)  # empty at once where the run ended before its first iteration
+        os.read(reader, 1)  # returns at once if the run ended before its first iteration
         time.sleep(request['after'])
         os.kill(pid, getattr(signal, request.get('signal', 'SIGKILL')))
     _, status = os.waitpid(pid, 0)
-    os.close(hears)
+    os.close(reader)
     return {'status': os.waitstatus_to_exitcode(status), 'printed': Path(request['out']).read_text(errors='replace')}
 
 

@@ -1,4 +1,4 @@
-"""A file is whole or not there; a full disk is told, and costs nothing that was there before."""
+"""A file is complete or absent; a full disk is an error that leaves earlier files unchanged."""
 
 import errno
 import multiprocessing
@@ -14,7 +14,7 @@ from mmengine.fileio import get_file_backend
 from mmfreq.engine.resume.atomic_files import ATOMIC, DiskFullError, remove_parts, write_atomically
 
 
-def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path, monkeypatch):
+def test_old_content_stays_until_the_new_one_is_complete(tmp_path, monkeypatch):
     path = tmp_path / 'iter_1.pth'
     write_atomically(path, b'old')
     seen = []
@@ -29,7 +29,7 @@ def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_and_leaves_no_half(tmp_path, monkeypatch, number):
+def test_full_disk_leaves_no_partial_file(tmp_path, monkeypatch, number):
     path = tmp_path / 'iter_1.pth'
     path.write_bytes(b'old')
 
@@ -42,7 +42,7 @@ def test_a_full_disk_is_told_and_leaves_no_half(tmp_path, monkeypatch, number):
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['iter_1.pth']
 
 
-def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
+def test_other_errors_propagate(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'replace', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_atomically(tmp_path / 'x', b'')
@@ -50,7 +50,7 @@ def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
 
 
 def write_within_a_limit(path):
-    """In a process of its own: exits with the number of the error."""
+    """In a child process: exits with the error's number."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -60,7 +60,7 @@ def write_within_a_limit(path):
     os._exit(0)
 
 
-def test_a_real_limit_of_the_system(tmp_path):
+def test_file_size_limit_of_the_system(tmp_path):
     """A file size limit stands for the quota: the write itself fails."""
     process = multiprocessing.get_context('fork').Process(target=write_within_a_limit, args=(tmp_path / 'big',))
     process.start()
@@ -68,7 +68,7 @@ def test_a_real_limit_of_the_system(tmp_path):
     assert process.exitcode == errno.EFBIG and not os.listdir(tmp_path)
 
 
-def test_halves_of_the_dead_are_removed_and_those_of_the_living_kept(tmp_path):
+def test_partial_files_of_dead_processes_are_removed(tmp_path):
     gone = subprocess.run([sys.executable, '-c', 'import os; print(os.getpid())'], capture_output=True, text=True, check=True)
     dead, living = f'.iter_1.pth.{gone.stdout.strip()}.part', f'.iter_2.pth.{os.getpid()}.part'
     for name in (dead, living, 'iter_3.pth', '.x.part'):
@@ -77,7 +77,7 @@ def test_halves_of_the_dead_are_removed_and_those_of_the_living_kept(tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted([living, 'iter_3.pth'])
 
 
-def test_mmengine_finds_the_backend_by_its_name(tmp_path):
+def test_backend_is_registered_with_mmengine(tmp_path):
     backend = get_file_backend(str(tmp_path), backend_args={'backend': ATOMIC})
     backend.put(b'content', tmp_path / 'new' / 'file')
     backend.put_text('text', tmp_path / 'new' / 'other')

@@ -114,10 +114,10 @@ def test_head_for_other_classes_is_a_warning_in_training_and_an_error_in_testing
     name = 'decode_head.conv_seg.weight'
     weights[name] = torch.zeros(7, *weights[name].shape[1:])
     path = saved({'state_dict': weights})
-    said = []
-    monkeypatch.setattr('mmfreq.weights.load.print_log', lambda text, logger, level: said.append((level, text)))
+    messages = []
+    monkeypatch.setattr('mmfreq.weights.load.print_log', lambda text, logger, level: messages.append((level, text)))
     loaded_runner(toy_config, path, tmp_path / 'w')
-    assert {level for level, _ in said} == {logging.WARNING} and all(name in text for _, text in said)
+    assert {level for level, _ in messages} == {logging.WARNING} and all(name in text for _, text in messages)
     with pytest.raises(CheckpointMismatchError, match=rf'shape.*\(1\): {name}'):
         evaluate(toy_config, path, work_dir=tmp_path / 'v')
 
@@ -127,8 +127,8 @@ def test_training_can_start_from_backbone_weights(weights, toy_config, tmp_path,
     runner = loaded_runner(toy_config, saved({'model': bare}), tmp_path / 'w')
     held = runner.model.backbone.state_dict()
     assert bare and all(torch.equal(held[name], value) for name, value in bare.items())
-    for_later_hooks = runner.load_checkpoint(runner._load_from)['state_dict']  # EMAHook copies from it, by the model's names
-    assert all(torch.equal(for_later_hooks[f'backbone.{name}'], value) for name, value in bare.items())
+    state_for_hooks = runner.load_checkpoint(runner._load_from)['state_dict']  # EMAHook copies from it, by the model's names
+    assert all(torch.equal(state_for_hooks[f'backbone.{name}'], value) for name, value in bare.items())
 
 
 def test_resuming_needs_every_tensor(trained, toy_config, tmp_path, saved):
@@ -139,7 +139,7 @@ def test_resuming_needs_every_tensor(trained, toy_config, tmp_path, saved):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('meta', [{}, {'meta': {'mmfreq': {'version': 1}}}], ids=['weights alone', 'converted'])
+@pytest.mark.parametrize('meta', [{}, {'meta': {'mmfreq': {'version': 1}}}], ids=['weights only', 'converted'])
 def test_weights_without_an_iteration_cannot_be_resumed(meta, weights, toy_config, tmp_path, saved):
     path = saved({'state_dict': weights, **meta})
     with pytest.raises(CheckpointMismatchError, match='cannot be resumed'):
@@ -147,16 +147,14 @@ def test_weights_without_an_iteration_cannot_be_resumed(meta, weights, toy_confi
 
 
 @pytest.mark.slow
-def test_nan_weights_are_an_error_in_testing_and_a_warning_in_training(
-    weights, toy_config, tmp_path, saved, monkeypatch
-):
+def test_nan_weights_are_an_error_in_testing_and_a_warning_in_training(weights, toy_config, tmp_path, saved, monkeypatch):
     name = 'backbone.stages.0.0.norm1.weight'
     weights[name] = torch.full_like(weights[name], float('nan'))
     path = saved({'state_dict': weights})
-    said = []
-    monkeypatch.setattr('mmfreq.weights.load.print_log', lambda text, logger, level: said.append((level, text)))
+    messages = []
+    monkeypatch.setattr('mmfreq.weights.load.print_log', lambda text, logger, level: messages.append((level, text)))
     loaded_runner(toy_config, path, tmp_path / 'w')
-    assert {level for level, _ in said} == {logging.WARNING} and 'NaN' in said[0][1] and name in said[0][1]
+    assert {level for level, _ in messages} == {logging.WARNING} and 'NaN' in messages[0][1] and name in messages[0][1]
     with pytest.raises(CheckpointMismatchError, match=f'NaN.*{name}'):
         evaluate(toy_config, path, work_dir=tmp_path / 'v')
 

@@ -1,4 +1,4 @@
-"""What mmfreq's CheckpointHook keeps, and when it removes."""
+"""Which checkpoints mmfreq's CheckpointHook keeps, and when it removes them."""
 
 import os
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
-from mmfreq.engine.launch import make_resumable, prepare_train, train
+from mmfreq.engine.launch import prepare_train, train
 from mmfreq.engine.resume import atomic_files
 from mmfreq.engine.resume.atomic_files import DiskFullError
 from mmfreq.engine.resume.checkpoint_hook import CheckpointHook
+from mmfreq.engine.resume.loops import make_resumable
 from mmfreq.engine.resume.start import latest_checkpoint
 
 WITHOUT_VALIDATION = {'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None}
@@ -25,7 +26,7 @@ def names(folder):
 
 
 @pytest.mark.slow
-def test_the_old_one_goes_after_the_new_one_is_there(toy_config, tmp_path, monkeypatch):
+def test_old_checkpoint_is_removed_after_the_new_one_is_saved(toy_config, tmp_path, monkeypatch):
     seen = []
     remove = atomic_files.AtomicBackend.remove
     monkeypatch.setattr(atomic_files.AtomicBackend, 'remove', lambda self, path: seen.append(names(tmp_path)) or remove(self, path))
@@ -35,7 +36,7 @@ def test_the_old_one_goes_after_the_new_one_is_there(toy_config, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_where_there_is_no_room_for_the_new_one_the_old_one_stays(toy_config, tmp_path, monkeypatch):
+def test_old_checkpoint_stays_if_the_disk_is_full(toy_config, tmp_path, monkeypatch):
     replace = os.replace
 
     def full(source, target):
@@ -50,7 +51,7 @@ def test_where_there_is_no_room_for_the_new_one_the_old_one_stays(toy_config, tm
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_could_not_remove_is_removed_when_it_goes_on(toy_config, tmp_path, monkeypatch):
+def test_resumed_run_removes_leftovers_of_a_killed_one(toy_config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(atomic_files.AtomicBackend, 'remove', lambda self, path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -62,14 +63,13 @@ def test_what_a_killed_run_could_not_remove_is_removed_when_it_goes_on(toy_confi
 
 
 @pytest.mark.slow
-def test_an_interval_between_two_steps_of_the_optimizer_is_told(toy_config, tmp_path, capsys):
+def test_warning_of_an_interval_between_optimizer_steps(toy_config, tmp_path, capsys):
     train(toy_config, work_dir=tmp_path, cfg_options=options() | {'optim_wrapper.accumulative_counts': 2})
-    assert 'made every 1 iterations and gradients applied every 2' in capsys.readouterr().out
+    assert 'saved every 1 iterations, and gradients are applied every 2' in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_the_checkpoints_are_mmengines(toy_config, tmp_path):
-    """Another project reads them as ever."""
+def test_checkpoint_format_is_mmengines(toy_config, tmp_path):
     train(toy_config, work_dir=tmp_path, cfg_options=options())
     content = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
     assert set(content) == {'meta', 'state_dict', 'message_hub', 'optimizer'} and content['meta']['iter'] == 4
@@ -86,7 +86,7 @@ def test_the_checkpoints_are_mmengines(toy_config, tmp_path):
         ({'train_cfg.type': 'other.Loop', 'default_hooks.checkpoint.type': 'other.Hook'}, 'other.Loop', 'other.Hook'),
     ],
 )
-def test_mmengines_own_parts_are_replaced_and_no_others(toy_config, tmp_path, given, loop, hook):
+def test_only_mmengines_loop_and_hook_are_replaced(toy_config, tmp_path, given, loop, hook):
     cfg = prepare_train(toy_config, work_dir=tmp_path / 'w', cfg_options=given)
     assert (cfg.train_cfg.type, cfg.default_hooks.checkpoint.type) == (loop, hook)
     before = cfg.to_dict()
@@ -95,6 +95,6 @@ def test_mmengines_own_parts_are_replaced_and_no_others(toy_config, tmp_path, gi
 
 
 @pytest.mark.parametrize(('by_epoch', 'loop'), [(True, 'mmfreq.EpochBasedTrainLoop'), (False, 'mmfreq.IterBasedTrainLoop')])
-def test_the_short_way_to_name_a_loop(toy_config, tmp_path, by_epoch, loop):
+def test_loop_from_by_epoch(toy_config, tmp_path, by_epoch, loop):
     given = {'train_cfg': {'_delete_': True, 'by_epoch': by_epoch, 'max_epochs' if by_epoch else 'max_iters': 3}}
     assert prepare_train(toy_config, work_dir=tmp_path / 'w', cfg_options=given).train_cfg.type == loop

@@ -1,4 +1,4 @@
-"""Everything but the training: what is built, what is printed, and that nothing stays behind."""
+"""A dry run builds and prints everything, and leaves nothing behind."""
 
 import tempfile
 
@@ -11,7 +11,7 @@ from mmfreq.errors import CheckpointMismatchError, DataError
 
 @pytest.fixture
 def temporary(tmp_path, tmp_path_factory, monkeypatch):
-    """Where temporary folders go, but that of torch's compiler, which is made once in a process."""
+    """The folder for temporary folders; that of torch's compiler, which is made once a process, is elsewhere."""
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path_factory.mktemp('inductor')))
     folder = tmp_path / 'temporary'
     folder.mkdir()
@@ -25,7 +25,7 @@ def wide(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_summary_is_printed_and_nothing_is_written(toy_config, tmp_path, temporary, monkeypatch, capsys):
+def test_summary_is_printed_and_nothing_is_written(toy_config, tmp_path, temporary, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob('*'))
     dry_run(toy_config)
@@ -33,14 +33,14 @@ def test_a_summary_is_printed_and_nothing_is_written(toy_config, tmp_path, tempo
     assert sorted(tmp_path.rglob('*')) == before
     rows = [' '.join(line.replace('│', ' ').split()) for line in printed.splitlines()]
     assert 'train ToyShapesDataset 8 6 2' in rows and 'val ToyShapesDataset 2 6 1' in rows
-    assert 'training 2 iterations of 2 pictures (1 x 2); 4 are an epoch' in rows
+    assert 'training 2 iterations of 2 images (1 x 2); 4 are an epoch' in rows
     assert any(row.startswith('memory at least') for row in rows) and any('free at' in row for row in rows)
     assert any(row.startswith('versions') and 'torch' in row for row in rows)
     assert str(tmp_path / 'work_dirs' / 'toy') in printed and 'nothing was trained' in rows[-1]
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_loaded_and_left_as_it_was(toy_config, trained, snapshot, temporary, capsys):
+def test_resumed_run_is_loaded_and_unchanged(toy_config, trained, snapshot, temporary, capsys):
     before = snapshot(trained)
     dry_run(toy_config, work_dir=trained, resume='latest', cfg_options={'train_cfg.max_iters': 4})
     assert snapshot(trained) == before
@@ -49,14 +49,14 @@ def test_a_resumed_run_is_loaded_and_left_as_it_was(toy_config, trained, snapsho
 
 
 @pytest.mark.slow
-def test_a_later_run_is_the_same(toy_config, tmp_path, temporary):
+def test_training_after_a_dry_run(toy_config, tmp_path, temporary):
     dry_run(toy_config, work_dir=tmp_path / 'w')
     assert not (tmp_path / 'w').exists()
     runner = train(toy_config, work_dir=tmp_path / 'w')
     assert runner.iter == 2 and (tmp_path / 'w' / 'iter_2.pth').is_file()
 
 
-def test_faults_end_it(toy_config, trained, temporary):
+def test_errors_end_the_dry_run(toy_config, trained, temporary):
     with pytest.raises(DataError, match='gone'):
         dry_run(toy_config, cfg_options={'train_dataloader.dataset.data_root': '/gone'})
     with pytest.raises(CheckpointMismatchError):

@@ -13,14 +13,14 @@ from mmfreq.engine.launch import evaluate, train
 from mmfreq.preflight.samples import InputError, check_channels, check_labels
 
 
-def test_classes_and_the_ignored_label_pass():
+def test_valid_and_ignored_labels_pass():
     labels = torch.tensor([[[0, 5, 255, 3]]])
     check_labels(labels, 6, 255, 'a.png')
     check_labels(labels[..., :0], 6, 255, 'a.png')
 
 
 @pytest.mark.parametrize(('value', 'ignore'), [(6, 255), (-1, 255), (255, 0), (7, 6)])
-def test_any_other_label_is_told_with_file_value_and_remedy(value, ignore):
+def test_error_names_file_label_and_fix(value, ignore):
     labels = torch.zeros(1, 4, 4, dtype=torch.int64)
     labels[0, 0, :3] = value
     with pytest.raises(InputError) as error:
@@ -48,7 +48,7 @@ def options(root):
     return {f'{name}_dataloader.dataset.data_root': str(root) for name in ('train', 'val', 'test')}
 
 
-def test_training_stops_at_labels_out_of_range_and_names_the_file(own_data, toy_config, tmp_path, snapshot):
+def test_training_stops_at_labels_out_of_range(own_data, toy_config, tmp_path, snapshot):
     for path in (own_data / 'annotations' / 'training').iterdir():
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         labels[:2] = 9  # 8 after reduce_zero_label
@@ -60,7 +60,7 @@ def test_training_stops_at_labels_out_of_range_and_names_the_file(own_data, toy_
     assert not list((tmp_path / 'w').glob('*.pth'))
 
 
-def test_testing_stops_at_four_channels_and_names_the_file(own_data, toy_config, trained, tmp_path):
+def test_testing_stops_at_four_channels(own_data, toy_config, trained, tmp_path):
     folder = own_data / 'images' / 'validation'
     for path in folder.iterdir():
         cv2.imwrite(str(path.with_suffix('.png')), np.zeros((64, 64, 4), np.uint8))
@@ -72,7 +72,7 @@ def test_testing_stops_at_four_channels_and_names_the_file(own_data, toy_config,
         evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', cfg_options=changes)
 
 
-def test_the_batch_of_test_time_augmentation_is_looked_at(trained):
+def test_batches_of_test_time_augmentation_are_checked(trained):
     class Runner:
         model = torch.nn.Module()
 
@@ -87,38 +87,38 @@ def test_the_batch_of_test_time_augmentation_is_looked_at(trained):
             hook.before_test_iter(Runner, 0, {'inputs': inputs})
 
 
-def test_boxes_must_be_finite_and_empty_ones_are_told_once(monkeypatch):
+def test_boxes_must_be_finite_and_empty_ones_are_reported_once(monkeypatch):
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmengine.structures import InstanceData
 
-    said = []
-    monkeypatch.setattr('mmfreq.engine.hooks.print_log', lambda message, **options: said.append(message))
+    messages = []
+    monkeypatch.setattr('mmfreq.engine.hooks.print_log', lambda message, **options: messages.append(message))
 
     class Runner:
         model = torch.nn.Module()
 
-    def look(mode='train', **boxes):
+    def check(mode='train', **boxes):
         sample = DetDataSample(metainfo={'img_path': 'a.jpg'})
         sample.gt_instances = InstanceData(**boxes)
         hook._before_iter(Runner, 0, {'inputs': [torch.zeros(3, 8, 8)], 'data_samples': [sample]}, mode)
 
     hook = InputGuardHook()
     hook.before_run(Runner)
-    look(bboxes=torch.tensor([[0.0, 0, 1, 1]]))
-    look(bboxes=torch.zeros(0, 4))
-    look(bboxes=torch.zeros(1, 5))  # turned boxes are others
-    assert not said
+    check(bboxes=torch.tensor([[0.0, 0, 1, 1]]))
+    check(bboxes=torch.zeros(0, 4))
+    check(bboxes=torch.zeros(1, 5))  # rotated boxes are not checked
+    assert not messages
     for _ in range(2):
-        look(bboxes=HorizontalBoxes(torch.tensor([[0.0, 0, 0, 0], [1, 1, 5, 5]])))
-    assert len(said) == 1 and 'a.jpg' in said[0] and '1 box' in said[0] and 'FilterAnnotations' in said[0]
-    look('val', bboxes=torch.tensor([[0.0, 0, float('nan'), 1]]))
+        check(bboxes=HorizontalBoxes(torch.tensor([[0.0, 0, 0, 0], [1, 1, 5, 5]])))
+    assert len(messages) == 1 and 'a.jpg' in messages[0] and '1 box' in messages[0] and 'FilterAnnotations' in messages[0]
+    check('val', bboxes=torch.tensor([[0.0, 0, float('nan'), 1]]))
     for value in ('nan', 'inf'):
         with pytest.raises(InputError, match=r'boxes.*a\.jpg.*NaN'):
-            look(bboxes=torch.tensor([[0.0, 0, 1, 1], [0, 0, float(value), 1]]))
+            check(bboxes=torch.tensor([[0.0, 0, 1, 1], [0, 0, float(value), 1]]))
 
 
-def test_the_guard_is_on_and_two_crops_cost_milliseconds(trained):
+def test_checking_two_crops_takes_milliseconds(trained):
     """Measured: 1.3 ms for two 512x512 label maps with ignored pixels, on one core."""
     cfg = Config.fromfile(trained / 'toy.py')
     assert 'mmfreq.InputGuardHook' in [hook['type'] for hook in cfg.custom_hooks]

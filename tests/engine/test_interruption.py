@@ -1,4 +1,4 @@
-"""Runs that are killed, and go on: what they compute in the end is, bit for bit, what an undisturbed run computes."""
+"""Runs that are killed and resumed give the result of an uninterrupted run, bit for bit."""
 
 import json
 import re
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVER = Path(__file__).with_name('_runs_to_kill.py')
 
 ITERATIONS = 24
-SHORT = 8  # enough where the end is not compared
+SHORT = 8  # iterations, for tests that do not compare the end
 SHORTER = {'resume': 'auto', 'cfg_options': {'train_cfg.max_iters': SHORT}}
 AUGMENTED = [
     {'type': 'LoadImageFromFile'},
@@ -53,7 +53,7 @@ def runs():
 
 
 def config(folder, **changes):
-    """Everything that has a state: drop path, dropout, augmentation, schedule, averaged weights."""
+    """A config with everything that has a state: drop path, dropout, augmentation, schedule, averaged weights."""
     model = toy_segmentor('GN')
     model['backbone'] |= {'drop_path_rate': 0.3}
     model['decode_head'] |= {'dropout_ratio': 0.1}
@@ -95,7 +95,7 @@ CONFIGS = {'plain': plain, 'workers and accumulation': workers_and_accumulation,
 
 @pytest.fixture(scope='module')
 def undisturbed(runs, tmp_path_factory):
-    """`undisturbed(name)`: folder of a config, with the run that nothing disturbs in `whole/`."""
+    """`undisturbed(name)`: folder of a config, with an uninterrupted run in `whole/`."""
     made = {}
 
     def make(name):
@@ -104,7 +104,7 @@ def undisturbed(runs, tmp_path_factory):
             write_toy_ade20k(folder / 'data', train=8, val=2, size=(64, 64), seed=0)
             text = ''.join(f'{key} = {value!r}\n' for key, value in CONFIGS[name](folder).items())
             (folder / 'toy.py').write_text(text)
-            result = go(runs, folder, 'whole')
+            result = start(runs, folder, 'whole')
             assert result['status'] == 0, result['printed']
             assert sorted(losses(folder / 'whole')) == list(range(1, ITERATIONS + 1))
             made[name] = folder
@@ -113,7 +113,7 @@ def undisturbed(runs, tmp_path_factory):
     return make
 
 
-def go(runs, folder, name, **request):
+def start(runs, folder, name, **request):
     work_dir = folder / name
     request |= {'config': str(folder / 'toy.py'), 'work_dir': str(work_dir), 'out': str(folder / f'{name}.txt')}
     return runs({'options': {'resume': 'auto'}} | request)
@@ -134,7 +134,7 @@ def losses(work_dir):
 
 
 def validations(work_dir):
-    """For each start of the run, the iterations whose validation was finished."""
+    """For each start of the run, the iterations whose validation was completed."""
     found = []
     for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
         entries = [json.loads(line) for line in log.read_text().splitlines()]
@@ -166,7 +166,7 @@ def at(point, count=1):
     return {'point': point, 'count': count}
 
 
-# Each configuration dies at moments that have to do with nothing, and wherever what it adds is at stake; each point is there.
+# Each config is killed at arbitrary moments, and at the points that concern what it adds; every point occurs.
 DEATHS = {
     'plain': [{'after': 0.1}, at('in_a_checkpoint', 2), at('in_validation'), at('before_the_rename', 3)],
     'workers and accumulation': [  # between two steps of the optimizer; between the latest and the best checkpoint
@@ -179,16 +179,16 @@ DEATHS = {
 
 
 @pytest.mark.parametrize('name', DEATHS)
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(runs, undisturbed, name):
+def test_repeatedly_killed_run_equals_uninterrupted_run(runs, undisturbed, name):
     folder = undisturbed(name)
     for death in DEATHS[name]:
-        result = go(runs, folder, 'killed', **death)
+        result = start(runs, folder, 'killed', **death)
         assert result['status'] == -signal.SIGKILL, f'{death}\n{result["printed"][-5000:]}'
-    end = go(runs, folder, 'killed')
+    end = start(runs, folder, 'killed')
     assert end['status'] == 0, end['printed'][-5000:]
     assert_same_end(folder, 'killed')
     assert not list((folder / 'killed').glob('.*.part'))
-    if name == 'workers and accumulation':  # max_keep_ckpts=1 and one best one, whatever happened between
+    if name == 'workers and accumulation':  # max_keep_ckpts=1, and the best one
         kept = sorted(path.name.split('_')[0] for path in (folder / 'killed').glob('*.pth'))
         assert kept == ['best', 'iter'], kept
 
@@ -205,43 +205,43 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(runs, u
         ('epochs', at('in_validation')),
     ],
 )
-def test_a_preempted_run_saves_and_says_so_and_goes_on(runs, undisturbed, tmp_path, name, request_to_stop):
+def test_preempted_run_saves_and_resumes(runs, undisturbed, tmp_path, name, request_to_stop):
     folder, work = undisturbed(name), f'stopped_{tmp_path.name}'
-    result = go(runs, folder, work, **({'signal': 'SIGTERM'} | request_to_stop))
+    result = start(runs, folder, work, **({'signal': 'SIGTERM'} | request_to_stop))
     assert result['status'] == STATUS == 75, result['printed']
     path, content = latest_checkpoint(folder / work)
     stopped = content['meta']['iter']
-    told = f'{request_to_stop.get("signal", "SIGTERM")}.*{stopped}.*{re.escape(str(path))}.*--resume'
-    assert path.name == f'interrupted_iter_{stopped}.pth' and re.search(told, result['printed']), result['printed']
+    expected = f'{request_to_stop.get("signal", "SIGTERM")}.*{stopped}.*{re.escape(str(path))}.*--resume'
+    assert path.name == f'interrupted_iter_{stopped}.pth' and re.search(expected, result['printed']), result['printed']
     if 'count' in request_to_stop and request_to_stop['point'] == 'in_forward':
         count = request_to_stop['count']
         assert stopped == count + (name.startswith('workers') and count % 2)
-    end = go(runs, folder, work)
+    end = start(runs, folder, work)
     assert end['status'] == 0, end['printed']
     was_due = stopped % VALIDATED_EVERY[name] == 0
     assert was_due >= (request_to_stop.get('point') == 'in_validation')
     assert (stopped in validations(folder / work)[-1]) == was_due
     assert_same_end(folder, work)
-    assert not path.exists()  # the next regular checkpoint makes it superfluous
+    assert not path.exists()  # the next regular checkpoint replaces it
 
 
-def test_a_full_disk_is_told_and_costs_no_checkpoint(runs, undisturbed):
+def test_full_disk_loses_no_checkpoint(runs, undisturbed):
     folder = undisturbed('plain')
-    result = go(runs, folder, 'full', **at('disk_full', 3))
+    result = start(runs, folder, 'full', **at('disk_full', 3))
     assert result['status'] == 2, result['printed']
     assert re.search(r'error: .*full/\S+\.pth .*MiB.*No space left on device', result['printed']), result['printed']
     saved = list((folder / 'full').glob('*.pth'))
     assert saved and all(read_checkpoint(path) for path in saved)
-    assert go(runs, folder, 'full', options=SHORTER)['status'] == 0
+    assert start(runs, folder, 'full', options=SHORTER)['status'] == 0
     assert_same_losses(folder, 'full', SHORT)
 
 
-def test_a_torn_checkpoint_of_before_is_passed_over(runs, undisturbed):
-    """As mmengine's own hook leaves it: half a file under the final name, and named by the note."""
+def test_truncated_checkpoint_is_skipped(runs, undisturbed):
+    """As mmengine's hook leaves it: half a file under the final name, which the note names."""
     folder = undisturbed('plain')
-    assert go(runs, folder, 'torn', **at('in_forward', 5))['status'] == -signal.SIGKILL
+    assert start(runs, folder, 'torn', **at('in_forward', 5))['status'] == -signal.SIGKILL
     path, _ = latest_checkpoint(folder / 'torn')
     path.write_bytes(path.read_bytes()[:-5000])
-    end = go(runs, folder, 'torn', options=SHORTER)
+    end = start(runs, folder, 'torn', options=SHORTER)
     assert end['status'] == 0 and f'{path.name} (' in end['printed'] and 'truncated' in end['printed']
     assert_same_losses(folder, 'torn', SHORT)

@@ -1,3 +1,5 @@
+"""From a config file to a trained or tested model."""
+
 import shutil
 
 import cv2
@@ -12,7 +14,7 @@ from mmfreq.engine.launch import GUARDS, STOP_HOOK, build_runner, evaluate, load
 from mmfreq.errors import UserError
 
 
-def test_the_work_dir_is_named_after_the_config(toy_config, tmp_path, monkeypatch):
+def test_default_work_dir(toy_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert prepare_train(toy_config).work_dir == 'work_dirs/toy'
     assert prepare_train(toy_config, cfg_options={'work_dir': 'own'}).work_dir == 'own'
@@ -20,7 +22,7 @@ def test_the_work_dir_is_named_after_the_config(toy_config, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ['toy.py']  # preparing writes nothing
 
 
-def test_guards_are_added_once(toy_config, tmp_path):
+def test_hooks_are_added_once(toy_config, tmp_path):
     cfg = prepare_train(toy_config, work_dir=tmp_path / 'w', cfg_options={'custom_hooks': [{'type': GUARDS[0]}]})
     assert [hook['type'] for hook in cfg.custom_hooks] == [*GUARDS, STOP_HOOK]
 
@@ -30,7 +32,7 @@ def test_seed_and_options_reach_the_config(toy_config, tmp_path):
     assert cfg.randomness.to_dict() == {'seed': 7, 'deterministic': True}
 
 
-def test_a_config_that_is_not_there_or_not_whole(tmp_path, monkeypatch):
+def test_missing_or_incomplete_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r'none\.py') as error:
         load_config('configs/none.py')
@@ -41,8 +43,8 @@ def test_a_config_that_is_not_there_or_not_whole(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_training_goes_on_where_it_stopped(toy_config, trained, tmp_path):
-    """Two and two iterations leave the weights of four: the optimizer, the order of the data and the counter are resumed."""
+def test_resumed_training_equals_uninterrupted_training(toy_config, trained, tmp_path):
+    """Two and two iterations give the weights of four: optimizer, data order and counter are resumed."""
     at_once = train(toy_config, work_dir=tmp_path / 'four', cfg_options={'train_cfg.max_iters': 4})
     work_dir = shutil.copytree(trained, tmp_path / 'work')
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_2.pth'))
@@ -54,15 +56,15 @@ def test_training_goes_on_where_it_stopped(toy_config, trained, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_norms_are_fitted_in_what_runs(toy_config, trained):
+def test_sync_norms_are_replaced_on_cpu(toy_config, trained):
     cfg = prepare_train(toy_config, work_dir=trained)
     assert load_config(toy_config).model.decode_head.norm_cfg.type == 'SyncBN'
     assert cfg.model.decode_head.norm_cfg.type == 'BN'
 
 
 @pytest.mark.slow
-def test_predictions_pictures_and_baseline_of_one_test(toy_config, toy_root, trained, tmp_path):
-    """The written label maps, in the data set's own labels, give the reported IoUs when counted again by hand."""
+def test_written_label_maps_give_the_reported_ious(toy_config, toy_root, trained, tmp_path):
+    """IoUs computed from the written label maps, in the dataset's own labels, equal the reported ones."""
     metrics, comparison = evaluate_with_baseline(
         toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', out=tmp_path / 'out', show_dir=tmp_path / 'show'
     )
@@ -83,37 +85,37 @@ def test_predictions_pictures_and_baseline_of_one_test(toy_config, toy_root, tra
     assert drawn == [(64, 2 * 64, 3)] * 2  # truth and prediction side by side
 
 
-def test_summary_is_what_scripts_read():
+def test_format_of_the_summary_line():
     comparison = Comparison(('a', 'b', 'c'), np.array([80.0, 10.24, np.nan]), np.array([18.66, 0.0, np.nan]))
     assert comparison.summary() == 'mIoU 45.12, constant predictor 9.33, ratio 4.8'
 
 
-def test_baseline_refuses_what_is_no_segmentation(toy_config, trained):
+def test_baseline_needs_a_segmentation_config(toy_config, trained):
     with pytest.raises(UserError, match=r"default_scope 'mmseg'.*'mmdet'"):
         evaluate_with_baseline(toy_config, trained / 'iter_2.pth', cfg_options={'default_scope': 'mmdet'})
 
 
-def test_tta_averages_over_a_flip(toy_config, trained, tmp_path):
-    """On flipped copies of the pictures the augmented predictions are flipped, which the plain ones are not."""
+def test_tta_is_equivariant_to_a_flip(toy_config, trained, tmp_path):
+    """The prediction for a flipped image is the flipped prediction."""
     runner = build_runner(prepare_test(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', tta=True))
     runner.load_or_resume()
     runner.model.eval()
-    picture = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)
+    image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)
 
-    def predict(picture):
+    def predict(image):
         from mmseg.structures import SegDataSample
 
         shape = {'ori_shape': (64, 64), 'img_shape': (64, 64), 'flip_direction': 'horizontal', 'img_path': 'x'}
         samples = [[SegDataSample(metainfo={**shape, 'flip': flip})] for flip in (False, True)]
         with torch.no_grad():
-            return runner.model.test_step({'inputs': [[picture], [picture.flip(-1)]], 'data_samples': samples})[0]
+            return runner.model.test_step({'inputs': [[image], [image.flip(-1)]], 'data_samples': samples})[0]
 
-    one, other = (predict(view).pred_sem_seg.data for view in (picture, picture.flip(-1)))
+    one, other = (predict(view).pred_sem_seg.data for view in (image, image.flip(-1)))
     assert (one.flip(-1) == other).float().mean() > 0.999
 
 
 @pytest.mark.slow
-def test_tta_and_its_metrics_run_from_the_config(toy_config, trained, tmp_path):
+def test_tta_changes_the_metrics(toy_config, trained, tmp_path):
     plain = evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'a')
     tta = evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'b', tta=True)
     assert set(plain) == set(tta) == {'aAcc', 'mIoU', 'mAcc'}
@@ -121,7 +123,7 @@ def test_tta_and_its_metrics_run_from_the_config(toy_config, trained, tmp_path):
 
 
 class Watch(Hook):
-    """Notes the class of the model that is tested."""
+    """Records the class of the model that is tested."""
 
     def after_test_iter(self, runner, *_, **__):
         self.tested = type(runner.model).__name__
@@ -137,7 +139,7 @@ class Watch(Hook):
         ({'cfg_options': {'custom_hooks': [{'type': 'EMAHook'}]}}, 'OptimizedEncoderDecoder'),
     ],
 )
-def test_an_optimised_copy_is_tested_unless_it_is_to_be_plain(toy_config, trained, tmp_path, options, tested):
+def test_the_optimized_copy_is_tested_unless_plain(toy_config, trained, tmp_path, options, tested):
     runner, watch = build_runner(prepare_test(toy_config, trained / 'iter_2.pth', work_dir=tmp_path, **options)), Watch()
     runner.register_hook(watch)
     model, metrics = runner.model, runner.test()
@@ -147,7 +149,7 @@ def test_an_optimised_copy_is_tested_unless_it_is_to_be_plain(toy_config, traine
 
 
 @pytest.mark.parametrize('options', [True, {'backend': 'eager'}])
-def test_blocks_are_compiled_where_the_config_asks_for_it(toy_config, trained, tmp_path, options, monkeypatch):
+def test_compile_blocks_from_the_config(toy_config, trained, tmp_path, options, monkeypatch):
     found = []
     monkeypatch.setattr(nn.Module, 'compile', lambda self, **options: found.append((type(self).__name__, options)))
     cfg = prepare_train(toy_config, work_dir=tmp_path / 'w', cfg_options={'compile_blocks': options})
@@ -156,7 +158,7 @@ def test_blocks_are_compiled_where_the_config_asks_for_it(toy_config, trained, t
 
 
 @pytest.mark.parametrize('name', ['tta_model', 'tta_pipeline'])
-def test_tta_without_its_part_of_the_config(toy_config, trained, tmp_path, name):
+def test_tta_needs_its_config_fields(toy_config, trained, tmp_path, name):
     with pytest.raises(UserError, match=name):
         prepare_test(toy_config, trained / 'iter_2.pth', tta=True, cfg_options={name: None})
 
@@ -174,7 +176,7 @@ def test_detection_and_classification_options(toy_config, trained, tmp_path):
     assert cfg.default_hooks.visualization.out_dir == str(tmp_path / 'show')
 
 
-def test_out_and_show_dir_need_a_metric_and_a_hook(toy_config, trained, tmp_path):
+def test_out_needs_a_metric_and_show_dir_needs_a_hook(toy_config, trained, tmp_path):
     other = {'test_evaluator': {'_delete_': True, 'type': 'DepthMetric'}}
     with pytest.raises(UserError, match='DepthMetric'):
         prepare_test(toy_config, trained / 'iter_2.pth', out=tmp_path, cfg_options=other)

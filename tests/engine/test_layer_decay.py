@@ -1,4 +1,4 @@
-"""Layer decay: the published groups, and backbones of others."""
+"""Layer decay: the published groups, and backbones of other libraries."""
 
 import copy
 
@@ -27,10 +27,10 @@ class Neck(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, kind):
+    def __init__(self, name):
         super().__init__()
         self.backbone = HorNet('hornet-tiny-gf')
-        if kind == 'segmentor':
+        if name == 'segmentor':
             head = dict(in_channels=LEVELS, in_index=[0, 1, 2, 3], channels=64, num_classes=150, norm_cfg=dict(type='BN'))
             self.decode_head = GnUPerHead(gnconv_cfg=dict(grid=32), **head)
         else:
@@ -50,7 +50,7 @@ def groups_of(model, paramwise_cfg, lr=1e-4):
 @pytest.fixture(scope='module')
 def models():
     with torch.device('meta'):
-        return {kind: Model(kind) for kind in ('segmentor', 'detector')}
+        return {name: Model(name) for name in ('segmentor', 'detector')}
 
 
 @pytest.mark.parametrize('index', range(5))
@@ -69,7 +69,7 @@ def test_golden_groups(index, models, golden_folder):
         assert sorted(got[name]['param_names']) == sorted(want.get('param_names', got[name]['param_names']))
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_get_no_group():
     model = nn.Module()
     model.backbone = HorNet('hornet-micro', frozen_stages=1)
     groups = groups_of(model, dict(decay_rate=0.9, decay_type='stage_wise', num_layers=12))
@@ -78,7 +78,7 @@ def test_frozen_parameters_are_left_out():
 
 
 class OtherBackbone(nn.Module):
-    """A backbone of somebody else's that states its groups in mmpretrain's way."""
+    """A backbone of another library, with mmpretrain's method."""
 
     def __init__(self):
         super().__init__()
@@ -94,7 +94,7 @@ def other_model(backbone):
     return model
 
 
-def test_backbones_of_others_that_state_their_depth():
+def test_backbone_with_get_layer_depth():
     groups = groups_of(other_model(OtherBackbone()), dict(decay_rate=0.5, decay_type='layer_wise', num_layers=1), lr=1.0)
     assert {n: g['lr'] for n, g in groups.items() if n.endswith('_decay') and 'no' not in n} == {
         'layer_0_decay': 0.25,
@@ -103,7 +103,7 @@ def test_backbones_of_others_that_state_their_depth():
     }
 
 
-def test_mmpretrain_convnext_states_its_own():
+def test_mmpretrain_convnext():
     from mmpretrain.models import ConvNeXt
 
     model = other_model(ConvNeXt('atto', out_indices=(0, 1, 2, 3), gap_before_final_norm=False))
@@ -114,23 +114,23 @@ def test_mmpretrain_convnext_states_its_own():
 
 
 @pytest.mark.parametrize(
-    'cfg,told',
+    'cfg,message',
     [
-        (dict(decay_rate=0.9), 'all three'),
+        (dict(decay_rate=0.9), 'needs decay_rate, num_layers and decay_type'),
         (dict(decay_rate=0.9, num_layers=12, decay_type='stagewise'), 'stage_wise, layer_wise'),
         (dict(decay_rate=0.9, num_layers=12, decay_type='stage_wise', custom_keys={}), 'custom_keys'),
     ],
 )
-def test_bad_configs_are_told(cfg, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_paramwise_cfg(cfg, message):
+    with pytest.raises(ValueError, match=message):
         groups_of(other_model(HorNet('hornet-micro')), cfg)
 
 
-def test_wrong_number_of_groups_is_told():
+def test_wrong_number_of_groups():
     with pytest.raises(ValueError, match=r'num_layers.*\b1\b.*\b12\b'):
         groups_of(other_model(OtherBackbone()), dict(decay_rate=0.9, num_layers=12, decay_type='layer_wise'))
 
 
-def test_a_backbone_without_groups_is_told():
+def test_backbone_without_groups():
     with pytest.raises(TypeError, match=r'Linear.*layer_decay_group'):
         groups_of(other_model(nn.Linear(2, 2)), dict(decay_rate=0.9, num_layers=12, decay_type='stage_wise'))

@@ -1,4 +1,4 @@
-"""A loss that is not finite is told, and many in a row end the run; nothing is waited for that was not waited for anyway."""
+"""Losses that are not finite are logged, many in a row stop the run, and the hook adds no GPU synchronization."""
 
 import logging
 import re
@@ -16,16 +16,16 @@ NAN, INF = float('nan'), float('inf')
 
 
 class Untouchable:
-    """A tensor on a GPU that nobody may wait for."""
+    """A tensor on a GPU that must not be synchronized."""
 
     def __float__(self):
-        raise AssertionError('the hook reads a tensor that was logged already')
+        raise AssertionError('the hook reads a tensor that is already logged')
 
     __bool__ = item = cpu = tolist = __float__
 
 
 def run(hook, losses, **wrapper):
-    """Feed a hook with total losses, one an iteration; each total is the sum of two terms."""
+    """Call the hook with total losses, one for each iteration; a total has two terms."""
     rates = {'lr': [1e-3, 5e-4]}
     runner = SimpleNamespace(
         iter=0,
@@ -43,42 +43,42 @@ def run(hook, losses, **wrapper):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """The warnings of the hook, in a list."""
+def warnings(monkeypatch):
+    """(level, message) of each warning."""
     lines = []
     monkeypatch.setattr('mmfreq.engine.hooks.print_log', lambda text, logger, level: lines.append((level, text)))
     return lines
 
 
-def test_a_finite_loss_is_nobodys_business(told):
-    run(LossGuardHook(1), [1.0, 1e30, -5.0])  # an accuracy of nan is no loss
-    assert not told
+def test_finite_losses_are_not_reported(warnings):
+    run(LossGuardHook(1), [1.0, 1e30, -5.0])  # the NaN accuracy is no loss
+    assert not warnings
 
 
-def test_single_ones_are_counted_and_pass(told):
+def test_single_bad_losses_are_counted(warnings):
     run(LossGuardHook(2), [1.0, INF, 1.0, NAN, 2.0])
-    assert [level for level, _ in told] == [logging.WARNING] * 2
-    (_, first), (_, second) = told
+    assert [level for level, _ in warnings] == [logging.WARNING] * 2
+    (_, first), (_, second) = warnings
     assert re.search(r'iteration 2\b.*decode\.loss_ce = inf.*\b0\.001\b.*\b2 groups.*\b1\b', first)
     assert re.search(r'iteration 4\b.*decode\.loss_ce = nan.*\b2\b', second)
 
 
-def test_many_in_a_row_end_the_run(told):
+def test_many_bad_losses_in_a_row_stop_the_run(warnings):
     with pytest.raises(LossError) as error:
         run(LossGuardHook(3), [1.0, NAN, 1.0, 1.0, INF, NAN, NAN, 1.0], clip_grad_kwargs=None)
     text = str(error.value)
     assert re.search(r'\b3 iterations.*\b5 to 7\b.*decode\.loss_ce = nan.*\b0\.001\b.*\b4\b', text, re.DOTALL)
     assert 'optim_wrapper.clip_grad.max_norm' in text and 'iteration 5 on' in text
     assert 'bfloat16' not in text
-    assert len(told) == 2
+    assert len(warnings) == 2
 
 
-def test_two_in_a_row_are_not_three(told):
+def test_fewer_than_patience_do_not_stop_the_run(warnings):
     run(LossGuardHook(3), [NAN, NAN, 1.0, NAN, NAN, 1.0])
-    assert len(told) == 2
+    assert len(warnings) == 2
 
 
-def test_the_advice_fits_the_run(told):
+def test_advice_depends_on_the_run(warnings):
     scaler = SimpleNamespace(get_scale=lambda: 2.0**-20)
     with pytest.raises(LossError) as error:
         run(LossGuardHook(1), [NAN], loss_scaler=scaler, cast_dtype=None, clip_grad_kwargs={'max_norm': 1})
@@ -86,18 +86,18 @@ def test_the_advice_fits_the_run(told):
     assert 'clip_grad' not in str(error.value)
 
 
-def test_a_run_that_ends_so_is_told(told):
+def test_warning_if_the_run_ends_on_a_bad_loss(warnings):
     run(LossGuardHook(50), [1.0, NAN, NAN])
-    assert len(told) == 2 and 'iteration 2' in told[-1][1]
+    assert len(warnings) == 2 and 'iteration 2' in warnings[-1][1]
 
 
-def test_patience_is_a_number_of_iterations():
+def test_patience_must_be_positive():
     with pytest.raises(UserError, match=r'\b1\b.*\b0\b'):
         LossGuardHook(0)
 
 
 @pytest.mark.slow
-def test_a_training_that_blows_up_is_stopped_before_its_checkpoint(toy_config, tmp_path):
+def test_diverging_training_is_stopped_before_its_checkpoint(toy_config, tmp_path):
     options = {
         'train_cfg.max_iters': 8,
         'train_cfg.val_interval': 8,
@@ -111,6 +111,6 @@ def test_a_training_that_blows_up_is_stopped_before_its_checkpoint(toy_config, t
 
 
 @pytest.mark.slow
-def test_every_training_has_the_guard(toy_config, tmp_path):
+def test_every_training_has_the_hook(toy_config, tmp_path):
     runner = train(toy_config, work_dir=tmp_path / 'work', cfg_options={'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1})
     assert [hook.patience for hook in runner.hooks if isinstance(hook, LossGuardHook)] == [50]

@@ -1,12 +1,28 @@
+"""Fitting a config to processes and devices, and the process group without GPUs."""
+
+import socket
+
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.hub import get_config
 
+from mmfreq import log
 from mmfreq.engine import processes
-from mmfreq.engine.processes import fit_loaders, fit_norms, fit_precision, fit_processes, sync_to_batch_norm
+from mmfreq.engine.launch import prepare_train
+from mmfreq.engine.processes import (
+    VARIABLES,
+    fit_loaders,
+    fit_norms,
+    fit_precision,
+    fit_processes,
+    init_cpu_group,
+    sync_to_batch_norm,
+)
 from mmfreq.errors import UserError
 
-STOCK = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
+ALL_VARIABLES = [name for names in VARIABLES.values() for name in names] + ['MASTER_ADDR', 'MASTER_PORT']
 
 
 @pytest.fixture
@@ -15,29 +31,22 @@ def has_gpu(monkeypatch):
 
 
 @pytest.fixture
-def said(monkeypatch):
-    messages = []
-    monkeypatch.setattr(processes, 'log_once', lambda message, level=None: messages.append(message))
-    return messages
-
-
-def stock():
-    from mmengine.config import Config
-    from mmengine.hub import get_config
-
-    return Config(get_config(STOCK).to_dict())
+def messages(monkeypatch):
+    logged = []
+    monkeypatch.setattr(processes, 'log_once', lambda message, level=None: logged.append(message))
+    return logged
 
 
 @pytest.mark.parametrize(('distributed', 'gpu', 'norm'), [(0, 0, 'BN'), (0, 1, 'BN'), (1, 0, 'BN'), (1, 1, 'SyncBN')])
-def test_sync_norms_of_a_stock_config_stay_only_in_distributed_gpu_runs(has_gpu, said, distributed, gpu, norm):
+def test_sync_norms_stay_only_in_distributed_gpu_runs(has_gpu, messages, distributed, gpu, norm):
     has_gpu(bool(gpu))
-    cfg = stock()
+    cfg = Config(get_config('mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py').to_dict())
     cfg.sync_bn = 'torch'
     fit_norms(cfg, bool(distributed))
     parts = (cfg.model.backbone, cfg.model.decode_head, cfg.model.auxiliary_head)
     assert [part.norm_cfg.type for part in parts] == [norm] * 3
     assert cfg.sync_bn == ('torch' if norm == 'SyncBN' else None)
-    assert len(said) == (norm == 'BN') and all('in 3 places' in message for message in said)
+    assert len(messages) == (norm == 'BN') and all('in 3 places' in message for message in messages)
 
 
 def test_sync_norms_are_found_in_lists_by_every_name():
@@ -46,7 +55,7 @@ def test_sync_norms_are_found_in_lists_by_every_name():
     assert node == {'a': [{'norm_cfg': {'type': 'BN', 'eps': 1}}, ({'type': 'BN'},)], 'b': {'type': 'LN'}, 'c': 'SyncBN'}
 
 
-def test_sync_norms_are_found_in_wrapped_models_necks_and_lists_of_heads(has_gpu, said):
+def test_sync_norms_are_found_everywhere_in_a_model(has_gpu, messages):
     has_gpu(False)
     sync = {'norm_cfg': {'type': 'SyncBN', 'requires_grad': True}}
     inner = {
@@ -58,7 +67,7 @@ def test_sync_norms_are_found_in_wrapped_models_necks_and_lists_of_heads(has_gpu
     cfg = Config({'model': {'type': 'SegTTAModel', 'module': inner}, 'sync_bn': 'torch'})
     fit_norms(cfg, distributed=True)
     assert 'SyncBN' not in str(cfg.model) and str(cfg.model).count("'BN'") == 7
-    assert len(said) == 1 and 'in 7 places' in said[0] and cfg.sync_bn is None
+    assert len(messages) == 1 and 'in 7 places' in messages[0] and cfg.sync_bn is None
 
 
 def optim(**wrapper):
@@ -71,12 +80,12 @@ def test_amp_without_an_accelerator_is_an_error(monkeypatch):
         fit_precision(optim(type='OptimWrapper'), amp=True)
 
 
-def test_amp_of_the_config_is_off_without_an_accelerator(monkeypatch, said):
+def test_amp_in_the_config_is_off_without_an_accelerator(monkeypatch, messages):
     monkeypatch.setattr(processes, 'has_amp_device', lambda: False)
     cfg = optim(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16', optimizer={'type': 'SGD'}, clip_grad=None)
     fit_precision(cfg, amp=False)
     assert cfg.optim_wrapper.to_dict() == {'type': 'OptimWrapper', 'optimizer': {'type': 'SGD'}, 'clip_grad': None}
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 def test_amp_with_an_accelerator(monkeypatch):
@@ -103,14 +112,14 @@ def test_processes_without_a_gpu_use_gloo_and_no_device_ids(has_gpu):
 
 
 @pytest.mark.parametrize(('launcher', 'gpu'), [('none', False), ('none', True), ('pytorch', True)])
-def test_everything_else_stays_as_the_config_says(has_gpu, launcher, gpu):
+def test_other_launchers_leave_the_config_unchanged(has_gpu, launcher, gpu):
     has_gpu(gpu)
     cfg = Config({'env_cfg': {'dist_cfg': {'backend': 'nccl'}}})
     fit_processes(cfg, launcher)
     assert cfg.env_cfg.dist_cfg.backend == 'nccl' and 'model_wrapper_cfg' not in cfg
 
 
-def test_workers_persist_only_where_there_are_any():
+def test_persistent_workers_are_off_without_workers():
     cfg = Config(
         {
             'train_dataloader': {'num_workers': 0, 'persistent_workers': True},
@@ -126,3 +135,57 @@ def test_classification_collates_as_mmpretrain_does():
     cfg = Config({'default_scope': 'mmpretrain', 'train_dataloader': {'num_workers': 1}, 'val_dataloader': {'collate_fn': 'own'}})
     fit_loaders(cfg)
     assert cfg.train_dataloader.collate_fn.type == 'default_collate' and cfg.val_dataloader.collate_fn == 'own'
+
+
+@pytest.mark.parametrize('name', ['FSDPStrategy', 'mmengine.FSDPStrategy'])
+def test_fsdp_strategy_is_refused_before_anything_is_written(toy_config, tmp_path, name):
+    """tests/tools/test_distributed_options.py shows that such a run cannot be resumed."""
+    with pytest.raises(UserError, match=r'FSDPStrategy.*cannot resume'):
+        prepare_train(toy_config, work_dir=tmp_path / 'work', cfg_options={'strategy': {'type': name}})
+    assert not (tmp_path / 'work').exists()
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in ALL_VARIABLES:
+        monkeypatch.setenv(name, 'restored afterwards')
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize('launcher', sorted(VARIABLES))
+def test_missing_launcher_variables_are_named(environment, launcher):
+    environment.setenv(VARIABLES[launcher][0], '0')
+    with pytest.raises(UserError, match=f'{VARIABLES[launcher][1]}, {VARIABLES[launcher][2]} not set'):
+        init_cpu_group(launcher, {})
+
+
+@pytest.mark.parametrize('launcher', sorted(VARIABLES))
+def test_group_of_one_process_with_every_launcher(environment, launcher):
+    for name, value in zip(VARIABLES[launcher], '010'):
+        environment.setenv(name, value)
+    environment.setenv('MASTER_ADDR', '127.0.0.1')
+    init_cpu_group(launcher, {'port': free_port(), 'timeout': 20})
+    try:
+        assert (dist.get_backend(), dist.get_rank(), dist.get_world_size()) == ('gloo', 0, 1)
+        init_cpu_group(launcher, {})  # a second call keeps the group
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('name', log.RANK_VARIABLES)
+def test_only_the_first_process_logs(environment, name):
+    messages = []
+    environment.setattr(log, 'print_log', lambda message, **_: messages.append(message))
+    log.log_once('single')
+    environment.setenv(name, '0')
+    log.log_once('first')
+    environment.setenv(name, '1')
+    log.log_once('second')
+    assert messages == ['single', 'first']

@@ -1,4 +1,4 @@
-"""Laws of guarded pipelines: in every data set of a run, inside wrappers too; the same samples; errors that name; no cost."""
+"""Guarded pipelines: in every dataset of a run, wrapped ones too; unchanged samples; errors that name the file; low cost."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def guarded(dataset, loop='_train_loop'):
 
 
 @pytest.mark.parametrize('loop', ['_train_loop', '_val_loop', '_test_loop'])
-def test_data_sets_inside_wrappers_are_guarded(loop):
+def test_wrapped_datasets_are_guarded(loop):
     leaves = [Numbers(dict) for _ in range(3)]
     dataset = TorchConcat([leaves[0], ConcatDataset(leaves[1:2]), TorchConcat([RepeatDataset(leaves[2], 2)])])
     guarded(dataset, loop)
@@ -60,12 +60,12 @@ def test_data_sets_inside_wrappers_are_guarded(loop):
     assert dataset[0] == {'img_path': '0.jpg', 'value': 0}
 
 
-def test_loops_that_are_not_built_and_data_sets_without_pipelines_are_passed_over():
+def test_unbuilt_loops_and_datasets_without_pipeline_are_skipped():
     guard_samples(SimpleNamespace(_train_loop={'type': 'X'}, _val_loop=None))
     guarded([1, 2, 3])
 
 
-def test_the_mixed_data_set_of_mmdet_is_guarded_inside():
+def test_mmdets_mixed_dataset_is_guarded():
     from mmdet.datasets import MultiImageMixDataset
 
     leaf = Numbers(dict)
@@ -74,7 +74,7 @@ def test_the_mixed_data_set_of_mmdet_is_guarded_inside():
     assert isinstance(leaf.pipeline, GuardedPipeline)
 
 
-def test_guarding_twice_keeps_the_pipeline_and_its_list_of_transforms():
+def test_guarding_twice_keeps_the_pipeline():
     dataset = Numbers(dict)
     transforms = dataset.pipeline.transforms
     pipeline = guarded(dataset).pipeline
@@ -84,30 +84,30 @@ def test_guarding_twice_keeps_the_pipeline_and_its_list_of_transforms():
 
 
 @pytest.mark.parametrize('error', [ValueError('no\nway'), KeyError('x'), ZeroDivisionError(), cv2.error('bad')])
-def test_an_error_of_a_transform_names_it_the_picture_and_the_line(error):
+def test_error_names_transform_image_and_line(error):
     with pytest.raises(InputError, match=r'Fails .*1\.jpg.*test_sample_guard\.py, line \d+') as caught:
         guarded(Numbers(dict, Fails(error)))[1]
     assert type(error).__name__ in str(caught.value)
     assert caught.value.__cause__ is error and '\n' not in str(caught.value)
 
 
-def test_the_user_may_end_a_run_within_a_transform():
+def test_keyboard_interrupt_passes_through():
     with pytest.raises(KeyboardInterrupt):
         guarded(Numbers(Fails(KeyboardInterrupt())))[0]
 
 
-def test_what_is_left_out_at_random_is_not_told(monkeypatch):
-    said = []
-    monkeypatch.setattr('mmfreq.preflight.samples.print_log', lambda *given, **options: said.append(given))
-    assert guarded(Numbers(lambda data: None))[0] is None and not said
+def test_randomly_skipped_samples_are_not_logged(monkeypatch):
+    messages = []
+    monkeypatch.setattr('mmfreq.preflight.samples.print_log', lambda *given, **options: messages.append(given))
+    assert guarded(Numbers(lambda data: None))[0] is None and not messages
 
 
 @pytest.mark.parametrize('text', ['a plain one', 'Caught InputError in DataLoader worker process 0.\nbut no more'])
-def test_other_messages_stay(text):
+def test_message_of_other_errors_is_unchanged(text):
     assert message_of(InputError(text)) == text
 
 
-def test_of_a_workers_error_only_the_message_stays():
+def test_message_of_a_worker_error():
     from torch._utils import ExceptionWrapper
 
     try:
@@ -119,12 +119,9 @@ def test_of_a_workers_error_only_the_message_stays():
     assert 'Original ' in str(caught.value) and message_of(caught.value) == 'first\nsecond'
 
 
-# Detection: sizes come from the annotation file
-
-
 @pytest.fixture
 def coco(tmp_path):
-    """A function: the guarded data set after a change of the first picture's bytes, or of its entry in the annotation file."""
+    """A function: the guarded dataset after a change of the first image's bytes or of its entry in the annotation file."""
     init_default_scope('mmdet')
     write_toy_coco(tmp_path, train=2, val=1, size=(48, 64))
     path = tmp_path / 'annotations/instances_train2017.json'
@@ -145,13 +142,13 @@ def coco(tmp_path):
     return load
 
 
-def test_a_toy_detection_set_passes(coco):
+def test_toy_detection_dataset_passes(coco):
     assert len(TOY_CLASSES) > 2
     assert coco()[0]['inputs'].shape == (3, 48, 64)
 
 
 DETECTION = {
-    'turned by EXIF': ({'data': turned(6)}, 'EXIF orientation .*color_ignore_orientation'),
+    'rotated by EXIF': ({'data': turned(6)}, 'EXIF orientation .*color_ignore_orientation'),
     'another size': ({'data': encode(pixels((24, 32)), '.jpg')}, r'\(24, 32\).*\(48, 64\)'),
     'annotations of another size': ({'height': 64, 'width': 48}, r'\(64, 48\)'),
     'truncated': ({'data': truncated(encode(pixels(), '.jpg'))}, 'JPEG image, damaged|truncated'),
@@ -162,18 +159,15 @@ DETECTION = {
 
 
 @pytest.mark.parametrize('case', DETECTION)
-def test_broken_pictures_of_a_detection_set_are_named(coco, case):
-    change, told = DETECTION[case]
-    with pytest.raises(InputError, match=told) as caught:
+def test_broken_images_of_a_detection_dataset_are_named(coco, case):
+    change, pattern = DETECTION[case]
+    with pytest.raises(InputError, match=pattern) as caught:
         coco(**change)[0]
     assert 'train2017/' in str(caught.value)
 
 
-def test_the_remedy_for_a_turned_picture_with_boxes_works(coco):
+def test_fix_for_a_rotated_image_with_boxes_works(coco):
     assert coco(turned(6), color_type='color_ignore_orientation')[0]['inputs'].shape == (3, 48, 64)
-
-
-# Cost
 
 
 def least_seconds(call, repeats=30):
@@ -186,27 +180,27 @@ def least_seconds(call, repeats=30):
 
 
 @pytest.mark.parametrize('with_exif', [False, True])
-def test_looking_costs_next_to_nothing_beside_loading(tmp_path, with_exif, monkeypatch):
-    """A pair of the size of ADE20K's; the bound is loose, as this machine may be busy. Measured figures: docs/reliability.md."""
+def test_checks_take_a_tenth_of_the_loading_time(tmp_path, with_exif, monkeypatch):
+    """For a pair of the size of ADE20K's; the bound is loose, because other processes may run."""
     init_default_scope('mmseg')
     from mmcv.transforms import LoadImageFromFile
     from mmseg.datasets.transforms import LoadAnnotations
 
     size = (512, 683)
-    picture, labels = tmp_path / 'a.jpg', tmp_path / 'a.png'
-    picture.write_bytes(turned(1, size) if with_exif else encode(pixels(size), '.jpg'))
+    image, labels = tmp_path / 'a.jpg', tmp_path / 'a.png'
+    image.write_bytes(turned(1, size) if with_exif else encode(pixels(size), '.jpg'))
     labels.write_bytes(encode(ids(size)))
     load, load_labels = LoadImageFromFile(), LoadAnnotations(reduce_zero_label=True)
-    asked = {'img_path': str(picture), 'seg_map_path': str(labels), 'seg_fields': [], 'reduce_zero_label': True}
+    fields = {'img_path': str(image), 'seg_map_path': str(labels), 'seg_fields': [], 'reduce_zero_label': True}
 
     def loaded():
-        return load_labels(load({**asked, 'seg_fields': []}))
+        return load_labels(load({**fields, 'seg_fields': []}))
 
     sample = loaded()
-    looking = least_seconds(lambda: (check_image(sample, load), check_label_map(sample)))
+    checking = least_seconds(lambda: (check_image(sample, load), check_label_map(sample)))
     loading = least_seconds(loaded)
-    assert looking < 0.1 * loading, (looking, loading)
+    assert checking < 0.1 * loading, (checking, loading)
     calls = []
     monkeypatch.setattr(samples, 'decoding_fault', lambda path: calls.append(path) or '')
     check_image(sample, load)
-    assert not calls and np.isfinite(looking)  # nothing is decoded a second time
+    assert not calls and np.isfinite(checking)  # nothing is decoded a second time

@@ -1,4 +1,4 @@
-"""Detection and classification through the same door: stock configs of mmdet and mmpretrain, trained and tested on toy data."""
+"""Detection and classification: stock configs of mmdet and mmpretrain, trained and tested on toy data."""
 
 import json
 import pickle
@@ -50,7 +50,7 @@ def written(path):
 
 
 @pytest.mark.slow
-def test_a_stock_detector(tmp_path):
+def test_stock_detector(tmp_path):
     root = tmp_path / 'coco'
     write_toy_coco(root, train=2, val=2, size=(96, 96))
     config = tmp_path / 'retina.py'
@@ -67,12 +67,12 @@ def test_a_stock_detector(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stock_classifier(tmp_path):
+def test_stock_classifier(tmp_path):
     for name in ('dark', 'light'):
         (tmp_path / 'data' / 'train' / name).mkdir(parents=True)
         for index in range(2):
-            picture = np.full((32, 32, 3), 50 if name == 'dark' else 200, np.uint8)
-            cv2.imwrite(str(tmp_path / 'data' / 'train' / name / f'{name}{index}.png'), picture)
+            image = np.full((32, 32, 3), 50 if name == 'dark' else 200, np.uint8)
+            cv2.imwrite(str(tmp_path / 'data' / 'train' / name / f'{name}{index}.png'), image)
     config = tmp_path / 'resnet.py'
     config.write_text(CLASSIFICATION.format(root=str(tmp_path / 'data')))
     train(config, work_dir=tmp_path / 'work')

@@ -1,4 +1,4 @@
-"""Nothing grows in a training of 1000 steps of changing sizes: `benchmarks/soak.py` in a process of its own, and its figures."""
+"""Memory and open files do not grow in a training of 1000 steps of changing sizes: `benchmarks/soak.py` and its figures."""
 
 import ctypes
 import json
@@ -47,7 +47,7 @@ def test_nothing_grows_in_a_long_training(tmp_path):
     assert found['tasks']['late most'] <= found['tasks']['early most'], found['tasks']
     assert found['checkpoints']['late most'] == 2
     slower = found['cpu'] / found['same']
-    if slower > SLOWER:  # once more: others use the machine too
+    if slower > SLOWER:  # again: other processes may run
         again = soaked(tmp_path, ITERS)['figures']
         slower = min(slower, again['cpu'] / again['same'])
     assert slower <= SLOWER
@@ -58,7 +58,7 @@ def soak():
     return runpy.run_path(str(SOAK))
 
 
-def test_a_step_that_becomes_slower_is_seen_whatever_the_sizes(soak):
+def test_slower_steps_are_detected_for_changing_sizes(soak):
     pixels = [1000 + 37 * k % 5000 for k in range(2000)]
     times = [1e-6 * p + 1e-3 for p in pixels]
     assert soak['slowing'](pixels, times) == pytest.approx(1, abs=0.02)
@@ -67,7 +67,7 @@ def test_a_step_that_becomes_slower_is_seen_whatever_the_sizes(soak):
 
 
 @glibc
-def test_what_is_held_is_seen(soak):
+def test_held_memory_and_files_are_counted(soak):
     before = soak['held']()
     kept = [bytearray(1000) for _ in range(20000)]
     files = [os.open(SOAK, os.O_RDONLY) for _ in range(5)]
@@ -79,7 +79,7 @@ def test_what_is_held_is_seen(soak):
     assert soak['held']()['files'] == before['files']
 
 
-def test_figures_tell_growth(soak):
+def test_figures_show_growth(soak):
     held = [{'used': 100 + k, 'rss': 500, 'workers': 0, 'files': 20 + k % 3, 'tasks': 3, 'checkpoints': 2} for k in range(80)]
     notes = {
         'pixels': [100] * 800,

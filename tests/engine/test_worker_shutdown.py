@@ -1,18 +1,18 @@
-"""Data workers let a first SIGTERM pass; a process that ends must not wait for them."""
+"""Data workers ignore the first SIGTERM; a process that exits must not wait for them."""
 
 import subprocess
 import sys
 
 import pytest
 
-# The process forks, so that everything is imported once; a child ends as any process of Python does.
+# The process forks, so that everything is imported once; a child exits like any Python process.
 CODE = """
 import os
 import sys
 import mmfreq
 from functools import partial
 from torch.utils.data import DataLoader
-from mmfreq.engine.resume.stop_signal import spare_first_signal, stop_requests
+from mmfreq.engine.resume.stop_signal import ignore_first_sigterm, stop_requests
 for end in ('fault', 'success'):
     child = os.fork()
     if child == 0:
@@ -21,9 +21,10 @@ for end in ('fault', 'success'):
 else:
     sys.exit()
 with stop_requests():
-    batches = iter(DataLoader(range(100), num_workers=2, persistent_workers=True, worker_init_fn=partial(spare_first_signal, None)))
+    init = partial(ignore_first_sigterm, None)
+    batches = iter(DataLoader(range(100), num_workers=2, persistent_workers=True, worker_init_fn=init))
     next(batches)
-    sys.modules['kept'] = batches  # as a traceback keeps it
+    sys.modules['kept'] = batches  # as a traceback would
     print('ending', flush=True)
     if end == 'fault':
         raise ValueError('a fault in training')
@@ -31,7 +32,7 @@ with stop_requests():
 
 
 @pytest.mark.slow
-def test_a_process_with_sparing_workers_ends():
+def test_process_with_workers_that_ignore_sigterm_exits():
     process = subprocess.Popen([sys.executable, '-c', CODE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         printed, errors = process.communicate(timeout=120)

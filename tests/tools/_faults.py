@@ -1,4 +1,4 @@
-"""What goes wrong in test_failing_ranks.py, in one process of a run; named in its configs by `custom_imports`."""
+"""The faults of test_failing_ranks.py, in one process of a run; its configs import this module by `custom_imports`."""
 
 import os
 import signal
@@ -17,13 +17,13 @@ def raise_deep():
     raise LookupError('the planted fault')
 
 
-def raise_for_the_user():
+def raise_user_error():
     raise DataError('the planted fault of the user')
 
 
 FAULTS = {
     'exception': raise_deep,
-    'user': raise_for_the_user,
+    'user': raise_user_error,
     'kill': lambda: os.kill(os.getpid(), signal.SIGKILL),
     'exit': lambda: sys.exit(0),
     'vanish': lambda: os._exit(0),
@@ -31,7 +31,7 @@ FAULTS = {
 
 
 def strike(fault, note):
-    """Note the time, which the test compares with that of the job's end, and fail."""
+    """Write down the time, which the test compares with the end of the job, and fail."""
     Path(note).write_text(f'{time.time()} {os.getpid()}')
     FAULTS[fault]()
 

@@ -1,6 +1,6 @@
-"""A run of torch and mmengine alone, for tests of how processes start and end: each process takes half the time of one with mmseg.
+"""A run with torch and mmengine only, for tests of how processes start and end: it starts twice as fast as one with mmseg.
 
-Its configs name this module in `custom_imports`; whole models in several processes are in test_distributed*.py.
+Its configs import this module by `custom_imports`.
 """
 
 import torch
@@ -26,14 +26,14 @@ class LightModel(BaseModel):
 
 @DATASETS.register_module()
 class LightDataset(BaseDataset):
-    """Eight samples that say which file they would come from."""
+    """Eight samples with names of files."""
 
     def load_data_list(self):
         return [{'img_path': f'train_{number:05}.jpg', 'x': torch.full((WIDTH,), 1.0 + number)} for number in range(8)]
 
 
 def write_light_config(path, *imports, max_iters=1000, pipeline=(), custom_hooks=(), num_workers=0):
-    """Write the config of a training to a `.py` file; `imports` are further modules that it imports."""
+    """Write the config of a training to a `.py` file; `imports` are more modules for `custom_imports`."""
     cfg = {
         'custom_imports': {'imports': ['_light_run', *imports], 'allow_failed_imports': False},
         'custom_hooks': list(custom_hooks),

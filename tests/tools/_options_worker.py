@@ -1,10 +1,10 @@
-"""One process of test_distributed_options.py: trains configs one after the other, then compares DDP's gradients of many models.
+"""One process of test_distributed_options.py: trains configs, then compares DDP's gradients for many models.
 
 python -m torch.distributed.run --nproc_per_node 2 _options_worker.py FOLDER
 
-The configs are FOLDER/<name>.py; each is trained into FOLDER/<name>/. `laws<rank>.json` gets, for
-each model, the largest relative difference between DDP's gradients and the mean of the gradients that every process's samples have
-alone, or what was raised; and what comes of mmengine's FSDPStrategy.
+The configs are FOLDER/<name>.py; each is trained into FOLDER/<name>/. `laws<rank>.json` has for each model the largest relative
+difference between DDP's gradients and the mean of the gradients of each process's samples, or the traceback of an error; and the
+same for mmengine's FSDPStrategy.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ from mmfreq.engine import launch
 from mmfreq.engine.processes import init_cpu_group
 from mmfreq.testing.whole_models import MICRO, backbones, total, whole_models
 
-FEW = ((0,), (0, 1), (2,), (0, 1, 2, 3))  # tests/models has every choice; DDP cares for the last stage alone
+FEW = ((0,), (0, 1), (2,), (0, 1, 2, 3))  # tests/models has every choice; for DDP only the last stage matters
 aot = partial(torch.compile, backend='aot_eager')
 autocast = partial(torch.autocast, 'cpu', torch.bfloat16)
 
 
-def picture(rank: int) -> Tensor:
+def image(rank: int) -> Tensor:
     """Two samples for each process, always the same."""
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(rank))
 
 
 def gradients(model: nn.Module, x: Tensor, context: Callable) -> list[Tensor]:
-    """Of the parameters that are trained, whole, zeros where there is none; the same dropout each time."""
+    """Complete gradients of the trainable parameters, zeros if one has none; with the same dropout each time."""
     torch.manual_seed(1)
     model.zero_grad()
     with context():
@@ -53,19 +53,19 @@ def gradients(model: nn.Module, x: Tensor, context: Callable) -> list[Tensor]:
 
 
 def distance(build: Callable[[], nn.Module], wrap: Callable, context: Callable = contextlib.nullcontext) -> float:
-    """max |DDP's - mean| / max |mean| over all parameters; a second iteration, in which DDP tells of unused parameters.
+    """max |DDP's - mean| / max |mean| over all parameters; a second iteration, in which DDP reports unused parameters.
 
     Args:
-        wrap: makes the distributed model of the plain one.
+        wrap: makes the distributed model.
         context: around the forward pass.
     """
     torch.manual_seed(0)
     model = build().train()
-    each = [gradients(copy.deepcopy(model), picture(rank), context) for rank in range(dist.get_world_size())]
+    each = [gradients(copy.deepcopy(model), image(rank), context) for rank in range(dist.get_world_size())]
     want = [sum(grads) / len(grads) for grads in zip(*each)]
     distributed = wrap(model)
-    got = gradients(distributed, picture(dist.get_rank()), context)
-    gradients(distributed, picture(dist.get_rank()), context)
+    got = gradients(distributed, image(dist.get_rank()), context)
+    gradients(distributed, image(dist.get_rank()), context)
     whole = max(float(w.abs().max()) for w in want)
     return max(float((g - w).abs().max()) for g, w in zip(got, want, strict=True)) / whole
 
@@ -75,14 +75,14 @@ def ddp(model: nn.Module) -> nn.Module:
 
 
 def sharded(model: nn.Module) -> nn.Module:
-    """As docs/performance.md has it: each process keeps its part of every block, and of the rest."""
+    """As in docs/performance.md: each process keeps its part of every block, and of the rest."""
     for block in [module for module in model.modules() if type(module).__name__.endswith('Block')]:
         fully_shard(block)
     return fully_shard(model)
 
 
 def recipe() -> float:
-    """The script of docs/performance.md, with a small model; by how much what it gathers differs from the model."""
+    """Run the script of docs/performance.md with a small model; the largest difference of the gathered weights from the model's."""
     page = (Path(mmfreq.__file__).resolve().parents[1] / 'docs' / 'performance.md').read_text()
     (script,) = re.findall(r'^```python\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
     for there, here in (
@@ -121,7 +121,7 @@ def with_an_unused_part() -> nn.Module:
 
 
 def outcome(law: Callable[[], float]) -> float | str:
-    """What a law gives, or what it raises."""
+    """The value of a law, or the traceback of its error."""
     try:
         return law()
     except Exception:
@@ -129,7 +129,7 @@ def outcome(law: Callable[[], float]) -> float | str:
 
 
 def train_with_mmengines_strategy(config: Path, work_dir: Path, resume: bool = False) -> float:
-    """Train with mmengine's own FSDPStrategy, past the engine of ours, which refuses it; the iterations that are done."""
+    """Train with mmengine's FSDPStrategy, bypassing `refuse_sharding`; returns the number of iterations."""
     cfg = Config.fromfile(config, format_python_code=False)
     wrapper = {'type': 'MMFullyShardedDataParallel', 'device_id': 'cpu'}
     cfg.strategy = {'type': 'FSDPStrategy', 'model_wrapper': wrapper, 'state_dict_cfg': 'full'}

@@ -1,4 +1,4 @@
-"""A hook for the tests of this folder: what every process trained on, its losses and scores; mmengine logs the first one's."""
+"""A hook for the tests of this folder: samples, losses and scores of every process; mmengine logs those of the first one only."""
 
 import json
 from pathlib import Path

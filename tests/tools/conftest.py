@@ -1,4 +1,4 @@
-"""The tools, called in this process as from the command line."""
+"""The tools, called in this process or started as from the command line."""
 
 import importlib
 import importlib.util
@@ -20,7 +20,7 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 @pytest.fixture(scope='session')
 def tool_main():
-    """`tool_main(name)`: the `main` of a tool, in a module that no other tool or library has the name of."""
+    """`tool_main(name)`: the `main` of a tool, in a module with a unique name."""
 
     @cache
     def load(name):
@@ -55,7 +55,7 @@ def made_once(tmp_path_factory, request):
 
 @pytest.fixture(scope='module')
 def quiet_loggers():
-    """No complaints of loggers of earlier runs in this process, whose streams pytest has closed."""
+    """Suppress the errors of loggers from earlier runs in this process, whose streams pytest has closed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging, 'raiseExceptions', False)
         yield
@@ -63,7 +63,7 @@ def quiet_loggers():
 
 @pytest.fixture
 def call_tool(monkeypatch, capsys):
-    """`call_tool(name, *arguments)`: what the tool of this name printed, in lines of 160 characters."""
+    """`call_tool(name, *arguments)`: the output of a tool, in lines of 160 characters."""
     monkeypatch.syspath_prepend(str(TOOLS))
     monkeypatch.setenv('COLUMNS', '160')
 
@@ -76,7 +76,7 @@ def call_tool(monkeypatch, capsys):
 
 @pytest.fixture(scope='session')
 def dist_train():
-    """Starts `tools/dist_train.sh` as a user does, on CPU processes: see `Job`."""
+    """Starts `tools/dist_train.sh` as a user does, with CPU processes: see `Job`."""
     jobs = []
 
     def start(*arguments, **environment):
@@ -89,12 +89,12 @@ def dist_train():
 
 
 class Job:
-    """A script of `tools/` in a process group of its own; its output goes to a file, as a pipe would fill up.
+    """A script of `tools/` in its own process group; its output goes to a file, because a pipe would fill up.
 
     Args:
         script: its name.
         arguments: of the script.
-        environment: variables to set; PYTHONPATH is put before what there is.
+        environment: variables to set; PYTHONPATH is prepended to the current one.
     """
 
     def __init__(self, script, *arguments, **environment):
@@ -122,7 +122,7 @@ class Job:
         return status, self.file.read()
 
     def end(self):
-        """Kill what is left of it."""
+        """Kill the script if it is still running."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

@@ -1,7 +1,7 @@
-"""Processes on the CPU (gloo), two on each of two nodes, train as one process with the same total batch does.
+"""Two nodes with two CPU processes each (gloo) train as one process with the same total batch does.
 
-Two processes on one node are in test_distributed_options.py, with what else a training may have.
-No statistics of the batch in it: group norm in the head; drop path and dropout are 0, as processes drop different parts.
+test_distributed_options.py has two processes on one node, with the options of a training. The model uses no batch statistics (group
+norm in the head), and no drop path or dropout, because processes drop different parts.
 """
 
 import json
@@ -55,9 +55,9 @@ def difference(one, other):
 
 
 @pytest.fixture(scope='module')
-def alone(data, tmp_path_factory):
+def single_process(data, tmp_path_factory):
     """(record, weights) of one process."""
-    folder = tmp_path_factory.mktemp('alone')
+    folder = tmp_path_factory.mktemp('single_process')
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(HERE))
         train(write_config(folder, data, BATCH), work_dir=folder / 'work')
@@ -71,7 +71,7 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_as_one_process_with_the_same_total_batch(alone, data, dist_train, tmp_path):
+def test_two_nodes_train_as_one_process_with_the_same_total_batch(single_process, data, dist_train, tmp_path):
     world = NODES * PROCESSES
     config = write_config(tmp_path, data, BATCH // world)
     place = {'MASTER_ADDR': '127.0.0.1', 'PORT': free_port(), 'NNODES': NODES, 'PYTHONPATH': HERE}
@@ -81,7 +81,7 @@ def test_as_one_process_with_the_same_total_batch(alone, data, dist_train, tmp_p
     records = [json.loads((tmp_path / 'record' / f'{rank}.json').read_text()) for rank in range(world)]
     assert not (tmp_path / 'record' / f'{world}.json').exists()
 
-    record, weights = alone
+    record, weights = single_process
     assert len(record['losses']) == len(record['files']) == ITERATIONS
     for iteration in range(ITERATIONS):
         seen = [each['files'][iteration] for each in records]
@@ -93,7 +93,7 @@ def test_as_one_process_with_the_same_total_batch(alone, data, dist_train, tmp_p
         )
         losses = [each['losses'][iteration] for each in records]
         assert sum(losses) / world == pytest.approx(record['losses'][iteration], rel=1e-5)
-        assert max(losses) - min(losses) > 1e-4  # so that the averaging was seen
+        assert max(losses) - min(losses) > 1e-4  # so that averaging makes a difference
     assert difference(weights_of(tmp_path), weights) < 1e-5
     assert record['scores']['mIoU'] > 0 and all(each['scores'] in ({}, record['scores']) for each in records)
     assert records[0]['scores'] == record['scores']

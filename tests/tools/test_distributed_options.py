@@ -1,7 +1,7 @@
-"""What else a training may have, with two processes: as one process has it. One job for everything, as starting it takes longest.
+"""Two processes with the options of a training give the result of one process. One job for all, because starting it takes longest.
 
-The first half trains configs through the engine; the second compares DDP's gradients with the mean of those that every process's
-samples have alone, for every family, head and choice of stages.
+The first half trains configs through the engine. The second compares DDP's gradients with the mean over the gradients of each
+process's samples, for every family, head and choice of stages.
 """
 
 import json
@@ -84,7 +84,7 @@ def write_data(root):
 
 @pytest.fixture(scope='module')
 def two(made_once):
-    """The folder in which two processes have trained all cases; `laws<rank>.json` is what they found of the gradients."""
+    """The folder in which two processes have trained all cases; `laws<rank>.json` has the results for the gradients."""
     return made_once('distributed_options', train_in_two_processes)
 
 
@@ -93,7 +93,7 @@ def train_in_two_processes(folder):
     write_data(data)
     for name, (changes, _) in CASES.items():
         write_config(folder / f'{name}.py', data, changes)
-    # SyncBN needs a GPU: it must be BN here, wherever the model has it
+    # SyncBN needs a GPU: it must become BN here
     write_toy_config(folder / 'sync.py', data, model=toy_segmentor('SyncBN'), sync_bn='torch')
     paths = [str(HERE.parents[1]), *filter(None, [os.environ.get('PYTHONPATH')])]
     env = {'PYTHONPATH': os.pathsep.join(paths), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
@@ -131,32 +131,32 @@ def test_two_processes_train_as_one(two, data, tmp_path, name, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_options_make_a_difference(two):
-    """But for the two that promise to make none."""
+def test_options_change_the_result(two):
+    """Except for the two that must not."""
     plain = checkpoint(two / 'plain')['state_dict']
     alike = {name for name in set(CASES) - {'plain'} if difference(checkpoint(two / name)['state_dict'], plain) < 1e-4}
     assert alike == {'accumulated gradients', 'checkpointing'}
 
 
 @pytest.mark.slow
-def test_synchronised_norms_are_plain_ones(two):
+def test_sync_norms_are_replaced_without_a_gpu(two):
     printed = (two / 'printed.txt').read_text()
-    assert printed.count('SyncBN -> BN in 1 places of the model, as there is no GPU.') == 1
+    assert printed.count('SyncBN -> BN in 1 places of the model, because there is no GPU.') == 1
     assert 'running_mean' in ''.join(checkpoint(two / 'sync')['state_dict'])
 
 
 @pytest.mark.slow
 def test_mmengines_sharded_strategy_trains_and_cannot_resume(two, laws):
-    """If this fails at its end, mmengine was mended: see `mmfreq/engine/launch.py`."""
+    """If the end of this test fails, mmengine was fixed: see `refuse_sharding`."""
     assert laws["mmengine's strategy"] == BOTH['max_iters']
     sharded = checkpoint(two / 'sharded')['state_dict']
     assert sharded.keys() == checkpoint(two / 'plain')['state_dict'].keys()
-    told = laws["mmengine's strategy, resumed"]
-    assert 'in load_optim_state_dict' in told and told.rstrip().endswith("TypeError: unhashable type: 'dict'")
+    error = laws["mmengine's strategy, resumed"]
+    assert 'in load_optim_state_dict' in error and error.rstrip().endswith("TypeError: unhashable type: 'dict'")
 
 
 @pytest.mark.slow
-def test_gradients_of_every_model_are_the_mean_over_the_processes(laws):
+def test_gradients_are_the_mean_over_the_processes(laws):
     of_models = {name: found for name, found in laws.items() if not name.startswith('mmengine')}
     assert 'Expected to have finished reduction in the prior iteration' in of_models.pop('an unused part')
     assert len(of_models) == (6 + 3) * 4 + 16 + 4 * len(MICRO) + 2 + 1
@@ -166,7 +166,7 @@ def test_gradients_of_every_model_are_the_mean_over_the_processes(laws):
 @pytest.mark.slow
 @pytest.mark.gpu
 def test_mixed_precision_under_ddp(data, dist_train, tmp_path):
-    """mmengine's AmpOptimWrapper takes no CPU; bfloat16 in DDP on a CPU is among the laws."""
+    """On a GPU, which mmengine's AmpOptimWrapper needs; the laws include bfloat16 in DDP on a CPU."""
     config = write_config(tmp_path / 'toy.py', data, {})
     device = os.environ.get('CUDA_VISIBLE_DEVICES', '0').split(',')[0]
     status, printed = dist_train(config, 1, '--work-dir', tmp_path / 'two', '--amp', CUDA_VISIBLE_DEVICES=device).wait()

@@ -1,4 +1,4 @@
-"""A checkpoint that holds a command, through every way into the package: refused by name, and nothing is run."""
+"""A checkpoint with a shell command in it is refused by name and not executed, by every tool and function that reads one."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from mmfreq.demo.checkpoints import Models, find_sources
 from mmfreq.engine.resume.start import latest_checkpoint
 
 ROOT = Path(mmfreq.__file__).resolve().parent
-# (file, what is called): why each may stay; anything else that could run code from a file fails the test below
+# (file, call) -> why it is safe; any other call that could run code from a file fails the test
 JUSTIFIED = {
     ('compat/onedl.py', 'torch.load'): 'with weights_only=True',
     ('compat/safe_load.py', 'torch.load'): 'with weights_only=True',
-    ('testing/backbone_contract.py', 'pickle.loads'): 'of what the line itself pickled',
+    ('testing/backbone_contract.py', 'pickle.loads'): 'reads what the same line pickled',
 }
 CALLS = re.compile(
     r'(?<![\w.])(torch\.load|torch\.jit\.load|load_state_dict_from_url|load_url|pickle\.loads?|joblib\.load|np\.load|numpy\.load'
@@ -26,7 +26,7 @@ CALLS = re.compile(
 
 
 class Command:
-    """Unpickles as the call of a shell."""
+    """Unpickles as a shell command."""
 
     def __init__(self, canary):
         self.canary = canary
@@ -37,7 +37,7 @@ class Command:
 
 @pytest.fixture
 def hostile(tmp_path):
-    """A file that would write `canary`, beside tensors as in a checkpoint of mmengine."""
+    """A checkpoint in mmengine's format that would write the file `canary` when unpickled."""
     state = {'meta': {'iter': 1, 'epoch': 0, 'hook': Command(tmp_path / 'canary')}, 'state_dict': {'a': torch.ones(1)}}
     folder = tmp_path / 'w'
     folder.mkdir()
@@ -45,7 +45,7 @@ def hostile(tmp_path):
     (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
     yield folder / 'iter_1.pth'
     assert not (tmp_path / 'canary').exists()
-    torch.load(folder / 'iter_1.pth', weights_only=False)  # what these tests guard against
+    torch.load(folder / 'iter_1.pth', weights_only=False)  # shows that the file is hostile
     assert (tmp_path / 'canary').exists()
 
 
@@ -70,20 +70,20 @@ WAYS = {
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_a_tool_refuses_it_by_name(hostile, toy_config, call_tool, capsys, way, monkeypatch):
+def test_tools_refuse_a_hostile_checkpoint_by_name(hostile, toy_config, call_tool, capsys, way, monkeypatch):
     monkeypatch.setattr('mmfreq.analysis.images.find_images', lambda inputs: [])
     with pytest.raises(SystemExit) as end:
         call_tool(*WAYS[way](toy_config, hostile))
-    told = capsys.readouterr().err
-    assert end.value.code == 2 and str(hostile) in told and 'system' in told and 'It was not executed' in told, told
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and str(hostile) in message and 'system' in message and 'It was not executed' in message, message
 
 
-def test_the_latest_of_a_work_directory_is_passed_over(hostile):
+def test_hostile_latest_checkpoint_is_refused(hostile):
     with pytest.raises((ValueError, RuntimeError), match=r'iter_1\.pth.*system'):
         latest_checkpoint(hostile.parent)
 
 
-def test_python_refuses_it(hostile):
+def test_python_functions_refuse_a_hostile_checkpoint(hostile):
     model = mmfreq.build_backbone('hornet-micro')
     with pytest.raises(CheckpointError, match='not executed'):
         mmfreq.load_weights(model, hostile)
@@ -92,7 +92,7 @@ def test_python_refuses_it(hostile):
         model.init_weights()
 
 
-def test_the_page_refuses_it(hostile, toy_config):
+def test_demo_refuses_a_hostile_checkpoint(hostile, toy_config):
     (hostile.parent / 'toy.py').write_text(Path(toy_config).read_text())
     sources, _ = find_sources([hostile.parent])
     (key,) = [key for key, source in Models(sources).sources.items() if source.checkpoint == hostile]
@@ -100,18 +100,18 @@ def test_the_page_refuses_it(hostile, toy_config):
         pass
 
 
-def test_the_files_of_reproduce_are_looked_at_safely(hostile, call_tool):
-    told = call_tool('reproduce', '--checkpoints', hostile.parent, '--list')
-    assert '1 file(s) left out' in told and hostile.name in told and 'not executed' in told, told
+def test_reproduce_reads_checkpoints_safely(hostile, call_tool):
+    message = call_tool('reproduce', '--checkpoints', hostile.parent, '--list')
+    assert '1 file(s) left out' in message and hostile.name in message and 'not executed' in message, message
 
 
 def calls_in(text):
-    """Names of functions that may run code from a file, outside of comments and strings with spaces before the name."""
+    """The calls in a source text that could run code from a file, without comments."""
     lines = [line.partition('  #')[0] for line in text.splitlines()]
     return [found for line in lines for found in CALLS.findall(line)]
 
 
-def test_nothing_else_in_the_package_unpickles_or_evaluates():
+def test_no_other_code_unpickles_or_evaluates():
     files = [*ROOT.rglob('*.py'), *(ROOT.parent / 'tools').glob('*.py')]
     found = {(path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else f'tools/{path.name}', name)
              for path in files if '.mim' not in path.parts for name in calls_in(path.read_text())}  # fmt: skip
@@ -120,11 +120,11 @@ def test_nothing_else_in_the_package_unpickles_or_evaluates():
 
 
 @pytest.mark.parametrize('line', ['x = torch.load(f)', 'np.load(f, allow_pickle=True)', '    eval(text)', 'return pickle.load(f)'])
-def test_the_search_finds_what_it_is_for(line):
+def test_search_finds_unsafe_calls(line):
     assert calls_in(line) and not calls_in('model.eval()') and not calls_in('my_eval(x)')
 
 
-def test_what_is_read_first_is_safe_even_where_torch_is_told_to_be_careless(hostile, monkeypatch):
+def test_reading_is_safe_if_torch_is_set_to_unsafe_loading(hostile, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     with pytest.raises(CheckpointError, match='not executed'):
         read_checkpoint(hostile)

@@ -1,4 +1,4 @@
-"""infer.py from pictures to files, with small models of random weights: what is written is what the model says."""
+"""infer.py from images to files, with small models of random weights: the files hold the predictions of the model."""
 
 import importlib
 import json
@@ -91,32 +91,32 @@ def _names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_masks_overlays_and_panels_hold_what_mmsegs_own_inference_says(infer, segmentor, toy, tmp_path, capsys):
+def test_predictions_equal_those_of_mmseg(infer, segmentor, toy, tmp_path, capsys):
     from mmseg.apis import inference_model, init_model
 
     from mmfreq.analysis.predictions import overlay
 
     config, checkpoint = segmentor
-    pictures, truth = toy / 'images/validation', toy / 'annotations/validation'
-    infer([str(config), str(checkpoint), str(pictures), '--truth', str(truth), '--out', str(tmp_path), '--device', 'cpu'])
+    images, truth = toy / 'images/validation', toy / 'annotations/validation'
+    infer([str(config), str(checkpoint), str(images), '--truth', str(truth), '--out', str(tmp_path), '--device', 'cpu'])
     stems = ['val_00000', 'val_00001']
     assert _names(tmp_path) == sorted(stem + end for stem in stems for end in ('.png', '_overlay.png', '_panel.png'))
     out = capsys.readouterr().out
     assert str(tmp_path) in out and '_panel.png' in out
     model = init_model(str(config), str(checkpoint), device='cpu')
     for stem in stems:
-        expected = inference_model(model, str(pictures / f'{stem}.jpg')).pred_sem_seg.data[0].numpy()
+        expected = inference_model(model, str(images / f'{stem}.jpg')).pred_sem_seg.data[0].numpy()
         mask = Image.open(tmp_path / f'{stem}.png')
         assert mask.mode == 'P' and len(np.unique(expected)) > 1
         np.testing.assert_array_equal(np.array(mask), expected)
         palette = np.array(TOY_METAINFO['palette'])
         np.testing.assert_array_equal(np.array(mask.convert('RGB')), palette[expected])
-        image = np.array(Image.open(pictures / f'{stem}.jpg'))
+        image = np.array(Image.open(images / f'{stem}.jpg'))
         drawn = np.array(Image.open(tmp_path / f'{stem}_overlay.png'))
         np.testing.assert_allclose(drawn.astype(int), overlay(image, expected, palette).astype(int), atol=3)  # JPEG decoders
 
 
-def test_truth_is_read_as_the_config_reads_it(segmentor, toy, tmp_path):
+def test_label_maps_are_read_as_the_config_defines(segmentor, toy, tmp_path):
     from mmfreq.apis import load_predictor
 
     folder = toy / 'annotations/validation'
@@ -127,46 +127,46 @@ def test_truth_is_read_as_the_config_reads_it(segmentor, toy, tmp_path):
     np.testing.assert_array_equal(kept.load_label_map(folder, 'val_00000'), written)
 
 
-def test_a_checkpoint_that_does_not_fill_the_model_is_an_error_that_lists_why(infer, segmentor, toy, tmp_path, capsys):
+def test_incomplete_checkpoint_is_an_error_that_lists_the_tensors(infer, segmentor, toy, tmp_path, capsys):
     config, checkpoint = segmentor
     loaded = torch.load(checkpoint)
     name = 'decode_head.conv_seg.bias'
-    for broken, told in (({}, r'no values .*\(1\)'), ({name: torch.zeros(7)}, r'shape .*\(1\)')):
+    for broken, pattern in (({}, r'no values .*\(1\)'), ({name: torch.zeros(7)}, r'shape .*\(1\)')):
         rest = {key: value for key, value in loaded['state_dict'].items() if key != name}
         torch.save({'state_dict': rest | broken}, tmp_path / 'broken.pth')
         with pytest.raises(SystemExit) as ended:
             infer([str(config), str(tmp_path / 'broken.pth'), str(toy / 'images/validation'), '--out', str(tmp_path / 'out')])
         assert ended.value.code == 2
-        assert re.search(f'{told}.*{name}', capsys.readouterr().err)
+        assert re.search(f'{pattern}.*{name}', capsys.readouterr().err)
     assert not (tmp_path / 'out').exists()
 
 
-def test_every_kind_of_picture_is_read_and_a_broken_one_is_named_and_skipped(infer, segmentor, tmp_path, capsys):
+def test_image_types_are_read_and_broken_files_are_skipped(infer, segmentor, tmp_path, capsys):
     rng = np.random.default_rng(0)
     folder, out = tmp_path / 'in', tmp_path / 'out'
     folder.mkdir()
-    colour = rng.integers(0, 256, (40, 56, 3)).astype(np.uint8)
-    cv2.imwrite(str(folder / 'colour.png'), colour)
-    cv2.imwrite(str(folder / 'alpha.png'), np.dstack([colour, colour[..., 0]]))
-    cv2.imwrite(str(folder / 'deep.png'), colour.astype(np.uint16) * 256)
-    cv2.imwrite(str(folder / 'gray.png'), colour[..., 0])
-    (folder / 'broken.jpg').write_bytes(b'no picture')
+    color = rng.integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    cv2.imwrite(str(folder / 'color.png'), color)
+    cv2.imwrite(str(folder / 'alpha.png'), np.dstack([color, color[..., 0]]))
+    cv2.imwrite(str(folder / 'deep.png'), color.astype(np.uint16) * 256)
+    cv2.imwrite(str(folder / 'gray.png'), color[..., 0])
+    (folder / 'broken.jpg').write_bytes(b'no image')
     (folder / 'empty.jpg').write_bytes(b'')
     config, checkpoint = segmentor
     with pytest.raises(SystemExit) as ended:
         infer([str(config), str(checkpoint), str(folder), '--out', str(out), '--device', 'cpu'])
     assert 'broken.jpg' in ended.value.code and 'empty.jpg' in ended.value.code and '2 of 6' in ended.value.code
     assert len(_names(out)) == 8 and '4 of 6 images done' in capsys.readouterr().out
-    masks = {name: np.array(Image.open(out / f'{name}.png')) for name in ('colour', 'alpha', 'deep', 'gray')}
+    masks = {name: np.array(Image.open(out / f'{name}.png')) for name in ('color', 'alpha', 'deep', 'gray')}
     assert all(mask.shape == (40, 56) for mask in masks.values())
-    assert (masks['alpha'] == masks['colour']).all() and (masks['deep'] == masks['colour']).all()
+    assert (masks['alpha'] == masks['color']).all() and (masks['deep'] == masks['color']).all()
     assert np.array(Image.open(out / 'gray_overlay.png')).shape == (40, 56, 3)
 
 
-def test_broken_and_unusual_pictures_end_in_words_or_masks(infer, segmentor, tmp_path, capsys):
+def test_broken_images_give_errors_and_unusual_ones_masks(infer, segmentor, tmp_path, capsys):
     folder, out = tmp_path / 'in', tmp_path / 'out'
     folder.mkdir()
-    files = {f'{kind} {number:02}.jpg': data for kind, table in (('bad', BROKEN), ('good', READABLE)) for number, data in
+    files = {f'{prefix} {number:02}.jpg': data for prefix, table in (('bad', BROKEN), ('good', READABLE)) for number, data in
              enumerate(table.values())}  # fmt: skip
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -174,24 +174,24 @@ def test_broken_and_unusual_pictures_end_in_words_or_masks(infer, segmentor, tmp
     config, checkpoint = segmentor
     with pytest.raises(SystemExit) as ended:
         infer([str(config), str(checkpoint), str(folder), '--out', str(out), '--device', 'cpu'])
-    told = ended.value.code
-    assert f'{len(BROKEN) + 1} of {len(files) + 1} ' in told and r'bad\nname.jpg' in told
-    assert all(name in told for name in files if name.startswith('bad'))
-    assert not any(name in told for name in files if name.startswith('good'))
-    assert 'Traceback' not in told + capsys.readouterr().err
+    message = ended.value.code
+    assert f'{len(BROKEN) + 1} of {len(files) + 1} ' in message and r'bad\nname.jpg' in message
+    assert all(name in message for name in files if name.startswith('bad'))
+    assert not any(name in message for name in files if name.startswith('good'))
+    assert 'Traceback' not in message + capsys.readouterr().err
     assert len(list(out.glob('good ??.png'))) == len(READABLE)
 
 
-def test_a_picture_without_truth_is_a_problem_and_its_mask_is_written_all_the_same(infer, segmentor, toy, tmp_path):
+def test_missing_label_map_is_reported_and_the_mask_still_written(infer, segmentor, toy, tmp_path):
     config, checkpoint = segmentor
     (tmp_path / 'truth').mkdir()
-    picture, out = toy / 'images/validation/val_00000.jpg', tmp_path / 'out'
+    image, out = toy / 'images/validation/val_00000.jpg', tmp_path / 'out'
     with pytest.raises(SystemExit, match=r'truth.*val_00000'):
-        infer([str(config), str(checkpoint), str(picture), '--truth', str(tmp_path / 'truth'), '--out', str(out)])
+        infer([str(config), str(checkpoint), str(image), '--truth', str(tmp_path / 'truth'), '--out', str(out)])
     assert _names(out) == ['val_00000.png', 'val_00000_overlay.png']
 
 
-def test_detections_are_drawn_and_listed_best_first(infer, tmp_path):
+def test_detections_are_drawn_and_listed_by_score(infer, tmp_path):
     from pycocotools import mask as coco_mask
 
     config, checkpoint = _make(tmp_path, DETECTOR.replace('METAINFO', repr(TOY_COCO_METAINFO)), 'mmdet')
@@ -216,7 +216,7 @@ def test_detections_are_drawn_and_listed_best_first(infer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('more', 'told'),
+    ('more', 'message'),
     [
         (['--cfg-options', 'default_scope=mmpretrain'], "'mmpretrain'"),
         (['--opacity', '50'], '50'),
@@ -224,8 +224,8 @@ def test_detections_are_drawn_and_listed_best_first(infer, tmp_path):
         (['no_such_picture.jpg'], 'no_such_picture.jpg'),
     ],
 )
-def test_wrong_arguments_end_with_a_short_message(infer, segmentor, toy, tmp_path, capsys, more, told):
+def test_invalid_arguments_give_a_short_message(infer, segmentor, toy, tmp_path, capsys, more, message):
     with pytest.raises(SystemExit) as ended:
         infer([*map(str, segmentor), str(toy / 'images/validation'), *more, '--out', str(tmp_path)])
     err = capsys.readouterr().err
-    assert ended.value.code == 2 and told in err and 'Traceback' not in err
+    assert ended.value.code == 2 and message in err and 'Traceback' not in err

@@ -91,7 +91,7 @@ def test_written_predictions_score_what_was_printed(run, kind):
 def test_drawn_detections_are_the_shapes(run, tool):
     pictures = [run / 'data/toy_coco/val2017' / name for name in DRAWN]
     printed = tool(run, 'infer', ROOT / CONFIG, (run / 'work/last_checkpoint').read_text(), *pictures, '--out', 'drawn')
-    assert f'look at drawn/{pictures[0].stem}_overlay.png' in printed
+    assert f'for example drawn/{pictures[0].stem}_overlay.png' in printed
     table = json.loads((run / 'data/toy_coco/annotations/instances_val2017.json').read_text())
     hits = []
     for picture in pictures:

@@ -1,4 +1,4 @@
-"""train.py and test.py as a user calls them: what is printed, the exit status, and that bad input loses nothing."""
+"""train.py and test.py as a user calls them: output, exit status, and that invalid input loses nothing."""
 
 import re
 
@@ -44,12 +44,12 @@ def refused(main, argv, capsys):
     return message[message.index('error: ') :]
 
 
-def test_training_leaves_a_checkpoint_and_its_seed(run):
+def test_training_saves_a_checkpoint_with_its_seed(run):
     assert (run / 'work' / 'last_checkpoint').read_text().endswith('iter_2.pth')
     assert torch.load(run / 'work' / 'iter_2.pth', weights_only=True)['meta']['seed'] == 3
 
 
-def test_resume_without_a_path_goes_on(tools, run, tmp_path):
+def test_resume_with_and_without_a_path(tools, run, tmp_path):
     path = run / 'work' / 'iter_2.pth'
     argv = [run / 'toy.py', '--work-dir', tmp_path, '--resume', path, '--cfg-options', 'train_cfg.max_iters=3']
     tools['train']([str(arg) for arg in argv])
@@ -58,7 +58,7 @@ def test_resume_without_a_path_goes_on(tools, run, tmp_path):
     assert torch.load(tmp_path / 'iter_4.pth', weights_only=True)['meta']['iter'] == 4
 
 
-def test_baseline_ends_with_the_line_for_scripts(tools, run, tmp_path, capsys):
+def test_baseline_prints_the_summary_line(tools, run, tmp_path, capsys):
     out, show = tmp_path / 'out', tmp_path / 'show'
     argv = [run / 'toy.py', run / 'work' / 'iter_2.pth', '--work-dir', tmp_path / 'w', '--baseline', '--tta']
     tools['test']([str(arg) for arg in [*argv, '--out', out, '--show-dir', show]])
@@ -90,7 +90,7 @@ BAD_TRAINING = {
     'truncated checkpoint': (break_checkpoint, r'short\.pth'),
     'another family': (other_family, r'resnet\.pth.*ResNet.*layer1\.0\.conv1\.weight'),
     'nothing to resume': (lambda run, tmp: ['--work-dir', tmp / 'w', '--resume'], r'--resume found no folder .*/w'),
-    'no such checkpoint': (lambda run, tmp: ['--work-dir', tmp / 'w', '--resume', 'no.pth'], r"'no\.pth' is not there"),
+    'no such checkpoint': (lambda run, tmp: ['--work-dir', tmp / 'w', '--resume', 'no.pth'], r"'no\.pth' does not exist"),
     'another config': (
         lambda run, tmp: ['--work-dir', run / 'work', '--cfg-options', 'model.decode_head.channels=8'],
         r'of another config.*channels is 16 there and 8 here',
@@ -121,17 +121,17 @@ BAD_TRAINING = {
 
 @pytest.mark.parametrize('dry', [False, True])
 @pytest.mark.parametrize('case', BAD_TRAINING)
-def test_bad_input_of_training_is_told_and_loses_nothing(tools, run, tmp_path, capsys, case, dry):
-    arguments, told = BAD_TRAINING[case]
+def test_invalid_training_input_is_refused_and_loses_nothing(tools, run, tmp_path, capsys, case, dry):
+    arguments, pattern = BAD_TRAINING[case]
     argv = [run / 'toy.py', *['--dry-run'][: int(dry)], *arguments(run, tmp_path)]
     before = content(run)
     message = refused(tools['train'], argv, capsys)
-    assert re.search(told, message, re.DOTALL), message
+    assert re.search(pattern, message, re.DOTALL), message
     assert content(run) == before
     assert not list((tmp_path / 'w').glob('*.pth'))
 
 
-def test_dry_run_ends_well_and_writes_nothing(tools, run, tmp_path, capsys):
+def test_dry_run_writes_nothing(tools, run, tmp_path, capsys):
     before = content(run)
     tools['train']([str(arg) for arg in [run / 'toy.py', '--work-dir', tmp_path / 'w', '--dry-run', '--seed', '3']])
     assert 'Dry run: everything was built, nothing was trained' in capsys.readouterr().out
@@ -144,21 +144,21 @@ def test_amp_without_an_accelerator(tools, run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'told'),
+    ('arguments', 'pattern'),
     [
-        (['no.pth'], r"the checkpoint 'no\.pth' is not there: looked at /"),
+        (['no.pth'], r"The checkpoint 'no\.pth' does not exist: looked for /"),
         (['WORK', '--cfg-options', 'test_dataloader.dataset.data_root=none'], r'test_dataloader\.dataset\.data_root='),
-        (['WORK', '--tta', '--cfg-options', 'tta_pipeline=None'], 'has no tta_pipeline'),
+        (['WORK', '--tta', '--cfg-options', 'tta_pipeline=None'], 'does not define tta_pipeline'),
     ],
 )
-def test_bad_input_of_testing_is_told_and_loses_nothing(tools, run, tmp_path, capsys, arguments, told):
+def test_invalid_testing_input_is_refused_and_loses_nothing(tools, run, tmp_path, capsys, arguments, pattern):
     argv = [run / 'work' / 'iter_2.pth' if arg == 'WORK' else arg for arg in arguments]
     before = content(run)
     message = refused(tools['test'], [run / 'toy.py', *argv, '--work-dir', tmp_path / 'w'], capsys)
-    assert re.search(told, message), message
+    assert re.search(pattern, message), message
     assert content(run) == before and not (tmp_path / 'w').exists()
 
 
-def test_a_config_that_is_not_there(tools, tmp_path, capsys):
-    assert 'looked at /' in refused(tools['train'], ['none.py'], capsys)
-    assert 'looked at /' in refused(tools['test'], ['none.py', 'none.pth'], capsys)
+def test_missing_config_file(tools, tmp_path, capsys):
+    assert 'looked for /' in refused(tools['train'], ['none.py'], capsys)
+    assert 'looked for /' in refused(tools['test'], ['none.py', 'none.pth'], capsys)
