@@ -15,13 +15,13 @@ def test_the_kinds_of_bad_input_are_many():
     checkpoints = [
         test_safe_load.hostile(''),
         test_safe_load.NO_CHECKPOINTS,
-        test_load.OF_NO_USE,
+        test_load.INCOMPATIBLE,
         test_load.NO_TENSORS,
         test_load.NOT_FINITE,
     ]
     counts = {
         'checkpoints': sum(map(len, checkpoints)),
-        'pictures': sum(name.startswith('image: ') for name in test_bad_images.CASES) + len(test_sample_guard.DETECTION),
+        'images': sum(name.startswith('image: ') for name in test_bad_images.CASES) + len(test_sample_guard.DETECTION),
         'label maps': sum(name.startswith('label map: ') for name in test_bad_images.CASES),
     }
     told, figure = re.search(r'^\| kinds of bad input: (.+?) \| (\d+) \|', PAGE, re.MULTILINE).groups()
