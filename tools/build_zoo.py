@@ -1,9 +1,9 @@
-"""Measures parameters and FLOPs of every config into its metafile, and writes the page of the zoo from the metafiles.
+"""Count parameters and FLOPs of every config into its metafile, and write the pages of the zoo from the metafiles.
 
 Examples:
-  python tools/build_zoo.py                        # measure what was not, write model_zoo.md and model-index.yml
-  python tools/build_zoo.py --measure 'gfnet*'     # measure those again
-  python tools/build_zoo.py --check                # write nothing; say what is out of date
+  python tools/build_zoo.py                        # count for new configs, write model_zoo.md and model-index.yml
+  python tools/build_zoo.py --measure 'gfnet*'     # count for these configs again
+  python tools/build_zoo.py --check                # write nothing, report what is out of date
 """
 
 import argparse
@@ -17,8 +17,8 @@ import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where n
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--measure', metavar='PATTERN', help="measure the configs of these names again, such as '*upernet*'")
-    parser.add_argument('--check', action='store_true', help='write nothing; the exit status is 1 if something is out of date')
+    parser.add_argument('--measure', metavar='PATTERN', help="count again for configs whose name matches, such as '*upernet*'")
+    parser.add_argument('--check', action='store_true', help='write nothing; exit with status 1 if something is out of date')
     return parser.parse_args(argv)
 
 
@@ -38,10 +38,10 @@ def main(argv=None):
     with short_user_errors():
         rows = load_rows(root)
         if args.measure and not fnmatch.filter([row.name for row in rows], args.measure):
-            raise UserError(f'no config is named {args.measure!r}; patterns are as in a shell, such as "*upernet*"')
+            raise UserError(f'No config has a name that matches {args.measure!r}. Give a shell pattern, such as "*upernet*".')
         due = [row for row in rows if not is_measured(row.entry, FIELDS) or fnmatch.fnmatch(row.name, args.measure or '')]
         if due and not args.check:
-            found = {row.name: measure(row) for row in track(due, description='measuring')}
+            found = {row.name: measure(row) for row in track(due, description='counting')}
 
             def with_measured(entry):
                 return {**entry, 'Metadata': {**entry['Metadata'], **found.get(entry['Name'], {})}}

@@ -1,16 +1,16 @@
-"""Evaluates checkpoints against the published numbers of the model zoo, and says which are reproduced.
+"""Evaluate checkpoints and compare with the published numbers of the model zoo.
 
-Checkpoints, ours or the authors', are told by name (NAME.pth, NAME-<hash>.pth, or the folder NAME/ of a training run, NAME as
---list prints it), by sha256, or by their tensors. What is measured already is not measured again: after an interruption give the
-same command. docs/reproduction.md tells more.
+Checkpoints, published or trained here, are matched with rows by name (NAME.pth, NAME-<hash>.pth, or the folder NAME/ of a training
+run, with a NAME from --list), by sha256, or by their tensors. Finished evaluations are not repeated: after an interruption, run the
+same command again. See docs/reproduction.md.
 
 Examples:
   python tools/reproduce.py --list --filter upernet
   python tools/reproduce.py --checkpoints downloads --data ade20k=/data/ade coco=/data/coco
   python tools/reproduce.py --audit                    # configs against the recorded recipes; needs neither data nor weights
 
-Exit status: 0 if all that was evaluated is reproduced, or nothing is published of it; 1 if something differs, failed or had no
-data, or nothing was evaluated; 2 for a wrong command.
+Exit status: 0 if every evaluated number is reproduced or has no published counterpart; 1 if one differs, failed or had no data, or
+nothing was evaluated; 2 for an invalid command.
 """
 
 import argparse
@@ -22,14 +22,14 @@ import _path  # noqa: F401
 
 import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
 
-PLACES = ('checkpoints', 'work_dirs')
-WIDTH = 160  # of tables that go into a file
+DEFAULT_FOLDERS = ('checkpoints', 'work_dirs')
+WIDTH = 160  # of tables that are not printed to a terminal
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--filter', metavar='PATTERN', help="only rows whose name holds this, or matches it: gfnet, '*upernet*ade20k*'"
+        '--filter', metavar='PATTERN', help="only rows whose name contains or matches this: gfnet, '*upernet*ade20k*'"
     )
     parser.add_argument(
         '--checkpoints',
@@ -37,7 +37,7 @@ def parse_args(argv=None):
         action='extend',
         type=Path,
         metavar='DIR',
-        help=f'where checkpoints are, in folders of any depth (default: {" and ".join(PLACES)}, if there)',
+        help=f'folders with checkpoints at any depth, or files (default: {" and ".join(DEFAULT_FOLDERS)}, if they exist)',
     )
     parser.add_argument(
         '--data',
@@ -45,56 +45,56 @@ def parse_args(argv=None):
         action='extend',
         default=[],
         metavar='NAME=FOLDER',
-        help="folders of data sets: ade20k, coco, voc, imagenet, ... (default: the configs' own, below data/)",
+        help='folders of datasets: ade20k, coco, voc, imagenet, ... (default: those of the configs, below data/)',
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/reproduce'), metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--single-scale', action='store_true', help='leave out tests with several scales and flips')
-    parser.add_argument('--plain', action='store_true', help='evaluate models as they are, without mmfreq.optimize')
+    parser.add_argument('--single-scale', action='store_true', help='skip tests with multiple scales and flips')
+    parser.add_argument('--plain', action='store_true', help='evaluate without mmfreq.optimize')
     parser.add_argument('--update-zoo', action='store_true', help='write the measured numbers into the metafiles and model_zoo.md')
     parser.add_argument(
-        '--root', type=Path, metavar='DIR', help='folder that holds configs/ with the metafiles (default: of mmfreq)'
+        '--root', type=Path, metavar='DIR', help='folder that contains configs/ with the metafiles (default: of mmfreq)'
     )
     only = parser.add_mutually_exclusive_group()
-    only.add_argument('--audit', action='store_true', help='only compare configs with the recorded recipes')
-    only.add_argument('--list', action='store_true', help='only print the rows, and which checkpoint each has')
+    only.add_argument('--audit', action='store_true', help='only compare the configs with the recorded recipes')
+    only.add_argument('--list', action='store_true', help='only print the rows and their checkpoints')
     return parser.parse_args(argv)
 
 
 def audit(rows, console):
-    """Prints how configs and recipes compare; returns the exit status."""
+    """Print the comparison of configs and recipes; returns the exit status."""
     from rich.progress import track
 
-    from mmfreq.zoo.reproduction import audit_table, audited, difference_words
+    from mmfreq.zoo.reproduction import audit_or_difference, audit_table, difference_lines
 
-    audits = [audited(row) for row in track(rows, description='reading configs', console=console, transient=True)]
+    audits = [audit_or_difference(row) for row in track(rows, description='reading configs', console=console, transient=True)]
     console.print(audit_table(audits))
     differing = [each for each in audits if not each.agrees]
     for each in differing:
-        print('\n'.join(difference_words(each)))
+        print('\n'.join(difference_lines(each)))
     print(f'{len(audits)} configs, {len(differing)} of them differ from the recorded recipe')
     return 1 if differing else 0
 
 
-def print_files(matches, strays):
-    """Prints which checkpoint belongs to which row, and which to none."""
+def print_files(matches, unmatched):
+    """Print which checkpoint belongs to which row, and which to none."""
     if matches:
         print(f'{len(matches)} checkpoint(s) found:')
     for match in matches:
-        print(f'  {match.file}: {match.row.name}, told {match.how}')
-    if strays:
-        print(f'{len(strays)} file(s) left out:')
-    for stray in strays:
-        print(f'  {stray.file}: {stray.why}')
+        print(f'  {match.file}: {match.row.name}, matched {match.how}')
+    if unmatched:
+        print(f'{len(unmatched)} file(s) without a row:')
+    for each in unmatched:
+        print(f'  {each.file}: {each.why}')
 
 
 def print_results(results, rows, out, console):
-    """Prints the table; returns the exit status."""
-    from mmfreq.zoo.reproduction import lines_of, table, tally
+    """Print the table; returns the exit status."""
+    from mmfreq.zoo.reproduction import lines_of, results_table, tally
 
     lines = lines_of(results, rows)
-    console.print(table(lines))
+    console.print(results_table(lines))
     print(f'{tally(lines)}; also in {out / "results.md"}')
-    return 0 if all(line.is_good for line in lines) else 1
+    return 0 if all(line.is_success for line in lines) else 1
 
 
 def main(argv=None):
@@ -112,7 +112,7 @@ def main(argv=None):
     with short_user_errors():
         root = args.root or default_root()
         if not (root / 'configs').is_dir():
-            raise UserError(f'there is no folder {root.absolute() / "configs"}: --root takes the folder that holds configs/')
+            raise UserError(f'Expected a folder with configs/ for --root, but {root.absolute() / "configs"} does not exist.')
         rows = load_rows(root)
         wanted = select(rows, args.filter)
         if args.audit:
@@ -120,21 +120,21 @@ def main(argv=None):
         if args.update_zoo:
             check_writable(root)
         settings = Settings(args.out, parse_folders(args.data, rows), args.single_scale, args.plain)
-        places = args.checkpoints or [Path(place) for place in PLACES if Path(place).is_dir()]
-        if not places and not args.list:
-            raise UserError(f'there is no folder {" or ".join(PLACES)} in {Path.cwd()}: give --checkpoints DIR')
-        if places:
-            print(f'looking for checkpoints in {", ".join(map(str, places))}')
-        matches, strays = assign(places, rows)
+        folders = args.checkpoints or [Path(folder) for folder in DEFAULT_FOLDERS if Path(folder).is_dir()]
+        if not folders and not args.list:
+            raise UserError(f'There is no folder {" or ".join(DEFAULT_FOLDERS)} in {Path.cwd()}. Give --checkpoints DIR.')
+        if folders:
+            print(f'searching for checkpoints in {", ".join(map(str, folders))}')
+        matches, unmatched = assign(folders, rows)
         matches = [match for match in matches if match.row in wanted]
-        print_files(matches, strays)
+        print_files(matches, unmatched)
         if args.list:
             console.print(list_table(wanted, matches))
             return 0
         if not matches:
-            print(f'nothing to evaluate: of {len(wanted)} rows none has a checkpoint in {", ".join(map(str, places))}')
+            print(f'nothing to evaluate: none of the {len(wanted)} rows has a checkpoint in {", ".join(map(str, folders))}')
             return 1
-        results = reproduce(matches, rows, settings, say=partial(print, flush=True))
+        results = reproduce(matches, rows, settings, log=partial(print, flush=True))
         status = print_results(results, rows, args.out, console)
         if args.update_zoo:
             changed = update_zoo(root, results)
@@ -146,5 +146,5 @@ if __name__ == '__main__':
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print('stopped: give the same command again to go on')
+        print('stopped; run the same command again to continue')
         sys.exit(130)

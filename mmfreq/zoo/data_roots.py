@@ -1,4 +1,4 @@
-"""Where the test data of a row are: where its config says, or in a folder given for its data set."""
+"""Where the test data of a row are: the folder in its config, or the one that `--data` gives for its dataset."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from mmfreq.preflight import leaf_datasets, missing_paths
 from mmfreq.zoo.rows import Row
 
 KEY = 'test_dataloader.dataset'
-# data set, for some with the task -> name on the command line; others are called as in the metafile
+# dataset, for some with the task -> its name in `--data`; the names of others are those in the metafile
 NAMES = {
     'ADE20K': 'ade20k',
     'COCO': 'coco',
@@ -32,8 +32,8 @@ class Located:
 
     Attributes:
         root: absolute, links followed.
-        options: changes to the config that lead there.
-        missing: where what is not there was looked for; empty if all is.
+        options: changes to the config that select this root.
+        missing: paths that do not exist.
     """
 
     root: str
@@ -42,23 +42,23 @@ class Located:
 
 
 def data_name(row: Row) -> str:
-    """What `--data` calls the data set of a row."""
+    """The name in `--data` of a row's dataset."""
     name = NAMES.get(row.dataset) or NAMES.get((row.dataset, row.task)) or row.dataset
     return name.lower().replace(' ', '_')
 
 
 def parse_folders(given: Iterable[str], rows: Iterable[Row]) -> dict[str, Path]:
-    """Data set to folder, from words such as 'coco=/data/coco'.
+    """Dataset to folder, from arguments such as 'coco=/data/coco'.
 
     Raises:
-        UserError: no `=`, or a data set that no row has.
+        UserError: no `=`, or a dataset that no row has.
     """
     known = sorted({data_name(row) for row in rows})
     folders = {}
-    for word in given:
-        name, equals, folder = word.partition('=')
+    for argument in given:
+        name, equals, folder = argument.partition('=')
         if not (equals and folder) or name.lower() not in known:
-            raise UserError(f'--data takes NAME=FOLDER, with one of the names {", ".join(known)}; got {word!r}')
+            raise UserError(f'Expected --data NAME=FOLDER with one of the names {", ".join(known)}, got {argument!r}.')
         folders[name.lower()] = Path(folder).expanduser()
     return folders
 
@@ -66,14 +66,14 @@ def parse_folders(given: Iterable[str], rows: Iterable[Row]) -> dict[str, Path]:
 def locate(cfg: Config, folder: Path | None = None) -> Located:
     """Test data of a config, in `folder` if one is given.
 
-    The folder is what the config calls `data_root`, or one above it that holds a folder of the same name: for ADE20K
-    `ADEChallengeData2016`, or the one that its archive was unpacked in.
+    The folder replaces the config's `data_root`, or is its parent: for ADE20K `ADEChallengeData2016`, or the folder in which its
+    archive was unpacked.
     """
     own = next((leaf.get('data_root') or '' for _, leaf in _leaves(cfg)), '')
     if folder is None:
-        return _looked_at(cfg, own, {})
+        return _located(cfg, own, {})
     tried = [
-        _looked_at(cfg, str(each), _options(cfg, own, str(each))) for each in (folder, folder / os.path.basename(own.rstrip('/')))
+        _located(cfg, str(each), _options(cfg, own, str(each))) for each in (folder, folder / os.path.basename(own.rstrip('/')))
     ]
     return next((data for data in tried if not data.missing), tried[0])
 
@@ -83,18 +83,18 @@ def _leaves(cfg: Config):
 
 
 def _options(cfg: Config, own: str, root: str) -> dict[str, str]:
-    """`data_root`, and the annotations of evaluators that lie in it."""
+    """`data_root`, and the annotation files of evaluators below it."""
     options = {f'{key}.data_root': root for key, _ in _leaves(cfg)}
     listed = isinstance(cfg.test_evaluator, (list, tuple))
     for index, metric in enumerate(metrics_of(cfg)):
         file = metric.get('ann_file')
         if file and own and file.startswith(own):
-            place = f'test_evaluator.{index}' if listed else 'test_evaluator'
-            options[f'{place}.ann_file'] = os.path.join(root, file[len(own) :].lstrip('/'))
+            key = f'test_evaluator.{index}' if listed else 'test_evaluator'
+            options[f'{key}.ann_file'] = os.path.join(root, file[len(own) :].lstrip('/'))
     return options
 
 
-def _looked_at(cfg: Config, root: str, options: Mapping[str, str]) -> Located:
+def _located(cfg: Config, root: str, options: Mapping[str, str]) -> Located:
     moved = [(key, {**leaf, 'data_root': options.get(f'{key}.data_root', leaf.get('data_root'))}) for key, leaf in _leaves(cfg)]
     missing = [each.path for key, leaf in moved for each in missing_paths(key, leaf)]
     return Located(str(Path(root).expanduser().resolve()), options, tuple(missing))

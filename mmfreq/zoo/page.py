@@ -1,4 +1,7 @@
-"""Parameters and FLOPs of a row's model, and whether they are those that its authors print."""
+"""The pages of the zoo from its metafiles: `model_zoo.md` and `model-index.yml`; and how measured numbers get into the metafiles.
+
+`measure` counts parameters and FLOPs, `update_zoo` writes results of evaluations; `page_text` renders everything.
+"""
 
 import os
 import re
@@ -9,19 +12,55 @@ from typing import Any
 
 from mmfreq.analysis.flops import build_for_counting, count, paper_macs
 from mmfreq.errors import UserError
-from mmfreq.zoo.results import MEASURED, Result
+from mmfreq.zoo.evaluation import CONVERTED, TRAINED
+from mmfreq.zoo.results import MEASURED, SINGLE, Result
 from mmfreq.zoo.rows import Row, load_rows, metafiles, read_metafile, update_models, write_text
 
-UNITS = {'': 1, 'M': 1e6, 'G': 1e9}
-AGREES_WITHIN = 0.01  # or half of the last digit printed
+PAGE, MEASURED_HERE = 'model_zoo.md', 'Measured here'
 FIELDS = ('Parameters', 'FLOPs', "FLOPs, paper's counting", 'Image size')  # of `Metadata`
-# key of `Published` -> key of `Metadata` that is counted alike
+# key of `Published` -> key of `Metadata` that is counted in the same way
 COUNTED_ALIKE = {'Parameters': 'Parameters', 'FLOPs': "FLOPs, paper's counting"}
+UNITS = {'': 1, 'M': 1e6, 'G': 1e9}
+AGREES_WITHIN = 0.01  # or half of the last printed digit
+MARK = '\\*'  # of a published number that differs from the measured one
+# dataset -> heading; other datasets have their own name as heading
+SECTIONS = {
+    'ImageNet-1k': 'Classification, ImageNet-1k',
+    'ADE20K': 'Segmentation, ADE20K',
+    'VOC 2012 + SBD': 'Segmentation, PASCAL VOC 2012',
+    'CamVid': 'Segmentation, CamVid',
+    'COCO': 'Detection, COCO',
+    'fruits_nuts': 'Detection, fruits and nuts',
+    'generated shapes': 'Toy data: generated shapes',
+}
+# task -> metrics of OpenMMLab's metafiles and their headings here
+METRICS = {
+    'cls': {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'},
+    'seg': {'mIoU': 'mIoU', 'mIoU(ms+flip)': 'mIoU ms+flip'},
+    'det': {'box AP': 'box AP', 'mask AP': 'mask AP'},
+}
+OWN = 'none'  # first word of `Source` for this project's own configs
+INTRO = """\
+# Model zoo
+
+`python tools/build_zoo.py` writes this page from the metafiles in `configs/`; do not edit it. Each row is one config.
+
+- **params, GFLOPs**: counted on the model that the config builds, for one image of the given size. One multiply-add is one FLOP.
+- **GFLOPs with FFT**: convolutions, matrix products, Fourier transforms and products of spectra. A real transform of an H x W map
+  costs H W log2 W + 2 F H log2 H, with F = W // 2 + 1 (`mmfreq/ops/cost.py`).
+- **GFLOPs, paper's method**: the same model, counted as its authors count (`mmfreq/analysis/flops.py`).
+- **published**: as the authors print it; metrics in per cent. `*`: differs from the number counted here by more than 1 % and by
+  more than half of the last printed digit; the notes below the table explain why. `unknown`: no available source states it.
+  `-`: not published.
+- **published weights, measured here**: published weights in this implementation, evaluated by `python tools/reproduce.py`.
+- **trained here**: weights trained with this config, evaluated by the same tool.
+- **weights**: the authors' file of exactly this model. `mmfreq/weights/files.py` lists more files, with their licences.
+"""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A measured number beside the printed one, such as '924G'."""
+    """A measured number and the printed one, such as '924G'."""
 
     name: str
     printed: str
@@ -39,10 +78,10 @@ class Agreement:
 
 
 def measure(row: Row) -> dict[str, Any]:
-    """What `Metadata` says of the model: one image of the published size, one multiply-add is one FLOP.
+    """The `FIELDS` of `Metadata` of a row's model, for one image of the published size; one multiply-add is one FLOP.
 
-    `FLOPs` are convolutions, matrix products, transforms and products of spectra (`ops/cost.py`); norms, activations and the
-    like are left out, as everywhere. The paper's counting is `analysis.flops.paper_macs`.
+    `FLOPs` are convolutions, matrix products, transforms and products of spectra (`ops/cost.py`); norms, activations and the like
+    are not counted, as usual. The paper's counting is `analysis.flops.paper_macs`.
     """
     model, size = build_for_counting(str(row.config))
     size = tuple(row.published.get('Size', size))
@@ -62,13 +101,13 @@ def agreements(row: Row) -> list[Agreement]:
 
 
 def printed_value(text: str) -> float:
-    """924000000000.0 of '924G'."""
+    """924000000000.0 for '924G'."""
     number, unit = _split(text)
     return float(number) * UNITS[unit]
 
 
 def last_digit(text: str) -> float:
-    """What one step of the last digit is worth: 1e8 in '4.5G'."""
+    """The value of one step of the last digit: 1e8 for '4.5G'."""
     number, unit = _split(text)
     return UNITS[unit] / 10 ** len(number.partition('.')[2])
 
@@ -76,51 +115,13 @@ def last_digit(text: str) -> float:
 def _split(text: str) -> tuple[str, str]:
     found = re.fullmatch(r'(\d+(?:\.\d+)?)([MG]?)', text)
     if not found:
-        raise ValueError(f'{text!r} is no printed number: expected digits and M or G, as in 52M or 4.5G')
+        raise ValueError(f'Expected a printed number of digits and M or G, such as 52M or 4.5G, got {text!r}.')
     return found[1], found[2]
 
 
-# The page of the zoo and the index of its metafiles, as text.
-
-
-# data set -> heading; a data set that is not here gets a section of its own name
-SECTIONS = {
-    'ImageNet-1k': 'Classification, ImageNet-1k',
-    'ADE20K': 'Segmentation, ADE20K',
-    'VOC 2012 + SBD': 'Segmentation, PASCAL VOC 2012',
-    'CamVid': 'Segmentation, CamVid',
-    'COCO': 'Detection, COCO',
-}
-# task -> metrics of OpenMMLab's metafiles and their headings here
-METRICS = {
-    'cls': {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'},
-    'seg': {'mIoU': 'mIoU', 'mIoU(ms+flip)': 'ms+flip'},
-    'det': {'box AP': 'box AP', 'mask AP': 'mask AP'},
-}
-MARK = {True: '', False: '\\*'}  # of a printed number that holds, or not
-OWN = 'none'  # how the source of a config begins that nobody published
-INTRO = """\
-# Model zoo
-
-Written by `python tools/build_zoo.py` from the metafiles in `configs/`; do not edit.
-
-- **params, GFLOPs**: measured on the model that the config builds, one image of the size given, one multiply-add counted as one
-  FLOP. *With FFT*: convolutions, matrix products, Fourier transforms and products of spectra; a real transform of an H x W map
-  costs H W log2 W + 2 F H log2 H, F = W // 2 + 1 (`mmfreq/ops/cost.py`). *Paper's*: the same model as the counter of the paper's
-  authors sees it (`mmfreq/analysis/flops.py`). In brackets what they print; `*` marks what is off by more than 1 % and by
-  more than half of the last digit printed, and is explained below the table.
-- **{metrics}**: published, in per cent. `unknown`: in no source at hand. `-`: nothing is published.
-- **here**: measured by `python tools/reproduce.py`, with the checkpoint that the row names.
-- **weights**: the authors' file of exactly this model. `mmfreq/weights/files.py` lists further ones, with licences.
-"""
-
-
-def page_text(rows: Iterable[Row]) -> str:
-    """`model_zoo.md`."""
-    rows = list(rows)
-    datasets = [*SECTIONS, *dict.fromkeys(row.dataset for row in rows if row.dataset not in SECTIONS)]
-    intro = INTRO.format(metrics=', '.join(heading for of_task in METRICS.values() for heading in of_task.values()))
-    return '\n'.join([intro, *(_section(dataset, [row for row in rows if row.dataset == dataset]) for dataset in datasets)])
+def is_own(row: Row) -> bool:
+    """Whether a config is this project's own, without a published counterpart."""
+    return row.published['Source'].startswith(OWN + ':')
 
 
 def index_text(root: Path) -> str:
@@ -136,20 +137,37 @@ def index_text(root: Path) -> str:
     )
 
 
+def page_text(rows: Iterable[Row]) -> str:
+    """`model_zoo.md`."""
+    by_dataset: dict[str, list[Row]] = {dataset: [] for dataset in SECTIONS}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, []).append(row)
+    return '\n'.join([INTRO, *(_section(dataset, rows) for dataset, rows in by_dataset.items() if rows)])
+
+
 def _section(dataset: str, rows: list[Row]) -> str:
-    tasks = dict.fromkeys(row.task for row in rows)
-    parts = [f'## {SECTIONS.get(dataset, dataset[:1].upper() + dataset[1:])}', '']
-    for task in tasks:
-        parts += [*_table(task, [row for row in rows if row.task == task]), '']
+    lines = [f'## {SECTIONS.get(dataset, dataset[:1].upper() + dataset[1:])}', '']
+    for task in dict.fromkeys(row.task for row in rows):
+        lines += [*_table(task, [row for row in rows if row.task == task]), '']
     notes = _notes(rows)
-    return '\n'.join([*parts, *notes, ''] if notes else parts)
+    return '\n'.join([*lines, 'Notes:', '', *notes, ''] if notes else lines)
 
 
 def _table(task: str, rows: list[Row]) -> list[str]:
-    headings = ['config', 'params, M', 'size', 'GFLOPs with FFT', "paper's", *METRICS[task].values(), 'here', 'weights']
-    left = (0, len(headings) - 2, len(headings) - 1)
-    rule = ['---' if i in left else '--:' for i in range(len(headings))]
-    return [_line(headings), _line(rule), *(_line(_cells(row)) for row in rows)]
+    columns = {
+        'config': '---',
+        'image size': '---',
+        'params, M': '--:',
+        'params, published': '--:',
+        'GFLOPs with FFT': '--:',
+        "GFLOPs, paper's method": '--:',
+        'GFLOPs, published': '--:',
+        **{f'{heading}, published': '--:' for heading in METRICS[task].values()},
+        'published weights, measured here': '---',
+        'trained here': '---',
+        'weights': '---',
+    }
+    return [_line(columns), _line(columns.values()), *(_line(_cells(row)) for row in rows)]
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -158,15 +176,17 @@ def _line(cells: Iterable[str]) -> str:
 
 def _cells(row: Row) -> list[str]:
     metadata = row.entry['Metadata']
-    printed = {each.name: f' ({each.printed}{MARK[each.holds]})' for each in agreements(row)}
+    printed = {each.name: each.printed + ('' if each.holds else MARK) for each in agreements(row)}
     return [
         f'[{row.name}]({row.entry["Config"]})',
-        f'{metadata["Parameters"] / 1e6:.2f}{printed.get("Parameters", "")}',
         metadata['Image size'],
+        f'{metadata["Parameters"] / 1e6:.2f}',
+        printed.get('Parameters', '-'),
         _giga(metadata['FLOPs']),
-        f'{_giga(metadata[COUNTED_ALIKE["FLOPs"]])}{printed.get("FLOPs", "")}',
+        _giga(metadata[COUNTED_ALIKE['FLOPs']]),
+        printed.get('FLOPs', '-'),
         *(_metric(row, name) for name in METRICS[row.task]),
-        '; '.join(measured_words(each) for each in row.measured) or '-',
+        *(_measured(row, origin) for origin in (CONVERTED, TRAINED)),
         f'[file]({row.weights})' if row.weights else '-',
     ]
 
@@ -178,19 +198,22 @@ def _giga(number: int) -> str:
 def _metric(row: Row, name: str) -> str:
     if name in row.metrics:
         return f'{row.metrics[name]:.1f}'
-    first = name == next(iter(METRICS[row.task])) or (name == 'mask AP' and 'mask-rcnn' in row.name)
-    return 'unknown' if first and not (is_own(row) or row.metrics) else '-'
+    is_expected = name == next(iter(METRICS[row.task])) or (name == 'mask AP' and 'mask-rcnn' in row.name)
+    return 'unknown' if is_expected and not (is_own(row) or row.metrics) else '-'
 
 
-def is_own(row: Row) -> bool:
-    """Whether nobody but us has this config."""
-    return row.published['Source'].startswith(OWN + ':')
+def _measured(row: Row, origin: str) -> str:
+    """The results with weights of one origin, as in '49.1 mIoU (tiny-gf.pth, 2026-11-21, NVIDIA H200)'."""
+    texts = []
+    for result in row.measured:
+        if _origin(result) == origin:
+            values = ', '.join(f'{value:.1f} {name}' for name, value in result['Metrics'].items())
+            texts.append(f'{values} ({result["Checkpoint"]}, {result["Date"]}, {result["Hardware"]})')
+    return '; '.join(texts) or '-'
 
 
-def measured_words(result) -> str:
-    """One result of `tools/reproduce.py`, as in '49.1 mIoU (tiny-gf.pth, 2026-11-21, NVIDIA H200)'."""
-    values = ', '.join(f'{value:.1f} {name}' for name, value in result['Metrics'].items())
-    return f'{values} ({result["Checkpoint"]}, {result["Date"]}, {result["Hardware"]})'
+def _origin(entry: Mapping) -> str:
+    return entry.get('Origin', CONVERTED)
 
 
 def _notes(rows: list[Row]) -> list[str]:
@@ -202,23 +225,17 @@ def _notes(rows: list[Row]) -> list[str]:
     return [f'- {", ".join(f"`{name}`" for name in names)}: {note}' for note, names in by_note.items()]
 
 
-# Results into the metafiles, as `Measured here`, and from there onto the page of the zoo.
-
-
-FIELD, PAGE = 'Measured here', 'model_zoo.md'
-
-
 def check_writable(root: Path) -> None:
-    """Raise a UserError unless the zoo below `root` is a source tree that may be changed."""
+    """Raise a UserError unless `root` is a source tree with write permission."""
     if root.name == '.mim':
         raise UserError(
-            f'--update-zoo changes the metafiles of a source tree; those of this mmfreq are part of an installed package, {root}. '
-            'Clone the repository and call its own tools/reproduce.py'
+            f'--update-zoo changes the metafiles of a source tree, but those of this mmfreq are in an installed package, {root}. '
+            'Clone the repository and run its tools/reproduce.py.'
         )
     targets = [root / PAGE if (root / PAGE).exists() else root, *metafiles(root)]
     refused = [path for path in targets for each in (path, path.parent) if not os.access(each, os.W_OK)]
     if refused:
-        raise UserError(f'--update-zoo cannot write {refused[0]}: it needs a source tree of your own; check the permissions')
+        raise UserError(f'--update-zoo cannot write {refused[0]}. Check the permissions, or use your own source tree.')
 
 
 def entry_of(result: Result) -> dict:
@@ -226,6 +243,7 @@ def entry_of(result: Result) -> dict:
     return {
         'Metrics': {name: round(value, 2) for name, value in result.metrics.items()},
         'Test': result.test,
+        'Origin': result.origin or CONVERTED,
         'Checkpoint': Path(result.checkpoint).name,
         'sha256': result.sha256[:12],
         'Date': result.date[:10],
@@ -235,12 +253,14 @@ def entry_of(result: Result) -> dict:
 
 
 def merged(listed: Iterable[Mapping], results: Iterable[Result]) -> list[Mapping]:
-    """The list of a row with its results, the newest for each way of testing, those by their dates."""
-    by_test = {entry['Test']: entry for entry in listed}
+    """The list of a row with its results added: the newest for each way of testing and origin of the weights."""
+    newest = {(entry['Test'], _origin(entry)): entry for entry in listed}
     for result in sorted(results, key=lambda result: result.date):
-        if result.date[:10] >= by_test.get(result.test, {'Date': ''})['Date']:
-            by_test[result.test] = entry_of(result)
-    return [by_test[test] for test in sorted(by_test, reverse=True)]  # single scale first
+        entry = entry_of(result)
+        key = entry['Test'], entry['Origin']
+        if entry['Date'] >= newest.get(key, {'Date': ''})['Date']:
+            newest[key] = entry
+    return [newest[key] for key in sorted(newest, key=lambda key: (key[0] != SINGLE, key))]
 
 
 def update_zoo(root: Path, results: Iterable[Result]) -> list[Row]:
@@ -261,7 +281,7 @@ def update_zoo(root: Path, results: Iterable[Result]) -> list[Row]:
 
     def change(entry):
         found = of_row.get(entry['Name'])
-        return {**entry, FIELD: merged(entry.get(FIELD, []), found)} if found else entry
+        return {**entry, MEASURED_HERE: merged(entry.get(MEASURED_HERE, []), found)} if found else entry
 
     for path in metafiles(root):
         if any(model['Name'] in of_row for model in read_metafile(path)['Models']):

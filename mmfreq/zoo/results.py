@@ -1,6 +1,7 @@
-"""The file of results: one entry for each row, way of testing, checkpoint and config, kept over runs.
+"""Results of evaluations: the file that keeps them over runs, the names of metrics, and the verdicts.
 
-A measurement is never replaced by a failure, nor by the start of another evaluation.
+The file has one entry for each row, way of testing, checkpoint and config. A measurement is never replaced by a failure, nor by the
+start of another evaluation.
 """
 
 import json
@@ -14,7 +15,18 @@ from mmfreq.zoo.rows import Row, write_text
 
 VERSION = 1
 STARTED, MEASURED, FAILED, NO_DATA = 'started', 'measured', 'failed', 'no data'
-STATES = (STARTED, MEASURED, FAILED, NO_DATA)
+SINGLE, MULTI = 'single scale', 'ms+flip'  # ways of testing
+MULTI_METRIC = 'mIoU(ms+flip)'
+TOLERANCE = 0.2  # per cent, inclusive
+REPRODUCED, UNPUBLISHED = 'reproduced', 'measured (nothing published)'
+# metric of mmengine, after its last slash -> (name in a metafile, factor to per cent)
+NAMES = {
+    'mIoU': ('mIoU', 1),
+    'bbox_mAP': ('box AP', 100),
+    'segm_mAP': ('mask AP', 100),
+    'top1': ('Top 1 Accuracy', 1),
+    'top5': ('Top 5 Accuracy', 1),
+}
 
 
 @dataclass(frozen=True)
@@ -23,15 +35,16 @@ class Result:
 
     Attributes:
         row: name of the row.
-        test: way of testing, see `verdicts`.
+        test: `SINGLE` or `MULTI`.
         sha256: of the checkpoint; `checkpoint` is its path.
-        config: sha256 of the config as it was tested, and where its data are.
-        state: one of `STATES`.
-        metrics: by the names of the metafiles, in per cent; `raw` are mmengine's.
-        reason: why it failed, or where data were looked for.
-        log: what was printed.
+        config: hash of the config and of the path of its data.
+        state: `STARTED`, `MEASURED`, `FAILED` or `NO_DATA`.
+        metrics: by their names in metafiles, in per cent; `raw` are mmengine's.
+        reason: why it failed, or the missing paths of the data.
+        log: path of the printed output.
         date: end, as in '2026-11-21 10:30'.
         versions: of torch and mmfreq.
+        origin: of the weights, see `evaluation.origin_of`.
     """
 
     row: str
@@ -49,6 +62,7 @@ class Result:
     seconds: int = 0
     hardware: str = ''
     versions: dict[str, str] = field(default_factory=dict)
+    origin: str = ''
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -56,16 +70,16 @@ class Result:
 
 
 class ResultsFile:
-    """Results on disk, read again before every change, so that a second run beside this one loses nothing."""
+    """Results on disk, read again before every change, so that two runs at a time lose nothing."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def read(self) -> dict[tuple, Result]:
-        """Results by their keys, oldest first; none if there is no file yet.
+        """Results by their keys, oldest first; none without a file.
 
         Raises:
-            UserError: the file is not one that was written here.
+            UserError: the file is not a file of results, or of another version.
         """
         if not self.path.is_file():
             return {}
@@ -74,41 +88,24 @@ class ResultsFile:
             version, entries = content['version'], content['results']
             results = [Result(**entry) for entry in entries] if version == VERSION else []
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{self.path} cannot be read ({error}): move it away to begin anew, or give another --out') from error
+            raise UserError(f'{self.path} cannot be read ({error}). Move it away to start again, or give another --out.') from error
         if version != VERSION:
-            raise UserError(f'{self.path} has version {version}, expected {VERSION}: give another --out')
+            raise UserError(f'Expected version {VERSION} of {self.path}, found version {version}. Give another --out.')
         return {result.key: result for result in results}
 
     def record(self, result: Result) -> None:
-        """Write a result, whole or not at all; a measurement of the same key that is there already stays."""
+        """Write a result atomically; only a measurement replaces a measurement of the same key."""
         results = self.read()
-        before = results.pop(result.key, None)
-        kept = before if before and before.state == MEASURED != result.state else result
+        previous = results.pop(result.key, None)
+        kept = previous if previous and previous.state == MEASURED != result.state else result
         results[kept.key] = kept
         content = {'version': VERSION, 'results': [asdict(each) for each in results.values()]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps(content, indent=1, allow_nan=False) + '\n')
 
 
-# Measured metrics in the names of the metafiles, and the verdict on each.
-
-
-SINGLE, MULTI = 'single scale', 'ms+flip'  # ways of testing
-MULTI_METRIC = 'mIoU(ms+flip)'
-TOLERANCE = 0.2  # per cent, inclusive
-REPRODUCED, UNPUBLISHED = 'reproduced', 'measured (nothing published)'
-# metric of mmengine, without what stands before the slash -> (name in a metafile, factor to per cent)
-NAMES = {
-    'mIoU': ('mIoU', 1),
-    'bbox_mAP': ('box AP', 100),
-    'segm_mAP': ('mask AP', 100),
-    'top1': ('Top 1 Accuracy', 1),
-    'top5': ('Top 5 Accuracy', 1),
-}
-
-
 class NoScoreError(ValueError):
-    """An evaluation ended without the number that it was for."""
+    """An evaluation ended without the expected metric."""
 
 
 def ways_of(row: Row, single_scale: bool = False) -> list[str]:
@@ -125,7 +122,7 @@ def named_metrics(found: Mapping[str, float], row: Row, test: str) -> dict[str, 
     """mmengine's metrics in the names of the metafiles, in per cent, rounded to two digits.
 
     Raises:
-        NoScoreError: none is known here, a published one is not among them, or one is no number.
+        NoScoreError: no known metric, a published one is missing, or one is not a valid number.
     """
     metrics = {}
     for key, value in found.items():
@@ -134,20 +131,20 @@ def named_metrics(found: Mapping[str, float], row: Row, test: str) -> dict[str, 
             metrics[MULTI_METRIC if test == MULTI else name] = round(factor * value, 2)
     absent = [name for name in published_for(row, test) if name not in metrics]
     if absent or not metrics:
-        hint = '; mmdet gives none where nothing was detected' if row.task == 'det' else ''
+        hint = '; mmdet reports none where nothing is detected' if row.task == 'det' else ''
         raise NoScoreError(
-            f'no {" and no ".join(absent) or "known metric"} in what was measured: {", ".join(found) or "nothing"}{hint}'
+            f'no {" and no ".join(absent) or "known metric"} among the measured metrics: {", ".join(found) or "none"}{hint}'
         )
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise NoScoreError(f'{name} is {value}')
-        if value < 0:  # of COCO's evaluation
-            raise NoScoreError(f'{name} is not defined: the annotations hold no object')
+        if value < 0:  # COCO's evaluation gives -1
+            raise NoScoreError(f'{name} is not defined: the annotations have no object')
     return metrics
 
 
 def verdict(measured: float, published: float | None) -> str:
-    """What the difference of two numbers in per cent means; they are compared to two digits, as they are written."""
+    """Compare two numbers in per cent, rounded to two digits."""
     if published is None:
         return UNPUBLISHED
     difference = round(measured - published, 2)
@@ -156,6 +153,6 @@ def verdict(measured: float, published: float | None) -> str:
     return f'differs by {difference:+.{2 if abs(difference) < TOLERANCE + 0.05 else 1}f}'
 
 
-def is_good(words: str) -> bool:
-    """Whether a verdict is one that ends the run with status 0."""
-    return words in (REPRODUCED, UNPUBLISHED)
+def is_success(verdict: str) -> bool:
+    """Whether a verdict lets the run exit with status 0."""
+    return verdict in (REPRODUCED, UNPUBLISHED)

@@ -1,40 +1,25 @@
-"""Errors in one line, for tables and lists."""
+"""Rows of the zoo, and the metafiles that contain them.
+
+A metafile is in OpenMMLab's model-index format, so that `mim` reads it. Three keys of a model are specific to this project:
+
+- `Published`: `Source` of the metrics and the recipe; `Parameters` and `FLOPs` as printed, for images of `Size`; `Note`, which
+  also explains where a measured number differs.
+- `Recipe`: the keys of `recipes.recipe`, as the sources give them. `own choice` lists the keys that no source gives, or is `[all]`.
+- `Measured here`: results of `tools/reproduce.py`, the newest for each way of testing and origin of the weights.
+
+Tools write `Metadata` (parameters, FLOPs; `mim` allows no lists in it) and `Measured here`; everything else is written manually.
+"""
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-LONGEST = 300  # characters
-
-
-def first_sentence(error: object, file: Path) -> str:
-    """The first line of a message about a file, without the file's folder; of what stands in brackets the first sentence."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    text = text.replace(str(file.absolute()), file.name).replace(str(file), file.name)
-    text = re.sub(rf'\b([Tt]he checkpoint) {re.escape(file.name)}', r'\1', text).removesuffix('.')
-    text = re.sub(r'\(([^()]*?\w)\. [^()]*\)', r'(\1)', text)
-    return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'
-
-
-# Rows of the zoo, and the metafiles that hold them.
-#
-# A metafile is in OpenMMLab's model-index format, so that `mim` reads it; three keys of a model are our own:
-#
-# - `Published`: `Source` of the metrics and the recipe; `Parameters` and `FLOPs` as printed, counted on images of `Size`; `Note`,
-#   which also says why a measured number is another one.
-# - `Recipe`: what `facts.recipe` finds in a config, here as the sources give it. `ours` lists the keys that no source gives,
-#   or is `[all]`.
-# - `Measured here`: results of `tools/reproduce.py`, the newest for each way of testing.
-#
-# `Metadata` (parameters, FLOPs; `mim` wants no lists of numbers in it) and `Measured here` are written by tools, all else by hand.
-
-
 TASKS = ('cls', 'seg', 'det')
 ALL = ['all']
+OWN_CHOICE = 'own choice'
 ORDER = ('Name', 'In Collection', 'Config', 'Metadata', 'Results', 'Weights', 'Published', 'Recipe', 'Measured here')
 
 
@@ -75,12 +60,12 @@ class Row:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Published metrics in per cent, by the names of OpenMMLab's metafiles; empty if none is known."""
+        """Published metrics in per cent, by their names in OpenMMLab's metafiles; empty if none is known."""
         return {name: value for result in self.entry.get('Results', ()) for name, value in result['Metrics'].items()}
 
     @property
     def weights(self) -> str | None:
-        """Address of the published file of exactly this model."""
+        """URL of the published file of exactly this model."""
         return self.entry.get('Weights')
 
     @property
@@ -89,14 +74,14 @@ class Row:
 
     @property
     def recipe(self) -> dict:
-        """The recorded recipe, without `ours`."""
-        return {key: value for key, value in self.entry['Recipe'].items() if key != 'ours'}
+        """The recorded recipe, without the list of own choices."""
+        return {key: value for key, value in self.entry['Recipe'].items() if key != OWN_CHOICE}
 
     @property
-    def ours(self) -> list[str]:
+    def own_choices(self) -> list[str]:
         """Keys of the recipe that no source gives."""
-        ours = self.entry['Recipe'].get('ours', [])
-        return list(self.recipe) if ours == ALL else ours
+        keys = self.entry['Recipe'].get(OWN_CHOICE, [])
+        return list(self.recipe) if keys == ALL else keys
 
     @property
     def measured(self) -> list[Mapping]:
@@ -104,16 +89,18 @@ class Row:
 
 
 def default_root() -> Path:
-    """The folder that holds `configs/`: of a source tree, else of an installed package.
+    """The folder that contains `configs/`: the source tree, else the installed package.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: neither exists.
     """
     package = Path(__file__).resolve().parents[1]
     for root in (package.parent, package / '.mim'):
         if (root / 'configs').is_dir():
             return root
-    raise FileNotFoundError(f'no folder configs/ beside {package} or in its .mim: install mmfreq from a checkout or a wheel')
+    raise FileNotFoundError(
+        f'Expected a folder configs/ beside {package} or in its .mim. Install mmfreq again, from a checkout or a wheel.'
+    )
 
 
 def metafiles(root: Path | None = None) -> list[Path]:
@@ -134,29 +121,29 @@ def read_metafile(path: Path) -> dict:
 
 
 def metafile_text(contents: Mapping) -> str:
-    """A metafile as it is written: keys in `ORDER`, so that writing what was read changes nothing."""
+    """The canonical text of a metafile: keys in `ORDER`, so reading and writing changes nothing."""
     models = [{key: model[key] for key in ORDER if key in model} for model in contents['Models']]
     return yaml.dump({**contents, 'Models': models}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=126)
 
 
-def update_models(path: Path, change) -> None:
-    """Replace each model's entry of a metafile by `change(entry)`, whole or not at all."""
+def update_models(path: Path, change: Callable[[Mapping], Mapping]) -> None:
+    """Replace each model's entry of a metafile by `change(entry)`, atomically."""
     contents = read_metafile(path)
     write_text(path, metafile_text({**contents, 'Models': [change(entry) for entry in contents['Models']]}))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under another name and rename it, so that a reader or an interruption never meets half of it."""
-    part = path.with_name(f'.{path.name}.{os.getpid()}')
+    """Write a file atomically: under a temporary name, then renamed."""
+    partial = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        part.write_text(text, encoding='utf-8')
-        part.replace(path)
+        partial.write_text(text, encoding='utf-8')
+        partial.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Short lists on a line, lists of models indented; nothing is written as an alias."""
+    """Lists of plain values on one line, no aliases."""
 
     def ignore_aliases(self, data):
         return True
@@ -170,6 +157,6 @@ _Dumper.add_representer(float, lambda dumper, value: dumper.represent_scalar('ta
 
 
 def _decimal(value: float) -> str:
-    """As YAML 1.1 reads it back: 1e-06 has no point, and would be a string."""
+    """A float that YAML 1.1 reads back: it takes 1e-06, without a point, for a string."""
     text = repr(value)
     return text.replace('e', '.0e') if 'e' in text and '.' not in text else text

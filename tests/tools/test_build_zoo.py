@@ -1,4 +1,4 @@
-"""`tools/build_zoo.py` measures what is not measured, writes the page, and says what is out of date."""
+"""`tools/build_zoo.py` counts for new configs, writes the page, and reports what is out of date."""
 
 import shutil
 from functools import partial
@@ -14,7 +14,7 @@ ROOT = Path(mmfreq.__file__).parents[1]
 
 @pytest.fixture(scope='module')
 def tree(tmp_path_factory):
-    """The zoo of one family's classifiers."""
+    """The classifiers of one family."""
     tree = tmp_path_factory.mktemp('tree')
     skip = shutil.ignore_patterns('__pycache__', '.mim', 'seg', 'det', 'gfnet', 'dfformer', 'hornet', '*.yml.*')
     shutil.copytree(ROOT / 'configs', tree / 'configs', ignore=skip)
@@ -28,7 +28,7 @@ def build(tree, call_tool, monkeypatch):
 
 
 def failure_of(build, *arguments):
-    """What the tool ends with."""
+    """The message with which the tool exits."""
     with pytest.raises(SystemExit) as end:
         build(*arguments)
     assert end.value.code not in (None, 0)
@@ -36,7 +36,7 @@ def failure_of(build, *arguments):
 
 
 @pytest.mark.slow
-def test_measured_written_and_checked(tree, build):
+def test_count_write_and_check(tree, build):
     before = load_rows(tree)
     assert [row.arch for row in before] == ['affnet-et', 'affnet-t', 'affnet']
     assert 'model_zoo.md' in failure_of(build, '--check') and not (tree / 'model_zoo.md').exists()
@@ -54,6 +54,6 @@ def test_measured_written_and_checked(tree, build):
     assert 'affnet-t_8xb128-300e_in1k-256' in failure_of(build, '--check')
 
 
-def test_a_pattern_that_fits_nothing_is_an_error(build, capsys):
+def test_a_pattern_without_a_match_is_an_error(build, capsys):
     assert failure_of(build, '--measure', 'swin*') == '2'
     assert "'swin*'" in capsys.readouterr().err

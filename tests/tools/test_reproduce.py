@@ -1,5 +1,5 @@
-"""reproduce.py as a user calls it, on toy data and a checkpoint trained on it: a table, verdicts for wrong checkpoints, a run that
-goes on after kill -9, and numbers that enter a copy of the zoo.
+"""`tools/reproduce.py` on toy data and a checkpoint trained on it: the table, verdicts for wrong checkpoints, a run that continues
+after kill -9, and numbers written to a copy of the zoo.
 """
 
 import json
@@ -37,7 +37,7 @@ def reproduce(tool_main):
 
 
 def write_metafile(root, published):
-    """The metafile of the copied tree: five rows like the toy row of the repository, with published metrics by name."""
+    """The metafile of the copied tree: five copies of the toy row, with published metrics by name."""
     content = yaml.safe_load((ROOT / FOLDER / 'metafile.yml').read_text())
     (model,) = [each for each in content['Models'] if each['Name'] == TOY]
     results = {
@@ -53,7 +53,7 @@ def write_metafile(root, published):
 
 @pytest.fixture(scope='module')
 def zoo(tmp_path_factory, tool_main, quiet_loggers):
-    """Folder with data/, a zoo of five rows under root/, and checkpoints of four of them under ck/, two of them good."""
+    """Folder with data/, a zoo of five rows below root/, and checkpoints of four of them below ck/, two of them valid."""
     folder = tmp_path_factory.mktemp('zoo')
     root = folder / 'root'
     shutil.copytree(ROOT / 'configs/_base_', root / 'configs/_base_')
@@ -78,19 +78,19 @@ def zoo(tmp_path_factory, tool_main, quiet_loggers):
 
 
 def arguments(zoo, *more):
-    places = ['--root', zoo / 'root', '--checkpoints', zoo / 'ck', '--data', f'toy={zoo / "data"}', '--out', zoo / 'out']
-    return [str(word) for word in (*places, *more)]
+    options = ['--root', zoo / 'root', '--checkpoints', zoo / 'ck', '--data', f'toy={zoo / "data"}', '--out', zoo / 'out']
+    return [str(each) for each in (*options, *more)]
 
 
 def results(zoo):
-    """The results on disk, by row and way of testing; none while there is no file."""
+    """The results on disk, by row and way of testing; none without a file."""
     path = zoo / 'out/results.json'
     entries = json.loads(path.read_text())['results'] if path.is_file() else []
     return {(entry['row'], entry['test']): entry for entry in entries}
 
 
 def killed_after_the_first_result(zoo):
-    """Runs the tool and kills it, hard, when the second evaluation has begun; returns the process of that evaluation."""
+    """Run the tool and kill it when the second evaluation has started."""
     environment = os.environ | {'CUDA_VISIBLE_DEVICES': '', 'OMP_WAIT_POLICY': 'PASSIVE'}
     with (zoo / 'first.txt').open('w') as printed:
         run = subprocess.Popen(
@@ -110,8 +110,8 @@ def killed_after_the_first_result(zoo):
             run.wait()
 
 
-def finished(zoo):
-    """The first run killed in the middle; then run again, with --update-zoo: what it left after the kill, status and print."""
+def killed_and_finished(zoo):
+    """A killed run, then a complete one with --update-zoo: the results after the kill, and the finished process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('CUDA_VISIBLE_DEVICES', '')
         killed_after_the_first_result(zoo)
@@ -125,23 +125,23 @@ def finished(zoo):
             text=True,
             check=False,
         )
-    assert (zoo / log).stat().st_mtime_ns == written, 'what was finished was evaluated again'
+    assert (zoo / log).stat().st_mtime_ns == written, 'a finished evaluation was repeated'
     return left, done
 
 
 @pytest.mark.slow
 def test_the_table_is_filled_and_wrong_checkpoints_are_verdicts(zoo, reproduce, capsys, monkeypatch):
-    """All that is said of one evaluation, in one test: workers of pytest-xdist would each make the evaluation again."""
-    left, done = finished(zoo)
+    """One test for everything about these evaluations: workers of pytest-xdist would each repeat them."""
+    left, done = killed_and_finished(zoo)
     assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr, done.stderr
-    assert_goes_on_after_a_kill(zoo, left)
+    assert_continues_after_a_kill(zoo, left)
     assert_table(zoo, done)
     assert_zoo_has_the_numbers(zoo)
     assert_judged_by_what_is_published_now(zoo, reproduce, capsys, monkeypatch)
 
 
-def assert_goes_on_after_a_kill(zoo, left):
-    """What was finished before the kill stays."""
+def assert_continues_after_a_kill(zoo, left):
+    """What was finished before the kill is kept."""
     assert {key: entry['state'] for key, entry in left.items()} == {
         (GOOD, 'single scale'): 'measured',
         (GOOD, 'ms+flip'): 'started',
@@ -159,7 +159,7 @@ def assert_table(zoo, done):
     assert table[GOOD, 'single scale'][:4] == ['mIoU', '99.0', f'{score:.2f}', f'differs by {round(score - 99, 2):+.1f}']
     assert table[GOOD, 'ms+flip'][0] == 'mIoU(ms+flip)' and table[GOOD, 'ms+flip'][3].startswith('differs by -')
     assert table[ALSO_GOOD, 'single scale'][2:4] == [f'{score:.2f}', 'measured (nothing published)']
-    assert table[OTHER_ARCH, 'single scale'][3].startswith('failed: the checkpoint')
+    assert table[OTHER_ARCH, 'single scale'][3].startswith('failed: The checkpoint')
     assert 'truncated' in table[TRUNCATED, 'single scale'][3] and (NO_FILE, 'single scale') not in table
     for name in (OTHER_ARCH, TRUNCATED):
         verdict = table[name, 'single scale'][3]
@@ -169,12 +169,12 @@ def assert_table(zoo, done):
 
 
 def assert_zoo_has_the_numbers(zoo):
-    """In the copied zoo, at the rows that were measured and nowhere else."""
+    """In the copied zoo, for the measured rows only."""
     entry = results(zoo)[ALSO_GOOD, 'single scale']
     page = (zoo / 'root/model_zoo.md').read_text()
     (line,) = [line for line in page.splitlines() if line.startswith(f'| [{ALSO_GOOD}]')]
     assert f'{entry["metrics"]["mIoU"]:.1f} mIoU ({ALSO_GOOD}-0123abcd.pth, {entry["date"][:10]}, CPU)' in line
-    assert 'here' in page and all(f'[{name}]' in page for name in ROWS)
+    assert 'trained here' in page and all(f'[{name}]' in page for name in ROWS)
     models = {each['Name']: each for each in yaml.safe_load((zoo / 'root' / FOLDER / 'metafile.yml').read_text())['Models']}
     (measured,) = models[ALSO_GOOD]['Measured here']
     assert measured['Versions'] == {'torch': torch.__version__, 'mmfreq': mmfreq.__version__}
@@ -195,7 +195,7 @@ def assert_judged_by_what_is_published_now(zoo, reproduce, capsys, monkeypatch):
     assert results(zoo) == before
 
 
-def test_the_audit_needs_no_data_and_fails_on_a_difference(zoo, reproduce, capsys):
+def test_audit_needs_no_data_and_fails_on_a_difference(zoo, reproduce, capsys):
     assert reproduce(['--root', str(zoo / 'root'), '--audit', '--filter', 'micro-o']) == 0
     assert '1 configs, 0 of them differ' in capsys.readouterr().out
     path = zoo / 'root' / FOLDER / 'metafile.yml'
@@ -209,16 +209,16 @@ def test_the_audit_needs_no_data_and_fails_on_a_difference(zoo, reproduce, capsy
     assert f'{OTHER_ARCH}: lr is 0.004 in the config, 0.003 in the record' in printed and '5 of them differ' in printed
 
 
-def test_the_list_names_rows_and_checkpoints(zoo, reproduce, capsys):
+def test_list_prints_rows_and_checkpoints(zoo, reproduce, capsys):
     assert reproduce(arguments(zoo, '--list')) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ROWS)
-    assert f'{zoo}/ck/{GOOD}/iter_2.pth: {GOOD}, told by its folder' in printed
+    assert f'{zoo}/ck/{GOOD}/iter_2.pth: {GOOD}, matched by its folder' in printed
     assert re.search(r'mIoU \d+\.\d, mIoU\(ms\+flip\) \d+\.\d', printed)
 
 
 @pytest.mark.parametrize(
-    ('words', 'told'),
+    ('options', 'message'),
     [
         (['--filter', 'resnet'], "5 rows .*'resnet'"),
         (['--data', 'ade=/data'], "--data .*toy.* 'ade=/data'"),
@@ -227,31 +227,31 @@ def test_the_list_names_rows_and_checkpoints(zoo, reproduce, capsys):
         (['--root', 'nowhere'], 'nowhere/configs'),
     ],
 )
-def test_a_wrong_command_is_told(zoo, reproduce, capsys, words, told):
+def test_invalid_options_are_refused(zoo, reproduce, capsys, options, message):
     with pytest.raises(SystemExit) as end:
-        reproduce([*arguments(zoo), *words])
+        reproduce([*arguments(zoo), *options])
     assert end.value.code == 2
-    message = capsys.readouterr().err
-    assert message.startswith('error: ')
-    assert re.search(told, message)
+    printed = capsys.readouterr().err
+    assert printed.startswith('error: ')
+    assert re.search(message, printed)
 
 
-def test_without_a_checkpoint_the_status_is_not_success(zoo, reproduce, tmp_path, capsys):
+def test_exit_status_without_a_checkpoint(zoo, reproduce, tmp_path, capsys):
     assert reproduce(['--root', str(zoo / 'root'), '--checkpoints', str(tmp_path)]) == 1
     assert '5 rows' in capsys.readouterr().out
 
 
-def test_the_page_for_users_names_options_and_data_sets_that_exist(reproduce, capsys):
+def test_the_docs_name_existing_options_and_datasets(reproduce, capsys):
     from mmfreq.zoo.data_roots import data_name
     from mmfreq.zoo.rows import load_rows
 
     page = (ROOT / 'docs/reproduction.md').read_text()
     with pytest.raises(SystemExit):
         reproduce(['--help'])
-    told = capsys.readouterr().out
+    help_text = capsys.readouterr().out
     for call in re.findall(r'^python tools/reproduce\.py.*', page, re.MULTILINE):
-        assert all(option in told for option in re.findall(r'--[\w-]+', call))
-    assert all(option in told for option in re.findall(r'`(--[\w-]+)', page))
+        assert all(option in help_text for option in re.findall(r'--[\w-]+', call))
+    assert all(option in help_text for option in re.findall(r'`(--[\w-]+)', page))
     listed = set(re.findall(r'`(\w+)`', page[page.index('`--data NAME=FOLDER` names') : page.index('; `--list` shows')]))
     names = {data_name(row) for row in load_rows()}
     assert len(listed) == 7 and listed <= names and names - listed <= {'fruits_nuts'}

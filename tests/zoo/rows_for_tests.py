@@ -1,4 +1,4 @@
-"""Rows and checkpoints in little, for the tests of the zoo."""
+"""Small rows and checkpoints for the tests of the zoo."""
 
 from pathlib import Path
 
@@ -16,19 +16,19 @@ def row(name=NAME, task='seg', metrics=None, dataset='generated shapes', family=
         'Config': f'configs/{task}/{family}/{name}.py',
         'Metadata': {'Training Data': dataset},
         'Results': [{'Task': '', 'Dataset': dataset, 'Metrics': metrics or {}}],
-        'Published': {'Source': 'none: our own config'},
+        'Published': {'Source': 'none: a config of this project'},
         'Recipe': {},
     }
     return Row(entry | ({'Weights': weights} if weights else {}), task, root)
 
 
 def weightless(model):
-    """A state dict of a model's names and shapes that takes no room in a file."""
+    """A state dict with a model's names and shapes that takes no space in a file."""
     return {name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in model.state_dict().items()}
 
 
 def saved(path, content):
-    """`torch.save` below folders that are made; returns the path."""
+    """`torch.save` with folders created; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
     return path

@@ -1,4 +1,4 @@
-"""Which file belongs to which row: by name, folder, published list, note and tensors; what fits none or several is told."""
+"""Matching of files and rows by name, folder, list of published files, note and tensors; others are reported."""
 
 import os
 from dataclasses import replace
@@ -10,7 +10,7 @@ from mmfreq.analysis.flops import build_for_counting
 from mmfreq.errors import UserError
 from mmfreq.weights.files import ZOO, find
 from mmfreq.zoo import checkpoints
-from mmfreq.zoo.checkpoints import Matcher, Stray, assign, find_checkpoints, sha256_of
+from mmfreq.zoo.checkpoints import Matcher, Unmatched, assign, find_checkpoints, sha256_of
 from mmfreq.zoo.rows import load_rows
 from tests.zoo.rows_for_tests import NAME, row, saved, weightless
 
@@ -51,22 +51,22 @@ def matcher(real):
         f'{NAME}/best_mIoU_iter_200.pth',
     ],
 )
-def test_a_name_is_enough_whatever_the_file_holds(tmp_path, file):
+def test_a_name_matches_whatever_the_file_contains(tmp_path, file):
     path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b'no checkpoint')
     rows = [row(), row(NAME + '-extra'), row('hornet-micro_upernet')]
-    (match,), strays = assign([tmp_path], rows)
-    assert (match.row, match.file, strays) == (rows[0], path, [])
+    (match,), unmatched = assign([tmp_path], rows)
+    assert (match.row, match.file, unmatched) == (rows[0], path, [])
     assert 'name' in match.how and ('folder' in match.how) == (path.parent.name == NAME)
 
 
 @pytest.mark.parametrize('file', [f'my-{NAME}.pth', f'{NAME}2.pth', f'{NAME}-old.pth', f'{NAME}/weights.pth'])
-def test_almost_a_name_is_none(tmp_path, file):
+def test_similar_names_do_not_match(tmp_path, file):
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b'no checkpoint')
-    assert isinstance(Matcher([row()]).match(path), Stray)
+    assert isinstance(Matcher([row()]).match(path), Unmatched)
 
 
 def run_folder(folder, *names):
@@ -77,7 +77,7 @@ def run_folder(folder, *names):
     return folder
 
 
-def test_of_a_run_the_best_else_the_last_counts(tmp_path):
+def test_best_else_last_checkpoint_of_a_run(tmp_path):
     saved_files = ('best_mIoU_iter_2.pth', 'iter_9.pth', 'iter_10.pth')
     best = run_folder(tmp_path / 'a' / 'best', *saved_files)
     last = run_folder(tmp_path / 'last', *saved_files[1:])
@@ -95,7 +95,7 @@ def test_of_a_run_the_best_else_the_last_counts(tmp_path):
     }
 
 
-def test_files_are_found_once_through_links_and_by_themselves(tmp_path):
+def test_files_are_found_once_through_links(tmp_path):
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a' / 'loop').symlink_to(tmp_path)
     for name in ('a/x.pth', 'a/.hidden.pth', 'a/readme.txt'):
@@ -106,17 +106,17 @@ def test_files_are_found_once_through_links_and_by_themselves(tmp_path):
         find_checkpoints([tmp_path / 'nowhere'])
 
 
-def test_a_published_file_is_known_by_its_sha256(tmp_path, monkeypatch):
+def test_a_published_file_is_matched_by_sha256(tmp_path, monkeypatch):
     path = saved(tmp_path / 'downloaded.pth', {})
     (weights,) = find('gfnet-ti', 'imagenet-1k')
     rows = [row('a'), row('gfnet-ti_8xb128-300e_in1k', 'cls', weights=weights.url)]
-    for told in ({'sha256': sha256_of(path)}, {'sha256_prefix': sha256_of(path)[:8]}):
-        monkeypatch.setattr(checkpoints, 'ZOO', (*ZOO, replace(weights, **told)))
+    for stated in ({'sha256': sha256_of(path)}, {'sha256_prefix': sha256_of(path)[:8]}):
+        monkeypatch.setattr(checkpoints, 'ZOO', (*ZOO, replace(weights, **stated)))
         match = Matcher(rows).match(path)
         assert match.row is rows[1] and 'sha256' in match.how
 
 
-def test_a_published_file_is_known_by_its_name(tmp_path):
+def test_a_published_file_is_matched_by_name(tmp_path):
     path = saved(tmp_path / 'dfformer_s18.pth', {})
     (weights,) = find('dfformer-s18', 'imagenet-1k')
     rows = [row('dfformer-s18_8xb128-310e_in1k', 'cls', weights=weights.url)]
@@ -124,11 +124,11 @@ def test_a_published_file_is_known_by_its_name(tmp_path):
     assert (match.row, match.file) == (rows[0], path) and 'name' in match.how and 'sha256' not in match.how
 
 
-def test_mmpretrains_files_belong_to_the_row_of_the_same_arch(tmp_path, monkeypatch):
+def test_files_of_mmpretrain_belong_to_the_row_of_the_same_arch(tmp_path, monkeypatch):
     path = saved(tmp_path / 'renamed.pth', {})
-    theirs, ours = sorted(find('hornet-tiny-7x7', 'imagenet-1k'), key=lambda each: 'mmpretrain' not in each.repository)
-    rows = [row('hornet-tiny-7x7_32xb128-300e_in1k', 'cls', weights=ours.url)]
-    monkeypatch.setattr(checkpoints, 'ZOO', (*ZOO, replace(theirs, sha256_prefix=sha256_of(path)[:8])))
+    converted, official = sorted(find('hornet-tiny-7x7', 'imagenet-1k'), key=lambda each: 'mmpretrain' not in each.repository)
+    rows = [row('hornet-tiny-7x7_32xb128-300e_in1k', 'cls', weights=official.url)]
+    monkeypatch.setattr(checkpoints, 'ZOO', (*ZOO, replace(converted, sha256_prefix=sha256_of(path)[:8])))
     assert Matcher(rows).match(path).row is rows[0]
 
 
@@ -138,42 +138,42 @@ def test_a_published_name_with_other_content_is_refused(tmp_path):
     assert '0e8eedff' in why and sha256_of(path)[:8] in why
 
 
-def test_a_published_file_that_no_row_tests_is_told(tmp_path, monkeypatch):
+def test_a_published_file_without_a_row_is_reported(tmp_path, monkeypatch):
     path = saved(tmp_path / 'x.pth', {})
     (weights,) = find('hornet-large-gf', 'pretraining-22k')
     monkeypatch.setattr(checkpoints, 'ZOO', (replace(weights, sha256=sha256_of(path)),))
     assert 'pretraining-22k' in Matcher([row()]).match(path).why
 
 
-def test_the_config_that_mmengine_noted_tells(tmp_path):
+def test_the_config_noted_by_mmengine_matches(tmp_path):
     path = saved(tmp_path / 'mine.pth', {'meta': {'experiment_name': f'{NAME}_20261121_083233'}, 'state_dict': {}})
     match = Matcher([row()]).match(path)
     assert match.row.name == NAME and 'config' in match.how
 
 
 @pytest.mark.slow
-def test_tensors_tell_the_row(tmp_path, matcher, real, states):
+def test_tensors_match_a_row(tmp_path, matcher, real, states):
     match = matcher.match(saved(tmp_path / 'a.pth', {'state_dict': states[NAME]}))
     assert match.row is real[NAME] and 'tensors' in match.how
 
 
-def test_a_published_classifier_is_told_by_its_tensors(tmp_path, matcher, real, states):
-    theirs = {name.removeprefix('backbone.'): value for name, value in states[ET].items()}
-    assert matcher.match(saved(tmp_path / 'a.pt', theirs)).row is real[ET]
+def test_a_published_classifier_is_matched_by_its_tensors(tmp_path, matcher, real, states):
+    published = {name.removeprefix('backbone.'): value for name, value in states[ET].items()}
+    assert matcher.match(saved(tmp_path / 'a.pt', published)).row is real[ET]
 
 
-def test_of_rows_with_the_same_shapes_the_published_is_meant(tmp_path, matcher, real, states):
+def test_the_published_one_of_rows_with_the_same_shapes_is_chosen(tmp_path, matcher, real, states):
     match = matcher.match(saved(tmp_path / 'a.pth', {'state_dict': states[TINY]}))
     assert match.row is real[TINY] and AMP in match.how and EMA in match.how
 
 
-def test_a_file_that_fits_several_rows_says_how_to_rename_it(tmp_path, real, states):
+def test_a_file_that_fits_several_rows_lists_their_names(tmp_path, real, states):
     path = saved(tmp_path / 'a.pth', {'state_dict': states[TINY]})
     why = Matcher([real[AMP], real[EMA]]).match(path).why
     assert ' 2 ' in why and f'{AMP}.pth' in why and f'{EMA}.pth' in why
 
 
-def test_a_row_that_cannot_be_built_is_no_obstacle(tmp_path, real, states):
+def test_a_row_that_cannot_be_built_is_skipped(tmp_path, real, states):
     match = Matcher([row('hornet-broken_upernet'), real[NAME]]).match(saved(tmp_path / 'a.pth', {'state_dict': states[NAME]}))
     assert match.row is real[NAME]
 
@@ -182,7 +182,7 @@ def other_classes(states):
     return {**states[NAME], 'decode_head.conv_seg.weight': torch.zeros(7, 32, 1, 1), 'decode_head.conv_seg.bias': torch.zeros(7)}
 
 
-STRAYS = {
+UNMATCHED = {
     'other classes': (other_classes, ('segmentor', 'hornet')),
     'backbone alone': (lambda s: {k: v for k, v in s[ET].items() if 'classifier' not in k}, ('backbone',)),
     'another network': (lambda s: {'layer1.0.conv1.weight': torch.ones(1)}, ('ResNet',)),
@@ -200,15 +200,15 @@ STRAYS = {
 }
 
 
-@pytest.mark.parametrize('case', STRAYS)
-def test_what_fits_no_row_is_told(tmp_path, matcher, states, case):
-    make, facts = STRAYS[case]
+@pytest.mark.parametrize('case', UNMATCHED)
+def test_files_without_a_row_are_reported(tmp_path, matcher, states, case):
+    make, facts = UNMATCHED[case]
     match = matcher.match(saved(tmp_path / 'a.pth', make(states)))
-    assert isinstance(match, Stray) and all(fact in match.why for fact in facts), match.why
+    assert isinstance(match, Unmatched) and all(fact in match.why for fact in facts), match.why
 
 
 @pytest.mark.parametrize('content', [b'', b'text', b'PK\x03\x04 and then nothing', 'half'], ids=['empty', 'text', 'zip', 'half'])
-def test_a_damaged_file_is_told_in_one_line(tmp_path, matcher, states, content):
+def test_a_damaged_file_is_reported_in_one_line(tmp_path, matcher, states, content):
     path = saved(tmp_path / 'a.pth', {'state_dict': states[NAME]})
     path.write_bytes(path.read_bytes()[:-1000] if content == 'half' else content)
     why = matcher.match(path).why
@@ -223,13 +223,13 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_file_is_not_run(tmp_path, matcher):
+def test_code_in_a_file_is_not_executed(tmp_path, matcher):
     path = saved(tmp_path / 'a.pth', {'state_dict': Hostile(tmp_path / 'made')})
     assert 'not executed' in matcher.match(path).why
     assert not (tmp_path / 'made').exists()
 
 
-def test_safetensors_are_named_and_not_read(tmp_path):
+def test_safetensors_are_listed_and_not_read(tmp_path):
     (tmp_path / 'x.safetensors').write_bytes(b'')
-    matches, (stray,) = assign([tmp_path], [row()])
-    assert not matches and '.pth' in stray.why
+    matches, (unmatched,) = assign([tmp_path], [row()])
+    assert not matches and '.pth' in unmatched.why

@@ -1,4 +1,4 @@
-"""Test data in the config's folder or a given one; evaluators read the annotations there; what is missing is named."""
+"""Test data in the config's folder or a given one, with the annotations of evaluators; missing paths are reported."""
 
 import pytest
 from mmengine.config import Config
@@ -29,7 +29,7 @@ def coco(root, evaluator=dict, data_root='data/coco/'):
     return Config(dict(test_dataloader=dict(dataset=dataset), test_evaluator=metric if evaluator is dict else [dict(), metric]))
 
 
-def test_names_of_data_sets():
+def test_names_of_datasets():
     assert [data_name(each) for each in ROWS] == ['ade20k', 'voc', 'coco', 'imagenet', 'toy', 'toy_coco', 'own_photos']
 
 
@@ -40,13 +40,13 @@ def test_folders_by_name(tmp_path):
     }
 
 
-@pytest.mark.parametrize('word', ['ade20k', 'ade20k=', 'ade=/data', '=/data'])
-def test_a_name_that_is_none_is_refused_with_those_that_are(word):
-    with pytest.raises(UserError, match=r'NAME=FOLDER.*ade20k, coco, imagenet.*' + word):
-        parse_folders([word], ROWS)
+@pytest.mark.parametrize('argument', ['ade20k', 'ade20k=', 'ade=/data', '=/data'])
+def test_an_unknown_dataset_is_refused_with_the_known_ones(argument):
+    with pytest.raises(UserError, match=r'NAME=FOLDER.*ade20k, coco, imagenet.*' + argument):
+        parse_folders([argument], ROWS)
 
 
-def test_without_a_folder_the_configs_own_counts(tmp_path, monkeypatch):
+def test_default_is_the_folder_in_the_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = coco(tmp_path / 'data' / 'coco')
     found = locate(cfg)
@@ -65,12 +65,12 @@ def test_data_and_annotations_move_together(tmp_path, evaluator):
     assert cfg.test_dataloader.dataset.ann_file == 'annotations/val.json'
 
 
-def test_the_folder_above_will_do(tmp_path):
+def test_the_parent_folder_is_accepted(tmp_path):
     cfg = coco(tmp_path / 'all' / 'coco')
     assert locate(cfg, tmp_path / 'all').root == str(tmp_path / 'all' / 'coco')
 
 
-def test_missing_data_are_told_by_where_they_were_looked_for(tmp_path):
+def test_missing_paths_are_reported(tmp_path):
     cfg = coco(tmp_path / 'coco')
     (tmp_path / 'coco' / 'annotations' / 'val.json').unlink()
     assert locate(cfg, tmp_path / 'coco').missing == (str(tmp_path / 'coco' / 'annotations' / 'val.json'),)

@@ -1,4 +1,4 @@
-"""An evaluation in a process of its own: however that ends there is an outcome, and it does not outlive who started it."""
+"""An evaluation in a process of its own: it always has an outcome, and ends with its parent."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import torch
 
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.errors import UserError
-from mmfreq.zoo.evaluation import Job, evaluate_apart, reason_of, refuse_broken_weights
+from mmfreq.zoo.evaluation import CONVERTED, TRAINED, Job, evaluate_in_subprocess, origin_of, reason_of, refuse_not_finite
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def job(tmp_path):
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """Puts a shell script in the place of Python."""
+    """Replaces Python by a shell script."""
 
     def replaced(script):
         path = tmp_path / 'python'
@@ -44,24 +44,24 @@ def child(tmp_path, monkeypatch):
         ('exit 0', ('status 0',)),
     ],
 )
-def test_a_process_that_dies_is_told_and_its_words_are_kept(job, child, script, facts):
+def test_a_process_that_dies_is_reported_and_its_log_is_kept(job, child, script, facts):
     child(f'echo last words; {script}')
-    outcome = evaluate_apart(job)
+    outcome = evaluate_in_subprocess(job)
     assert all(fact in outcome.reason for fact in facts) and not outcome.metrics
     assert (Path(job.folder) / 'log.txt').read_text() == 'last words\n'
 
 
-def test_an_outcome_of_an_earlier_try_is_not_taken(job, child):
+def test_the_outcome_of_an_earlier_run_is_not_used(job, child):
     folder = Path(job.folder)
     folder.mkdir()
     (folder / 'outcome.json').write_text('{"metrics": {"mIoU": 50.0}}')
     child('exit 1')
-    assert evaluate_apart(job).reason
+    assert evaluate_in_subprocess(job).reason
 
 
-def test_what_the_process_leaves_is_the_outcome(job, child):
+def test_the_outcome_is_read_from_the_file(job, child):
     child("""echo '{"metrics": {"mIoU": 50.0}, "hardware": "CPU"}' > $3/outcome.json""")
-    outcome = evaluate_apart(job)
+    outcome = evaluate_in_subprocess(job)
     assert (outcome.metrics, outcome.reason, outcome.hardware) == ({'mIoU': 50.0}, '', 'CPU')
 
 
@@ -76,7 +76,7 @@ def gone(pid):
 def wait_for(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, 'it did not happen'
+        assert time.monotonic() < end, 'timed out'
         time.sleep(0.05)
 
 
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_the_process(job, child):
     signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            evaluate_apart(job)
+            evaluate_in_subprocess(job)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -101,7 +101,7 @@ def test_ctrl_c_ends_the_process(job, child):
 
 
 @pytest.mark.slow
-def test_the_process_ends_when_who_started_it_is_killed(tmp_path):
+def test_the_process_ends_when_its_parent_is_killed(tmp_path):
     pid = tmp_path / 'pid'
     inner = f'import os, pathlib, time; from mmfreq.zoo.evaluation import _end_with_parent; _end_with_parent(); pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)'  # fmt: skip # noqa: E501
     outer = f'import subprocess, sys; subprocess.Popen([sys.executable, "-c", {inner!r}], stdin=subprocess.PIPE).wait()'
@@ -119,7 +119,7 @@ def test_the_process_ends_when_who_started_it_is_killed(tmp_path):
             UserError('the checkpoint {file} does not fit the model: it fills 3 of 9.\n  more'),
             'the checkpoint does not fit the model: it fills 3 of 9',
         ),
-        (CheckpointError('no such thing'), 'CheckpointError: no such thing'),  # it did not come from mmfreq's code
+        (CheckpointError('no such thing'), 'CheckpointError: no such thing'),  # not raised by code of mmfreq
         (KeyError('x'), "KeyError: 'x'"),
         (AssertionError(), 'AssertionError: AssertionError'),
         (torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB'), 'out of memory'),
@@ -127,18 +127,21 @@ def test_the_process_ends_when_who_started_it_is_killed(tmp_path):
         (MemoryError(), 'out of memory'),
     ],
 )
-def test_an_error_in_one_line(job, error, reason):
+def test_errors_become_one_line(job, error, reason):
     error.args = tuple(arg.replace('{file}', job.checkpoint) for arg in error.args)
     assert reason_of(error, job) == reason
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
-    path = tmp_path / 'x.pth'
+def test_nan_and_infinite_weights_are_refused(value):
     weights = {'a.weight': torch.ones(3, 3), 'a.count': torch.tensor(3), 'a.half': torch.full((4,), 60000.0, dtype=torch.float16)}
-    torch.save(weights, path)
-    refuse_broken_weights(str(path))
+    refuse_not_finite(weights)
     weights['a.weight'][1, 1] = value
-    torch.save(weights, path)
     with pytest.raises(UserError, match=r'1 of 3 tensors .*: a\.weight'):
-        refuse_broken_weights(str(path))
+        refuse_not_finite(weights)
+
+
+def test_origin_of_weights():
+    trained = {'meta': {'experiment_name': 'hornet-tiny_20261121_103000'}, 'state_dict': {}}
+    converted = ({'model': {}}, {'state_dict': {}, 'meta': {'CLASSES': ['a']}}, {'state_dict': {}, 'meta': {'mmfreq': {}}})
+    assert [origin_of(content) for content in (trained, *converted)] == [TRAINED, CONVERTED, CONVERTED, CONVERTED]

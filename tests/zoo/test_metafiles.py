@@ -1,4 +1,4 @@
-"""The metafiles: one row for each config, canonical, true to the configs, to the list of weights, and to what is measured."""
+"""The metafiles have one row for each config, are canonical, and agree with the configs, the published files and the counts."""
 
 import re
 from collections import Counter
@@ -19,9 +19,9 @@ from tests.configs.reading import check_each, configs_parsed_once, read_config
 ROOT = Path(mmfreq.__file__).parents[1]
 ROWS = load_rows(ROOT)
 LEAFS = sorted(path for task in ('cls', 'seg', 'det') for path in (ROOT / 'configs' / task).glob('*/*.py'))
-# what the first tier measures
+# counted again in the fast tests
 QUICK = ('gfnet-h-ti_8xb128-300e_in1k', 'hornet-micro_upernet_1xb8-400_toy-128x128', 'affnet-et_ssdlite_8xb16-200e_coco-320x320')
-KINDS = sorted({(row.task, row.family) for row in ROWS})
+TASKS_AND_FAMILIES = sorted({(row.task, row.family) for row in ROWS})
 NOT_COUNTED = ('data_preprocessor', 'drop_path_rate', 'init_cfg', 'test_cfg', 'train_cfg', 'with_cp')  # keys of a model's config
 TASKS = {
     'cls': {'imagenet-1k': {'top1': 'Top 1 Accuracy', 'top5': 'Top 5 Accuracy'}},
@@ -41,21 +41,21 @@ def check_each_row(check, rows=ROWS):
     check_each(rows, check, label=lambda row: row.name)
 
 
-def test_every_config_has_one_row_and_every_row_a_config():
+def test_every_config_has_one_row():
     assert sorted(row.config for row in ROWS) == LEAFS
     assert [row.name for row in ROWS] == [row.config.stem for row in ROWS] and len({row.name for row in ROWS}) == len(ROWS)
     assert {row.family for row in ROWS} == set(FAMILIES)
 
 
-def test_every_published_row_is_there():
-    """As many as the papers' tables and the authors' configs have."""
+def test_number_of_published_rows():
+    """As many as in the papers' tables and the authors' configs."""
     published = [row for row in ROWS if not is_own(row)]
-    kinds = ['hornet.*upernet.*ade20k', 'hornet.*cascade', 'hornet-small-7x7_mask-rcnn', 'gfnet-h.*_fpn_', 'dfformer.*_fpn_']
-    kinds += ['dfformer.*_retinanet_', 'affnet.*_deeplabv3_.*ade20k', 'affnet.*_deeplabv3_.*voc', 'affnet.*_ssdlite_']
-    assert [sum(bool(re.search(kind, row.name)) for row in published) for kind in kinds] == [10, 8, 3, 3, 6, 6, 3, 3, 3]
+    patterns = ['hornet.*upernet.*ade20k', 'hornet.*cascade', 'hornet-small-7x7_mask-rcnn', 'gfnet-h.*_fpn_', 'dfformer.*_fpn_']
+    patterns += ['dfformer.*_retinanet_', 'affnet.*_deeplabv3_.*ade20k', 'affnet.*_deeplabv3_.*voc', 'affnet.*_ssdlite_']
+    assert [sum(bool(re.search(pattern, row.name)) for row in published) for pattern in patterns] == [10, 8, 3, 3, 6, 6, 3, 3, 3]
 
 
-def test_metafiles_are_written_canonically():
+def test_metafiles_are_canonical():
     check_each(metafiles(ROOT), check_metafile, label=str)
 
 
@@ -67,7 +67,7 @@ def check_metafile(path):
     assert (ROOT / collection['README']).is_file()
 
 
-def test_the_index_names_every_metafile():
+def test_the_index_lists_every_metafile():
     text = (ROOT / 'model-index.yml').read_text(encoding='utf-8')
     assert text == index_text(ROOT)
     imported = [ROOT / path for path in yaml.safe_load(text)['Import']]
@@ -75,12 +75,12 @@ def test_the_index_names_every_metafile():
     assert len(imported) == 3 * len(FAMILIES)
 
 
-def test_the_page_is_that_of_the_metafiles():
+def test_the_page_is_up_to_date():
     assert (ROOT / 'model_zoo.md').read_text(encoding='utf-8') == page_text(ROWS)
 
 
 @pytest.mark.slow
-def test_the_config_follows_the_recorded_recipe():
+def test_configs_follow_the_recorded_recipes():
     check_each_row(check_recipe)
 
 
@@ -88,7 +88,7 @@ def check_recipe(row):
     assert audit(row).differences == ()
 
 
-def test_a_wrong_recipe_is_seen():
+def test_a_wrong_recipe_is_found():
     row = next(row for row in ROWS if row.name.startswith('hornet-tiny-gf_upernet_8xb2-160k'))
     entry = {**row.entry, 'Recipe': {**row.entry['Recipe'], 'lr': 6e-5, 'teacher': 'none'}}
     del entry['Recipe']['batch']
@@ -101,23 +101,23 @@ def test_a_wrong_recipe_is_seen():
     }
 
 
-def test_what_is_ours_is_said():
-    check_each_row(check_ours)
+def test_own_choices_are_marked():
+    check_each_row(check_own_choices)
 
 
-def check_ours(row):
-    assert set(row.ours) <= set(row.recipe) and row.published['Source']
+def check_own_choices(row):
+    assert set(row.own_choices) <= set(row.recipe) and row.published['Source']
     if is_own(row):
-        assert row.ours == list(row.recipe) and not row.metrics and not row.weights
+        assert row.own_choices == list(row.recipe) and not row.metrics and not row.weights
     else:
-        assert row.metrics or row.published.get('Note'), 'say why no metric is given'
+        assert row.metrics or row.published.get('Note'), 'the note must explain why no metric is given'
     words = row.config.read_text(encoding='utf-8').lower()
-    assert not row.ours or re.search(r'\bour\b|not published|unknown|neither the recipe', words), (
-        'the config marks what is our choice'
+    assert not row.own_choices or re.search(r'\bour\b|choice|not published|unknown|neither the recipe', words), (
+        'the config must mark what no source gives'
     )
 
 
-def test_metrics_and_weights_are_those_of_the_list_of_files():
+def test_metrics_and_weights_agree_with_the_list_of_files():
     check_each_row(check_metrics_and_weights)
 
 
@@ -138,12 +138,12 @@ def check_metrics_and_weights(row):
 
 
 def second_hand(row):
-    """Numbers without a file, which the list of files does not have."""
-    said = row.published['Source'] + row.published.get('Note', '')
-    return 'second-hand' in said or 'recalled' in said
+    """Whether the numbers have no file, and so are not in the list of files."""
+    text = row.published['Source'] + row.published.get('Note', '')
+    return 'second-hand' in text or 'recalled' in text
 
 
-def test_published_numbers_stand_in_the_config_too():
+def test_published_numbers_are_in_the_config_header():
     check_each_row(check_head_of_config)
 
 
@@ -152,7 +152,7 @@ def check_head_of_config(row):
     assert [value for value in row.metrics.values() if f'{value:.1f}' not in head] == []
 
 
-def test_everything_is_measured_and_agrees_or_is_explained():
+def test_counts_agree_with_published_numbers_or_are_explained():
     check_each_row(check_agreement)
 
 
@@ -161,19 +161,19 @@ def check_agreement(row):
     assert all(each.holds for each in agreements(row)) or row.published['Note']
 
 
-def test_mim_can_read_it():
+def test_mim_can_read_the_metadata():
     check_each_row(check_for_mim)
 
 
 def check_for_mim(row):
-    """`mim search` joins lists as strings, and takes the last of a title's bracketed words for a unit."""
+    """`mim search` joins lists as strings, and reads the last word in brackets of a title as a unit."""
     for key, value in row.entry['Metadata'].items():
         assert isinstance(value, (str, int, float)), key
     assert all({'Task', 'Dataset', 'Metrics'} == set(result) for result in row.entry.get('Results', ()))
 
 
-def test_few_numbers_disagree():
-    """These, each with its note; another would mean that something here counts wrongly."""
+def test_published_numbers_that_disagree():
+    """These have notes; any other would mean a counting error."""
     off = Counter((row.task, row.family, each.name) for row in ROWS for each in agreements(row) if not each.holds)
     assert off == {
         ('cls', 'affnet', 'Parameters'): 2,
@@ -191,8 +191,8 @@ def test_few_numbers_disagree():
 @pytest.mark.parametrize(
     'row', [row for row in ROWS if row.name.startswith('gfnet-h-') and '_fpn_' in row.name], ids=lambda row: row.name
 )
-def test_gfnets_segmentors_are_explained(row):
-    """By what their note says: a classifier's norm and head too many, the convolutions between the stages not counted."""
+def test_note_of_the_gfnet_segmentors_holds(row):
+    """The published numbers include a classifier's norm and head, and omit the convolutions between the stages."""
     model, _ = build_for_counting(str(row.config))
     report = count(model, tuple(row.published['Size']))
     width = model.backbone.out_channels[-1]
@@ -204,7 +204,7 @@ def test_gfnets_segmentors_are_explained(row):
 
 
 def counted_alike(rows):
-    """Groups of rows whose models and sizes are the same as far as it counts."""
+    """Groups of rows whose models and image sizes are equal in all that affects the counts."""
 
     def counted(node):
         if isinstance(node, dict):
@@ -223,26 +223,26 @@ def measured(row):
 
 
 def check_measured(rows):
-    """One of them measured again; the others have the same numbers."""
+    """Count the first of the rows again; the others have the same numbers."""
     assert [measured(row) for row in rows] == [measure(rows[0])] * len(rows)
 
 
-def test_some_measured_again():
+def test_some_rows_counted_again():
     check_each([[row] for row in ROWS if row.name in QUICK], check_measured, label=lambda rows: rows[0].name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('task', 'family'), KINDS, ids=map('-'.join, KINDS))
-def test_measured_again(task, family):
+@pytest.mark.parametrize(('task', 'family'), TASKS_AND_FAMILIES, ids=map('-'.join, TASKS_AND_FAMILIES))
+def test_rows_counted_again(task, family):
     rows = [row for row in ROWS if (row.task, row.family) == (task, family) and row.name not in QUICK]
     check_each(counted_alike(rows), check_measured, label=lambda rows: rows[0].name)
 
 
 @pytest.mark.slow
-def test_configs_know_the_file_of_their_row():
-    """`published_checkpoint` of the classification configs; where the file's head is of other classes, the row has no weights."""
+def test_configs_name_the_file_of_their_row():
+    """`published_checkpoint` of the classification configs; if the file has a head for other classes, the row has no weights."""
     by_url = {each.url: each for each in published_files.ZOO}
     for row in (row for row in ROWS if row.task == 'cls'):
-        said = read_config(row.config).get('published_checkpoint')
-        fits = said and by_url[said].task == 'imagenet-1k'
-        assert row.weights == (said if fits else None), row.name
+        url = read_config(row.config).get('published_checkpoint')
+        fits = url and by_url[url].task == 'imagenet-1k'
+        assert row.weights == (url if fits else None), row.name

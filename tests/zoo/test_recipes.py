@@ -1,4 +1,4 @@
-"""Recipes are read from configs as they are meant, whatever form the config gives them."""
+"""The recipe read from a config, for all the ways in which a config can state it."""
 
 import pytest
 
@@ -42,7 +42,7 @@ CHANGES = {
         'training images': 'centre 7'
     },
 }
-PLAIN = {
+DEFAULT = {
     'optimizer': 'AdamW',
     'lr': 1e-3,
     'weight decay': 0.05,
@@ -66,13 +66,13 @@ PLAIN = {
 def test_recipe(change, wanted, tmp_path):
     path = tmp_path / 'arch_head_4xb2-100_data.py'
     path.write_text(CONFIG + change)
-    assert recipe(path) == PLAIN | wanted
+    assert recipe(path) == DEFAULT | wanted
 
 
-def test_a_name_without_numbers_is_refused(tmp_path):
+def test_a_file_name_without_gpus_is_refused(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(CONFIG)
-    with pytest.raises(ValueError, match=r'mine\.py .*_<gpus>xb<images>-'):
+    with pytest.raises(ValueError, match=r'_<gpus>xb<images>-.*mine\.py'):
         recipe(path)
 
 
@@ -100,5 +100,5 @@ SIDES = [(side, 1333) for side in range(480, 801, 32)]
         ([dict(type='Pad', size_divisor=32), dict(type='Pad', size=(512, 512))], 'pad to multiples of 32, pad to 512x512'),
     ],
 )
-def test_pipelines_in_words(steps, words):
+def test_description_of_pipelines(steps, words):
     assert describe(steps) == words

@@ -1,4 +1,4 @@
-"""The run over rows: what is measured is kept and not measured again, what fails is told, and the others follow."""
+"""The run over rows: measurements are kept and not repeated, failures are reported, and the other rows follow."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from mmfreq.errors import UserError
 from mmfreq.zoo.checkpoints import Match
 from mmfreq.zoo.evaluation import Outcome
-from mmfreq.zoo.reproduction import Settings, audited, reproduce, select
+from mmfreq.zoo.reproduction import Settings, audit_or_difference, reproduce, select
 from mmfreq.zoo.results import ResultsFile
 from tests.zoo.rows_for_tests import row
 
@@ -22,7 +22,7 @@ NAMES = ('a_upernet_1xb1-1_toy', 'b_upernet_1xb1-1_toy')
 
 
 class Evaluator:
-    """Counts what it is asked for; `outcomes` are given out in turn, the last one again and again."""
+    """Records its jobs; returns `outcomes` in turn, and the last one repeatedly."""
 
     def __init__(self, *outcomes):
         self.jobs, self.outcomes = [], list(outcomes) or [Outcome({'mIoU': 49.21}, '', 'CPU', {'torch': '2'})]
@@ -52,14 +52,14 @@ def zoo(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(zoo):
-    """Runs, quietly; returns the states of what came out, and what was said."""
+    """Runs; returns the states of the results, and the log."""
     folder, rows = zoo
 
     def go(evaluate, rows=rows, **settings):
-        said = []
+        lines = []
         matches = [Match(each, folder / 'ck' / f'{each.name}.pth', 'by its name') for each in rows]
-        results = reproduce(matches, rows, Settings(folder / 'out', **settings), evaluate, said.append)
-        return [(result.row[0], result.test, result.state) for result in results], '\n'.join(said)
+        results = reproduce(matches, rows, Settings(folder / 'out', **settings), evaluate, lines.append)
+        return [(result.row[0], result.test, result.state) for result in results], '\n'.join(lines)
 
     return go
 
@@ -67,7 +67,7 @@ def run(zoo):
 ALL = [('a', 'single scale', 'measured'), ('a', 'ms+flip', 'measured'), ('b', 'single scale', 'measured')]
 
 
-def test_every_row_is_evaluated_in_every_way(run, zoo):
+def test_every_row_is_evaluated_in_each_way_of_testing(run, zoo):
     evaluate = Evaluator()
     assert run(evaluate)[0] == ALL
     assert [job.multi for job in evaluate.jobs] == [False, True, False]
@@ -77,14 +77,14 @@ def test_every_row_is_evaluated_in_every_way(run, zoo):
     assert run(Evaluator(), single_scale=True)[0] == [ALL[0], ALL[2]]
 
 
-def test_what_is_measured_is_not_measured_again(run):
+def test_measurements_are_not_repeated(run):
     run(Evaluator())
-    states, said = run(again := Evaluator(RuntimeError))
+    states, log = run(again := Evaluator(RuntimeError))
     assert states == ALL and not again.jobs
-    assert 'measured on ' in said and 'mIoU 49.21' in said
+    assert 'measured on ' in log and 'mIoU 49.21' in log
 
 
-def test_a_stop_in_the_middle_loses_nothing_and_the_next_run_goes_on(run, zoo):
+def test_an_interrupted_run_loses_nothing_and_continues(run, zoo):
     done = Outcome({'mIoU': 49.0})
     with pytest.raises(KeyboardInterrupt):
         run(Evaluator(done, KeyboardInterrupt()))
@@ -94,18 +94,18 @@ def test_a_stop_in_the_middle_loses_nothing_and_the_next_run_goes_on(run, zoo):
     assert results == ALL and [job.multi for job in again.jobs] == [True, False]
 
 
-def test_a_failure_is_told_and_tried_again(run, zoo):
+def test_a_failure_is_reported_and_retried(run, zoo):
     bad = Outcome(reason='out of memory')
-    states, said = run(Evaluator(bad, Outcome({'aAcc': 3.0}), Outcome({'mIoU': float('nan')})))
+    states, log = run(Evaluator(bad, Outcome({'aAcc': 3.0}), Outcome({'mIoU': float('nan')})))
     assert [state for *_, state in states] == ['failed'] * 3
-    assert 'failed: out of memory' in said and 'no mIoU(ms+flip) in what was measured: aAcc' in said and 'mIoU is nan' in said
+    assert 'failed: out of memory' in log and 'no mIoU(ms+flip) among the measured metrics: aAcc' in log and 'mIoU is nan' in log
     page = (zoo[0] / 'out/results.md').read_text()
     assert 'failed: out of memory; log: ' in page
     assert run(again := Evaluator())[0] == ALL and len(again.jobs) == 3
 
 
 @pytest.mark.parametrize('change', ['config', 'checkpoint', 'data'])
-def test_what_changes_a_score_asks_for_another_evaluation(run, zoo, change):
+def test_another_config_checkpoint_or_data_is_evaluated_again(run, zoo, change):
     folder, rows = zoo
     run(Evaluator(), rows[1:])
     settings = {}
@@ -124,35 +124,35 @@ def test_what_changes_a_score_asks_for_another_evaluation(run, zoo, change):
     assert '49.21' in (folder / 'out/results.md').read_text()
 
 
-def test_what_does_not_change_a_score_does_not(run, zoo):
+def test_comments_times_and_published_numbers_do_not_repeat_an_evaluation(run, zoo):
     folder, rows = zoo
     run(Evaluator(), rows[1:])
     rows[1].config.write_text('# a comment\n' + CONFIG)
     (folder / 'ck' / f'{NAMES[1]}.pth').touch()
     published = row(NAMES[1], root=folder, metrics={'mIoU': 40.0})
-    _, said = run(Evaluator(RuntimeError), [published], data={'toy': folder / 'data' / 'toy', 'coco': folder})
-    assert 'measured on' in said
+    _, log = run(Evaluator(RuntimeError), [published], data={'toy': folder / 'data' / 'toy', 'coco': folder})
+    assert 'measured on' in log
     assert 'differs by +9.2' in (folder / 'out/results.md').read_text()
 
 
-def test_data_that_are_not_there_are_a_verdict(run, zoo):
+def test_missing_data_are_a_verdict(run, zoo):
     folder, _ = zoo
     evaluate = Evaluator()
-    states, said = run(evaluate, data={'toy': folder / 'none'})
+    states, log = run(evaluate, data={'toy': folder / 'none'})
     assert [state for *_, state in states] == ['no data'] * 3 and not evaluate.jobs
-    assert f'no data: {folder}/none' in said
+    assert f'no data: {folder}/none' in log
     assert f'no data: looked at {folder}/none' in (folder / 'out/results.md').read_text()
     assert run(evaluate)[0] == ALL
 
 
-def test_given_data_reach_the_evaluation(run, zoo):
+def test_data_option_reaches_the_evaluation(run, zoo):
     (zoo[0] / 'data').rename(zoo[0] / 'moved')
     run(evaluate := Evaluator(), data={'toy': zoo[0] / 'moved'})
     assert evaluate.jobs[0].options == {'test_dataloader.dataset.data_root': str(zoo[0] / 'moved' / 'toy')}
 
 
 @pytest.mark.parametrize('broken', ['config', 'checkpoint'])
-def test_a_row_that_cannot_begin_fails_and_the_others_follow(run, zoo, broken):
+def test_a_row_that_cannot_start_fails_and_the_others_follow(run, zoo, broken):
     folder, rows = zoo
     if broken == 'config':
         rows[0].config.write_text('model = dict(')
@@ -168,12 +168,12 @@ def test_the_same_file_twice_is_evaluated_once(zoo):
     copy = folder / 'copy.pth'
     copy.write_text(b.name)
     matches = [Match(b, path, '') for path in (folder / 'ck' / f'{b.name}.pth', copy)]
-    results = reproduce(matches, [b], Settings(folder / 'out'), evaluate := Evaluator(), (said := []).append)
+    results = reproduce(matches, [b], Settings(folder / 'out'), evaluate := Evaluator(), (lines := []).append)
     assert len(results) == len(evaluate.jobs) == 1
-    assert any('the same file again' in line for line in said)
+    assert any('the same file again' in line for line in lines)
 
 
-def test_a_results_file_of_another_kind_stops_the_run(run, zoo):
+def test_an_invalid_results_file_stops_the_run(run, zoo):
     (zoo[0] / 'out').mkdir()
     (zoo[0] / 'out/results.json').write_text('mine')
     with pytest.raises(UserError, match='--out'):
@@ -181,7 +181,7 @@ def test_a_results_file_of_another_kind_stops_the_run(run, zoo):
     assert not evaluate.jobs and (zoo[0] / 'out/results.json').read_text() == 'mine'
 
 
-def test_rows_by_a_part_of_their_name_or_a_pattern():
+def test_select_by_a_part_of_the_name_or_a_pattern():
     rows = [row(name) for name in ('affnet_8xb128-300e_in1k-256', 'gfnet-s_upernet', 'gfnet-s_8xb128')]
     assert select(rows, None) == rows
     assert select(rows, 'gfnet') == select(rows, 'gfnet*') == rows[1:]
@@ -193,5 +193,5 @@ def test_rows_by_a_part_of_their_name_or_a_pattern():
 def test_a_config_that_cannot_be_read_differs_from_its_record(zoo):
     _, (a, _) = zoo
     broken = replace(a, root=a.root / 'none')
-    assert not audited(broken).agrees
-    assert 'FileNotFoundError' in audited(broken).differences[0].config
+    assert not audit_or_difference(broken).agrees
+    assert 'FileNotFoundError' in audit_or_difference(broken).differences[0].config

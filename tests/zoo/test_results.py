@@ -1,7 +1,8 @@
-"""The file of results keeps measurements, is whole at any time, and refuses what it did not write; tables tell what is in it."""
+"""The file of results keeps measurements and refuses other files; verdicts, names of metrics, and tables."""
 
 import io
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -9,14 +10,29 @@ import pytest
 from rich.console import Console
 
 from mmfreq.errors import UserError
-from mmfreq.zoo.reproduction import lines_of, list_table, newest, page, table, tally
-from mmfreq.zoo.results import FAILED, MEASURED, NO_DATA, Result, ResultsFile
+from mmfreq.zoo.reproduction import lines_of, list_table, newest, page, results_table, tally
+from mmfreq.zoo.results import (
+    FAILED,
+    MEASURED,
+    MULTI,
+    NO_DATA,
+    SINGLE,
+    NoScoreError,
+    Result,
+    ResultsFile,
+    is_success,
+    named_metrics,
+    published_for,
+    verdict,
+    ways_of,
+)
 from tests.zoo.rows_for_tests import NAME, row
 
 BEGUN = Result(NAME, 'single scale', 'a' * 64, 'c' * 16, 'ck/x.pth', log='out/log.txt', date='2026-11-21 10:30')
 DONE = replace(BEGUN, state=MEASURED, metrics={'mIoU': 49.21}, raw={'mIoU': 49.21, 'aAcc': 82.0}, hardware='CPU')
 BAD = replace(BEGUN, state=FAILED, reason='out of memory')
-ROW = row(metrics={'mIoU': 49.2, 'mIoU(ms+flip)': 49.3})
+BOTH = {'mIoU': 49.2, 'mIoU(ms+flip)': 49.3}
+ROW = row(metrics=BOTH)
 
 
 @pytest.fixture
@@ -24,7 +40,7 @@ def file(tmp_path):
     return ResultsFile(tmp_path / 'out' / 'results.json')
 
 
-def test_what_is_written_is_read(file):
+def test_results_are_read_back(file):
     other = replace(DONE, test='ms+flip')
     for result in (BEGUN, DONE, other):
         file.record(result)
@@ -32,13 +48,13 @@ def test_what_is_written_is_read(file):
 
 
 @pytest.mark.parametrize('later', [BAD, BEGUN, replace(BEGUN, state=NO_DATA)], ids=lambda result: result.state)
-def test_a_measurement_stays_whatever_comes_after_it(file, later):
+def test_a_measurement_is_kept_whatever_follows(file, later):
     file.record(DONE)
     file.record(later)
     assert file.read() == {DONE.key: DONE}
 
 
-def test_a_measurement_replaces_what_was_before_it(file):
+def test_a_measurement_replaces_earlier_results(file):
     for result in (BAD, BEGUN, DONE, newer := replace(DONE, metrics={'mIoU': 49.3})):
         file.record(result)
         assert file.read()[BEGUN.key] == result
@@ -46,21 +62,21 @@ def test_a_measurement_replaces_what_was_before_it(file):
 
 
 @pytest.mark.parametrize('change', [{'row': 'b'}, {'test': 'ms+flip'}, {'sha256': 'b' * 64}, {'config': 'd' * 16}])
-def test_row_test_checkpoint_and_config_tell_results_apart(file, change):
+def test_row_test_checkpoint_and_config_identify_a_result(file, change):
     file.record(DONE)
     file.record(other := replace(BAD, **change))
     assert file.read() == {DONE.key: DONE, other.key: other}
 
 
-def test_a_second_run_beside_this_one_loses_nothing(file):
-    mine, theirs = file, ResultsFile(file.path)
-    mine.record(DONE)
-    theirs.record(other := replace(DONE, row='b'))
-    mine.record(third := replace(DONE, row='c'))
-    assert list(theirs.read()) == [DONE.key, other.key, third.key]
+def test_two_runs_at_a_time_lose_nothing(file):
+    first, second = file, ResultsFile(file.path)
+    first.record(DONE)
+    second.record(other := replace(DONE, row='b'))
+    first.record(third := replace(DONE, row='c'))
+    assert list(second.read()) == [DONE.key, other.key, third.key]
 
 
-def test_an_interrupted_write_leaves_the_old_file(file, monkeypatch):
+def test_an_interrupted_write_keeps_the_old_file(file, monkeypatch):
     file.record(DONE)
     before = file.path.read_bytes()
 
@@ -74,7 +90,7 @@ def test_an_interrupted_write_leaves_the_old_file(file, monkeypatch):
     assert os.listdir(file.path.parent) == ['results.json']
 
 
-def test_numbers_that_are_none_are_never_written(file):
+def test_nan_is_never_written(file):
     with pytest.raises(ValueError):
         file.record(replace(DONE, raw={'x': float('nan')}))
     assert not file.path.exists()
@@ -83,7 +99,7 @@ def test_numbers_that_are_none_are_never_written(file):
 @pytest.mark.parametrize(
     'text', ['', '{"version": 1', '[]', '{"version": 1, "results": [{"x": 1}]}', '{"version": 2, "results": []}']
 )
-def test_a_file_of_another_kind_is_refused_and_stays(file, text):
+def test_an_invalid_file_is_refused_and_kept(file, text):
     file.path.parent.mkdir()
     file.path.write_text(text)
     for act in (file.read, lambda: file.record(DONE)):
@@ -107,7 +123,7 @@ def test_a_line_for_each_metric_with_its_verdict():
     assert tally(lines_of([DONE, multi, BAD], [ROW])) == '1 reproduced, 1 differs, 1 failed'
 
 
-def test_of_a_checkpoint_the_newest_measurement_and_what_came_after():
+def test_newest_measurement_and_last_attempt_of_a_checkpoint():
     changed, again = (replace(DONE, config=each * 16, metrics={'mIoU': 50.0}) for each in 'de')
     failed = replace(BAD, config='f' * 16)
     other = replace(BAD, sha256='b' * 64)
@@ -116,7 +132,7 @@ def test_of_a_checkpoint_the_newest_measurement_and_what_came_after():
     assert newest([BAD, replace(BEGUN, config='d' * 16)]) == [replace(BEGUN, config='d' * 16)]
 
 
-def test_the_page_is_a_table_of_markdown():
+def test_results_md_is_a_table():
     lines = page(lines_of([DONE, replace(BAD, sha256='b', reason='a | b\nc')], [ROW])).splitlines()
     header, rule, good, bad = [line for line in lines if line.startswith('|')]
     assert good == f'| {NAME} | single scale | mIoU | 49.2 | 49.21 | reproduced | x.pth | 2026-11-21 10:30 | CPU |'
@@ -130,12 +146,12 @@ def drawn(table):
     return console.file.getvalue()
 
 
-def test_the_terminal_shows_names_in_full_and_brackets_as_they_are():
+def test_the_terminal_shows_full_names_and_literal_brackets():
     lines = lines_of([replace(BAD, reason='expected [1, 2], got [bold]'), replace(DONE, checkpoint='ck/y.pth', sha256='b')], [ROW])
-    shown = drawn(table(lines))
+    shown = drawn(results_table(lines))
     assert 'expected [1, 2], got [bold]' in shown
-    assert NAME in shown and 'x.pth' in shown and 'y.pth' in shown  # which of the two checkpoints is told
-    assert 'x.pth' not in drawn(table(lines_of([DONE], [ROW])))
+    assert NAME in shown and 'x.pth' in shown and 'y.pth' in shown  # two checkpoints of one row are distinguished
+    assert 'x.pth' not in drawn(results_table(lines_of([DONE], [ROW])))
     assert NAME in drawn(list_table([ROW], []))
 
 
@@ -143,3 +159,66 @@ def test_results_are_plain_json(file):
     file.record(DONE)
     content = json.loads(file.path.read_text())
     assert content['version'] == 1 and content['results'][0]['metrics'] == {'mIoU': 49.21}
+
+
+@pytest.mark.parametrize(
+    ('measured', 'published', 'words'),
+    [
+        (49.2, 49.2, 'reproduced'),
+        (49.4, 49.2, 'reproduced'),  # 0.19999999999999574 as floats
+        (49.0, 49.2, 'reproduced'),  # 0.20000000000000284
+        (0.3, 0.1, 'reproduced'),
+        (48.3, 48.1, 'reproduced'),
+        (49.41, 49.2, 'differs by +0.21'),
+        (48.99, 49.2, 'differs by -0.21'),
+        (49.5, 49.2, 'differs by +0.3'),
+        (50.2, 49.2, 'differs by +1.0'),
+        (9.0, 49.2, 'differs by -40.2'),
+        (49.2, None, 'measured (nothing published)'),
+    ],
+)
+def test_numbers_within_two_tenths_are_reproduced(measured, published, words):
+    assert verdict(measured, published) == words
+    assert is_success(words) == (not words.startswith('differs'))
+
+
+def test_ways_of_testing():
+    assert ways_of(row(metrics=BOTH)) == [SINGLE, MULTI]
+    assert ways_of(row(metrics=BOTH), single_scale=True) == ways_of(row(metrics={'mIoU': 48.6})) == ways_of(row()) == [SINGLE]
+    assert published_for(row(metrics=BOTH), SINGLE) == {'mIoU': 49.2}
+    assert published_for(row(metrics=BOTH), MULTI) == {'mIoU(ms+flip)': 49.3}
+
+
+@pytest.mark.parametrize(
+    ('found', 'test', 'named'),
+    [
+        ({'aAcc': 82.0, 'mIoU': 49.204, 'mAcc': 60.0}, SINGLE, {'mIoU': 49.2}),
+        ({'aAcc': 82.0, 'mIoU': 49.306}, MULTI, {'mIoU(ms+flip)': 49.31}),
+        ({'coco/bbox_mAP': 0.524, 'coco/bbox_mAP_50': 0.7, 'coco/segm_mAP': 0.456}, SINGLE, {'box AP': 52.4, 'mask AP': 45.6}),
+        ({'accuracy/top1': 83.01, 'accuracy/top5': 96.4}, SINGLE, {'Top 1 Accuracy': 83.01, 'Top 5 Accuracy': 96.4}),
+        ({'coco/bbox_mAP': 0.0}, SINGLE, {'box AP': 0.0}),
+    ],
+)
+def test_metrics_get_the_names_in_metafiles(found, test, named):
+    assert named_metrics(found, row(), test) == named
+
+
+@pytest.mark.parametrize(
+    ('found', 'message'),
+    [
+        ({'mIoU': math.nan}, 'mIoU is nan'),
+        ({'mIoU': math.inf}, 'mIoU is inf'),
+        ({'coco/bbox_mAP': -1.0}, 'have no object'),
+        ({'aAcc': 3.0}, 'no known metric among the measured metrics: aAcc'),
+        ({}, 'none'),
+    ],
+)
+def test_invalid_scores_are_refused(found, message):
+    with pytest.raises(NoScoreError, match=message):
+        named_metrics(found, row(), SINGLE)
+
+
+def test_a_published_metric_must_be_measured():
+    published = row(task='det', metrics={'box AP': 52.4, 'mask AP': 45.6})
+    with pytest.raises(NoScoreError, match=r'no mask AP among .*coco/bbox_mAP; .*nothing is detected'):
+        named_metrics({'coco/bbox_mAP': 0.5}, published, SINGLE)

@@ -1,4 +1,4 @@
-"""Measurements enter the metafiles and the page of a copied tree, and no tree that is not one's own."""
+"""The page of the zoo, and measurements written to the metafiles of a copied tree."""
 
 import shutil
 from dataclasses import replace
@@ -9,9 +9,10 @@ import yaml
 
 from mmfreq.errors import UserError
 from mmfreq.zoo import page
-from mmfreq.zoo.page import check_writable, merged, page_text, update_zoo
+from mmfreq.zoo.page import Agreement, check_writable, last_digit, merged, page_text, printed_value, update_zoo
 from mmfreq.zoo.results import FAILED, MEASURED, Result
-from mmfreq.zoo.rows import load_rows, metafiles
+from mmfreq.zoo.rows import Row, load_rows, metafiles
+from tests.zoo.test_rows import entry
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = 'hornet-tiny-gf_upernet_8xb2-160k_ade20k-512x512'
@@ -26,7 +27,7 @@ MULTI = replace(SINGLE, test='ms+flip', metrics={'mIoU(ms+flip)': 49.4})
 
 @pytest.fixture
 def tree(tmp_path):
-    """Two metafiles of the repository, alone."""
+    """A tree with two metafiles of the repository."""
     for path in (ROOT / 'configs/seg/hornet/metafile.yml', ROOT / 'configs/det/gfnet/metafile.yml'):
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True)
@@ -38,7 +39,7 @@ def measured(tree):
     return next(row.measured for row in load_rows(tree) if row.name == NAME)
 
 
-def test_a_measurement_enters_the_metafile_and_the_page(tree):
+def test_a_measurement_is_written_to_metafile_and_page(tree):
     before = {path: path.read_text() for path in metafiles(tree)}
     (changed,) = update_zoo(tree, [MULTI, SINGLE, replace(SINGLE, row='hornet-tiny-7x7', state=FAILED)])
     assert changed.name == NAME
@@ -46,6 +47,7 @@ def test_a_measurement_enters_the_metafile_and_the_page(tree):
         {
             'Metrics': {'mIoU': 49.14},
             'Test': 'single scale',
+            'Origin': 'converted',
             'Checkpoint': 'x.pth',
             'sha256': '0123456789ab',
             'Date': '2026-11-21',
@@ -58,7 +60,7 @@ def test_a_measurement_enters_the_metafile_and_the_page(tree):
     page = (tree / 'model_zoo.md').read_text()
     assert page == page_text(load_rows(tree))
     (line,) = [line for line in page.splitlines() if line.startswith(f'| [{NAME}]')]
-    assert '49.1 mIoU (x.pth, 2026-11-21, NVIDIA H200); 49.4 mIoU(ms+flip)' in line
+    assert '49.1 mIoU (x.pth, 2026-11-21, NVIDIA H200); 49.4 mIoU(ms+flip) (x.pth, 2026-11-21, NVIDIA H200) | - |' in line
     other = [path for path in before if path.read_text() != before[path]]
     assert [path.parent.name for path in other] == ['hornet']
     assert update_zoo(tree, [SINGLE, MULTI]) == []
@@ -78,15 +80,18 @@ def test_nothing_else_in_the_metafile_changes(tree):
     assert added[0] == '  Measured here:' and len(path.read_text().splitlines()) > len(before.splitlines())
 
 
-def test_the_newest_of_each_way_of_testing_stays(tree):
+def test_the_newest_of_each_way_of_testing_and_origin_is_kept(tree):
     update_zoo(tree, [SINGLE, MULTI])
     later, earlier = (
         replace(SINGLE, metrics={'mIoU': value}, date=date) for value, date in ((50.0, '2026-12-01'), (40.0, '2026-01-01'))
     )
     update_zoo(tree, [later])
     update_zoo(tree, [earlier])
-    assert [entry['Metrics'] for entry in measured(tree)] == [{'mIoU': 50.0}, {'mIoU(ms+flip)': 49.4}]
-    assert [entry['Metrics'] for entry in merged([], [later, earlier])] == [{'mIoU': 50.0}]
+    assert [each['Metrics'] for each in measured(tree)] == [{'mIoU': 50.0}, {'mIoU(ms+flip)': 49.4}]
+    assert [each['Metrics'] for each in merged([], [later, earlier])] == [{'mIoU': 50.0}]
+    trained = replace(SINGLE, origin='trained', metrics={'mIoU': 48.0})
+    kept = [(each['Test'], each['Origin']) for each in merged([], [MULTI, trained, later])]
+    assert kept == [('single scale', 'converted'), ('single scale', 'trained'), ('ms+flip', 'converted')]
 
 
 def test_an_installed_package_is_refused(tree):
@@ -101,3 +106,41 @@ def test_a_tree_that_cannot_be_written_is_refused(tree, monkeypatch):
     monkeypatch.setattr(page.os, 'access', lambda path, mode: Path(path) != closed)
     with pytest.raises(UserError, match=r'configs/det/gfnet/metafile\.yml'):
         check_writable(tree)
+
+
+@pytest.mark.parametrize(
+    ('printed', 'measured', 'holds'),
+    [
+        ('100M', 101_000_000, True),  # one per cent
+        ('100M', 101_100_000, False),
+        ('22M', 22_490_000, True),  # half of the last digit
+        ('22M', 22_510_000, False),
+        ('4.0G', 3_951_000_000, True),
+        ('4.0G', 3_940_000_000, False),
+    ],
+)
+def test_agreement_of_counts(printed, measured, holds):
+    assert Agreement('FLOPs', printed, measured).holds == holds
+
+
+def test_printed_numbers():
+    assert (printed_value('4.5G'), last_digit('4.5G'), last_digit('52M')) == (4.5e9, 1e8, 1e6)
+    with pytest.raises(ValueError, match=r"digits and M or G, .*'52 MB'"):
+        printed_value('52 MB')
+
+
+def test_page_of_rows():
+    results = [
+        {'Metrics': {'mIoU': 48.06}, 'Checkpoint': 'tiny.pth', 'Date': '2026-01-01', 'Hardware': 'a GPU'},
+        {'Metrics': {'mIoU': 47.0}, 'Origin': 'trained', 'Checkpoint': 'iter.pth', 'Date': '2026-01-02', 'Hardware': 'CPU'},
+    ]
+    own = entry('b_c_1xb1-1_toy', Published={'Source': 'none: x'}, Results=[], **{'Measured here': results})
+    differs = {'Source': 'x', 'Parameters': '60M', 'Note': 'Wrong head.'}
+    other = entry('c_d_1xb1-1_ade20k', Published=differs, Results=[], Weights='http://x')
+    text = page_text([Row(each, 'seg', Path()) for each in (entry(), own, other)])
+    lines = [line for line in text.splitlines() if line.startswith('| [')]
+    assert lines[0].endswith('| 512x2048 | 52.00 | 52M | 930.0 | 926.4 | 926G | 48.1 | - | - | - | - |')
+    measured = '48.1 mIoU (tiny.pth, 2026-01-01, a GPU) | 47.0 mIoU (iter.pth, 2026-01-02, CPU)'
+    assert lines[1].endswith(f'| 512x2048 | 52.00 | - | 930.0 | 926.4 | - | - | - | {measured} | - |')
+    assert lines[2].endswith('| 512x2048 | 52.00 | 60M\\* | 930.0 | 926.4 | - | unknown | - | - | - | [file](http://x) |')
+    assert '- `c_d_1xb1-1_ade20k`: Wrong head.' in text and '## Detection' not in text
