@@ -1,4 +1,4 @@
-"""Makes toy data in the layout of ADE20K or COCO: coloured, textured shapes that a small net learns in minutes on a CPU.
+"""Generate toy data in the layout of ADE20K or COCO: colored, textured shapes that a small model learns in minutes on a CPU.
 
 Example: python tools/make_toy_dataset.py ade20k --out data/toy_ade20k
 """
@@ -18,12 +18,12 @@ WRITERS = {'ade20k': write_toy_ade20k, 'coco': write_toy_coco}
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('layout', choices=[*WRITERS, 'both'])
-    parser.add_argument('--out', type=Path, required=True, help='folder to write to; `both` makes ade20k/ and coco/ in it')
-    parser.add_argument('--train', type=int, default=160, help='training pictures (default: %(default)s)')
-    parser.add_argument('--val', type=int, default=32, help='validation pictures (default: %(default)s)')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='default: that of the layout')
-    parser.add_argument('--seed', type=int, default=0, help='same seed, same files (default: %(default)s)')
-    parser.add_argument('--overwrite', action='store_true', help='replace a toy set made with other parameters')
+    parser.add_argument('--out', type=Path, required=True, help='output folder; `both` creates ade20k/ and coco/ in it')
+    parser.add_argument('--train', type=int, default=160, help='training images (default: %(default)s)')
+    parser.add_argument('--val', type=int, default=32, help='validation images (default: %(default)s)')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='default: 128 128 (ade20k), 160 192 (coco)')
+    parser.add_argument('--seed', type=int, default=0, help='the same seed gives the same files (default: %(default)s)')
+    parser.add_argument('--overwrite', action='store_true', help='replace a toy dataset with other parameters')
     return parser.parse_args(argv)
 
 

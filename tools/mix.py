@@ -1,6 +1,6 @@
-"""Writes a config that puts one of our backbones into any segmentation or detection config, and prints what it changes.
+"""Write a config with one of mmfreq's backbones in place of the backbone of any segmentation or detection config.
 
-The config goes to the standard output, or with --out to a file; what differs from the base goes to the standard error.
+The config is written to standard output, or to a file with --out. The differences from the base are printed to standard error.
 
 Examples:
   python tools/mix.py mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py dfformer-s18 > new.py
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext if mmcv is not compiled)
 
 
 def key_and_value(text):
-    """An option as it is; argparse refuses it where it has no '='."""
+    """The option itself; raises if it has no '='."""
     if '=' not in text:
-        raise argparse.ArgumentTypeError(f'{text!r} has no value; expected KEY=VALUE')
+        raise argparse.ArgumentTypeError(f'expected KEY=VALUE, got {text!r}')
     return text
 
 
@@ -38,39 +38,30 @@ def parse_args(argv=None):
         type=key_and_value,
         action=DictAction,
         metavar='KEY=VALUE',
-        help='further values; they win over the tool. Those of model.backbone are arguments of the new backbone',
+        help='more values, with priority over those of the tool; model.backbone.KEY is an argument of the new backbone',
     )
-    parser.add_argument('--out', type=Path, metavar='FILE', help='file to write; its _base_ is then relative to it')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='file to write; its _base_ is relative to it')
     return parser.parse_args(argv)
-
-
-def check_free(out):
-    """Refuse, before any work, a file that exists or has no folder."""
-    from mmfreq.errors import UserError
-
-    if not out.absolute().parent.is_dir():
-        raise UserError(f'there is no folder {out.absolute().parent}: make it, or give another name')
-    if out.exists():
-        raise UserError(f'{out} exists already: remove it, or give another name')
 
 
 def main(argv=None):
     args = parse_args(argv)
     from mmfreq.config.mix import mix
+    from mmfreq.config.reading import check_new_file
     from mmfreq.errors import short_user_errors
 
     folder = args.out and args.out.absolute().parent
-    with short_user_errors(), redirect_stdout(sys.stderr):  # the standard output is the config's alone
+    with short_user_errors(), redirect_stdout(sys.stderr):  # only the config goes to standard output
         if args.out:
-            check_free(args.out)
+            check_new_file(args.out)
         mixed = mix(args.base, args.arch, args.img_size, args.set, folder)
     if args.out:
         args.out.write_text(mixed.text, encoding='utf-8')
     else:
         sys.stdout.write(mixed.text)
-    told = ['Difference from the base:', *(f'  {line}' for line in mixed.difference), *(f'Note: {note}' for note in mixed.notes)]
-    told += [f'Written to {args.out}; train it with: python tools/train.py {args.out}'] if args.out else []
-    print('\n'.join(told), file=sys.stderr)
+    lines = ['Differences from the base:', *(f'  {line}' for line in mixed.difference), *(f'Note: {note}' for note in mixed.notes)]
+    lines += [f'Written to {args.out}; train it with: python tools/train.py {args.out}'] if args.out else []
+    print('\n'.join(lines), file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,14 @@
-"""Configs made from others: with another backbone (`mix`), for other GPUs (`few_gpus`).
+"""Configs made from other configs, as a leaf config that inherits from the base.
 
-| module | |
+| module | contents |
 |---|---|
-| `mix`, `exchange`, `wiring` | one of our backbones in any segmentation or detection config |
-| `feature_maps` | what backbones and necks give, found by running them |
-| `few_gpus`, `total_batch`, `iteration_counts`, `batch_norms` | the same batch, or another learning rate |
-| `base_config`, `config_difference` | what is inherited, and the leaf on top of it |
+| `mix` | another backbone in any segmentation or detection config (`tools/mix.py`) |
+| `wiring` | necks and heads of a config, fitted to the feature maps of another backbone |
+| `feature_maps` | channels and strides of the feature maps of backbones and necks |
+| `few_gpus` | the same total batch, or a scaled learning rate, on fewer GPUs (`tools/few_gpus.py`) |
+| `iteration_counts` | everything in a config that counts iterations, multiplied |
+| `options` | `--cfg-options` that replace a backbone |
+| `difference` | the difference of two configs, as the text of a leaf and as lines for a reader |
+| `meta_model` | models on the meta device |
+| `reading` | configs, paths and types by name |
 """

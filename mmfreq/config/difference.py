@@ -1,33 +1,33 @@
-"""What turns one config into another: as the text of a leaf config, and as lines to read."""
+"""The difference of two configs, as the text of a leaf config and as lines for a reader."""
 
 import math
 from keyword import iskeyword
 
-WIDTH = 128  # of a line of source; a value's own line in the house's 132, with a comma and a closing bracket
-GONE = object()
+WIDTH = 128  # of a line of source
+MISSING = object()
 
 
 def changes(old, new):
-    """The part of the nested dict `new` that a leaf on top of `old` must state, with `_delete_` where keys or the type go.
+    """The part of the nested dict `new` that a leaf on top of `old` must state, with `_delete_` where keys or the type disappear.
 
-    Not guaranteed: a key that is in the outermost `old` alone stays, as no leaf can take it away.
+    A key of the outermost dict that is only in `old` stays, as no leaf can remove it.
     """
-    return {key: _change(old.get(key, GONE), value) for key, value in new.items() if old.get(key, GONE) != value}
+    return {key: _change(old.get(key, MISSING), value) for key, value in new.items() if old.get(key, MISSING) != value}
 
 
 def leaf_text(base, stated, comments=()):
-    """Source of a config on `base` (or on a list of them) that states the nested dict `stated`; `comments` are its first lines."""
+    """Source of a config that inherits from `base` (or a list) and states the nested dict `stated`, after the lines `comments`."""
     lines = [*(f'# {line}' for line in comments), f'_base_ = {base!r}']
     lines += [f'{name} = {_source(value, 0, len(name) + 3)}' for name, value in stated.items()]
     return '\n'.join(lines) + '\n'
 
 
 def difference_lines(old, new, path=''):
-    """`key: old -> new` for every value of two nested dicts that differs, in their order; lists of dicts are walked too."""
+    """`key: old -> new` for every value that differs between two nested dicts, in their order, also inside of lists of dicts."""
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
-        one, other, name = old.get(key, GONE), new.get(key, GONE), f'{path}{key}'
-        if one is not GONE and other is not GONE and one == other:
+        one, other, name = old.get(key, MISSING), new.get(key, MISSING), f'{path}{key}'
+        if one is not MISSING and other is not MISSING and one == other:
             continue
         if isinstance(one, dict) and isinstance(other, dict):
             lines += difference_lines(one, other, f'{name}.')
@@ -46,7 +46,7 @@ def plain(value):
 
 
 def _change(old, new):
-    if not isinstance(new, dict) or old is GONE:
+    if not isinstance(new, dict) or old is MISSING:
         return new
     if not isinstance(old, dict) or old.get('type') != new.get('type') or any(key not in new for key in old):
         return {'_delete_': True, **new}
@@ -54,15 +54,15 @@ def _change(old, new):
 
 
 def _source(value, indent=None, taken=0):
-    """Python source of a value: in one line, or if `indent` is given and the line is too long, each entry in its own.
+    """Python source of a value: one line, or one line per entry if `indent` is given and the line is too long.
 
-    `taken` are the characters that stand before the value in its line.
+    `taken` is the number of characters before the value in its line.
     """
     if not isinstance(value, (dict, list, tuple)):
         return repr(value) if not isinstance(value, float) or math.isfinite(value) else f'float({str(value)!r})'
     opening, entries, closing = _parts(value)
-    alone = ',' if isinstance(value, tuple) and len(value) == 1 else ''
-    line = f'{opening}{", ".join(name + _source(child) for name, child in entries)}{alone}{closing}'
+    comma = ',' if isinstance(value, tuple) and len(value) == 1 else ''
+    line = f'{opening}{", ".join(name + _source(child) for name, child in entries)}{comma}{closing}'
     if indent is None or not entries or indent + taken + len(line) < WIDTH:
         return line
     inner = indent + 4
@@ -71,7 +71,7 @@ def _source(value, indent=None, taken=0):
 
 
 def _parts(value):
-    """(opening bracket, [(what stands before an entry, entry)], closing bracket) of a dict, list or tuple."""
+    """(opening bracket, [(text before the entry, entry)], closing bracket) of a dict, list or tuple."""
     if not isinstance(value, dict):
         brackets = '[]' if isinstance(value, list) else '()'
         return brackets[0], [('', child) for child in value], brackets[1]
@@ -86,7 +86,7 @@ def _both_lists_of_dicts(one, other):
 
 
 def _shown(value):
-    if value is GONE:
+    if value is MISSING:
         return '(none)'
     text = _source(value)
     return text if len(text) <= WIDTH else f'{text[: WIDTH - 4]} ...'

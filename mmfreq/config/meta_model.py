@@ -1,4 +1,4 @@
-"""The model of a config without weights and without memory, on torch's meta device."""
+"""Models of configs on torch's meta device: no weights, no memory."""
 
 import copy
 import logging
@@ -13,36 +13,43 @@ from mmfreq.registry import without_pretraining
 
 
 class LinspaceOnCpu(TorchFunctionMode):
-    """`torch.linspace` always gives numbers: many backbones read their drop-path rates from it, which the meta device has not."""
+    """`torch.linspace` stays on the CPU: many backbones read drop-path rates from it, and meta tensors have no values."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return func(*args, **(kwargs or {}) | ({'device': 'cpu'} if func is torch.linspace else {}))
 
 
-def build_model_on_meta(cfg):
-    """The model of a whole config in training mode; None where a constructor needs real numbers, or fails at all.
+def build_model(cfg, device='meta'):
+    """The model of a whole config, without pretrained weights and in training mode.
 
-    What it fails with is not told here, as the Runner will fail with it too, and show where.
+    Raises:
+        Exception: whatever the constructors raise; on the meta device those that read values fail.
     """
-    model = without_pretraining(copy.deepcopy(cfg.model))  # detectors of mmdet write into what they are built from
+    model = without_pretraining(copy.deepcopy(cfg.model))  # detectors of mmdet modify the config that they are built from
     model = model.get('module') or model
     if cfg.get('data_preprocessor'):
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), logging_disabled():
-        try:
-            with torch.device('meta'), LinspaceOnCpu():
-                return MODELS.build(model).train()
-        except Exception as error:
-            told = f'{type(error).__name__}: {error}'.splitlines()[0]
-    log_once(
-        f'The model cannot be built on the meta device, so its checkpoint and memory are not foreseen: {told}', level=logging.DEBUG
-    )
-    return None
+    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine'))
+    with scope, logging_disabled(), torch.device(device), LinspaceOnCpu():
+        return MODELS.build(model).train()
+
+
+def build_model_on_meta(cfg):
+    """`build_model`, or None where it fails: the Runner fails with the same error and shows where."""
+    try:
+        return build_model(cfg)
+    except Exception as error:
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+        log_once(
+            f'The checkpoint and the memory are not checked, as the model cannot be built on the meta device: {reason}',
+            level=logging.DEBUG,
+        )
+        return None
 
 
 @contextmanager
 def logging_disabled(level=logging.INFO):
-    """Without what is logged at a level or below, such as what constructors say of a model that nobody will train."""
+    """Without log messages up to a level, such as those of constructors of a model that is not trained."""
     before = logging.root.manager.disable
     logging.disable(level)
     try:

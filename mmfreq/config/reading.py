@@ -1,4 +1,4 @@
-"""What a config calls a path: on this file system, or somewhere that only mmengine's file backends reach."""
+"""Configs, paths and types by the names that configs use for them."""
 
 import os
 import re
@@ -12,81 +12,74 @@ from mmengine.utils import get_installed_path
 import mmfreq.registry  # noqa: F401  (lets mmengine find mmfreq::...)
 from mmfreq.errors import UserError
 
+LIBRARIES = ('mmseg', 'mmdet', 'mmpretrain')
+
 
 def is_remote(path):
-    """True for `https://...`, `s3://...`, `torchvision://...` and the like, which are never checked here."""
+    """Whether a path is an address such as `https://...`, `s3://...` or `torchvision://...`."""
     return re.match(r'^[A-Za-z][\w+.-]*://', str(path)) is not None
 
 
 def absolute(path):
-    """The absolute form of a path, as an error message should show it; links are not followed."""
+    """The absolute form of a path, without following links."""
     return Path(path).expanduser().absolute()
 
 
-# Fit a config to the machine it runs on: normalisation, precision, processes without GPUs, data workers.
-#
-# Each function changes a config in place and says so in the log once. None of them touches CUDA beyond asking whether it is
-# there.
+def check_new_file(path):
+    """Raise `UserError` if a file to be written exists, or its folder does not."""
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise UserError(f'The folder {path.absolute().parent} does not exist. Create it, or choose another file name.')
+    if path.exists():
+        raise UserError(f'{path} already exists. Remove it, or choose another file name.')
 
 
 def type_name(value):
-    """The bare name in a `type=` field: `mmcv.SyncBN` and the class `SyncBN` are both 'SyncBN'."""
+    """The bare name in a `type=` field: 'SyncBN' for both `mmcv.SyncBN` and the class `SyncBN`."""
     return value.rsplit('.', 1)[-1] if isinstance(value, str) else getattr(value, '__name__', str(value))
 
 
-# The configs that others are written on top of: by path, or as `package::name` of an installed library.
-
-
-SCOPES = ('mmseg', 'mmdet')
-
-
-def read_base(base):
-    """(Config, scope) of a segmentation or detection config, scope being 'mmseg' or 'mmdet'.
+def read_config(base):
+    """The Config at a path or of `package::path`, such as `mmdet::retinanet/retinanet_r50_fpn_1x_coco.py`.
 
     Raises:
-        UserError: there is no such config, it has no `model.backbone`, or it is of another library.
+        UserError: there is no such config.
     """
-    _check_found(str(base))
-    cfg = Config.fromstring(f'_base_ = {reference(base)!r}\n', '.py')
-    scope = cfg.get('default_scope') or str(base).partition('::')[0]
-    if scope not in SCOPES:
-        raise UserError(f'{base} has default_scope {scope!r}; expected a config of {" or ".join(SCOPES)}')
-    if not cfg.get('model') or not cfg.model.get('backbone'):
-        inside = [key for key, value in (cfg.get('model') or {}).items() if isinstance(value, dict) and 'backbone' in value]
-        where = f'; model.{inside[0]} has one: mix the config that this one wraps' if inside else ''
-        raise UserError(f'{base} has no model.backbone{where}; expected a config with a backbone and heads')
-    return cfg, scope
+    base = str(base)
+    package, separator, name = base.partition('::')
+    if not separator:
+        if not absolute(base).is_file():
+            raise UserError(
+                f'The config {base!r} does not exist: looked at {absolute(base)}. Give a path, or mmseg::..., mmdet::...'
+            )
+        return Config.fromfile(absolute(base))
+    if package in LIBRARIES:
+        _check_library_config(package, name)
+    elif package != 'mmfreq':
+        raise UserError(f'Expected a path, or a config of {"::, ".join(LIBRARIES)}:: or mmfreq::; got {base!r}.')
+    return Config.fromstring(f'_base_ = {base!r}\n', '.py')
 
 
-def reference(base, folder=None):
-    """What `_base_` says of a config: `package::name` as it is; a path relative to `folder`, or absolute without one."""
+def base_reference(base, folder=None):
+    """The value of `_base_` for a config: `package::path` unchanged; a path relative to `folder`, or absolute without one."""
     if '::' in str(base):
         return str(base)
     path = absolute(base).resolve()
     return path.as_posix() if folder is None else Path(os.path.relpath(path, Path(folder).resolve())).as_posix()
 
 
-def _check_found(base):
-    package, mark, name = base.partition('::')
-    if not mark:
-        if not absolute(base).is_file():
-            raise UserError(f'the config {base!r} is not there: looked at {absolute(base)}. Give a path, mmseg::... or mmdet::...')
-    elif package in SCOPES:
-        if find_spec(package) is None:
-            raise UserError(f'{base!r} is a config of {package}, which is not installed (python -m mmfreq.doctor tells more)')
-        _check_listed(package, name)
-    elif package != 'mmfreq':
-        raise UserError(f'{base!r} is a config of {package!r}; expected mmseg::..., mmdet::..., mmfreq::... or a path')
-
-
-def _check_listed(package, name):
-    """Refuse what mmengine cannot read, and what the library does not have, with the nearest of the same folder, name, or all."""
+def _check_library_config(package, name):
+    """Raise for a config that the library does not have, with similar names, or that mmengine cannot read."""
+    if find_spec(package) is None:
+        raise UserError(f"'{package}::{name}' is a config of {package}, which is not installed. Run python -m mmfreq.doctor.")
     root = Path(get_installed_path(package)) / '.mim' / 'configs'
     if not (root / name).is_file():
         names = [path.relative_to(root).as_posix() for path in sorted(root.rglob('*.py'))]
-        folder = [each for each in names if Path(each).parent == Path(name).parent]
-        same = [each for each in names if Path(each).name == Path(name).name]
-        near = get_close_matches(name, folder or same or names, n=3, cutoff=0)
-        raise UserError(f'{package} has no config {name!r}; nearest: {", ".join(f"{package}::{each}" for each in near)}')
+        same_folder = [each for each in names if Path(each).parent == Path(name).parent]
+        same_file = [each for each in names if Path(each).name == Path(name).name]
+        nearest = get_close_matches(name, same_folder or same_file or names, n=3, cutoff=0)
+        raise UserError(
+            f"The config '{package}::{name}' does not exist; nearest: {', '.join(f'{package}::{each}' for each in nearest)}."
+        )
     if not re.match(r'\w+/', name):
-        raise UserError(f"mmengine reads no '{package}::{name}', for the letters of its folder; give its path: {root / name}")
+        raise UserError(f"mmengine cannot read '{package}::{name}' because of the name of its folder. Give its path: {root / name}")

@@ -1,11 +1,17 @@
-"""Data set classes and the toy data generator. Importing this package is light; the classes load mmseg at first use.
+"""Dataset classes, transforms and the generator of toy data. Importing the package is light; the classes load mmseg on first use.
 
-The registry imports `mmfreq.datasets.registered`; `mmfreq.datasets.toy` needs numpy and OpenCV only.
+| module | contents |
+|---|---|
+| `segmentation` | `CamVidDataset`, `ToyShapesDataset` for mmseg |
+| `detection` | `ToyInstancesDataset` for mmdet |
+| `transforms` | `ResizeDownToMultiple` |
+| `toy` | the generator of toy data; needs only numpy and OpenCV |
+| `image_header` | format, size, orientation and faults of image files |
 """
 
 from importlib import import_module
 
-# public name -> the module that defines it, imported at first use
+# public name -> the module that defines it, imported on first use
 _HOMES = {
     'CamVidDataset': 'mmfreq.datasets.segmentation',
     'ToyShapesDataset': 'mmfreq.datasets.segmentation',

@@ -1,4 +1,4 @@
-"""The toy set of `toy.py` in COCO's layout, as a data set of mmdetection. Classes and colours are those of TOY_CLASSES."""
+"""The toy dataset in COCO's layout, for mmdetection."""
 
 from mmdet.datasets import CocoDataset
 
@@ -8,6 +8,6 @@ from mmfreq.registry import DATASETS
 
 @DATASETS.register_module()
 class ToyInstancesDataset(CocoDataset):
-    """`{train,val}2017/*.jpg`, `annotations/instances_{train,val}2017.json`; the ground is no category."""
+    """`{train,val}2017/*.jpg`, `annotations/instances_{train,val}2017.json`; the ground is not a category."""
 
     METAINFO = TOY_COCO_METAINFO

@@ -1,4 +1,4 @@
-"""What an image file states in its first and last bytes; nothing is decoded unless the function says so."""
+"""The format, size and faults of image files, read from their first and last bytes; decoded only where a function states it."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,14 +1,11 @@
-"""CamVid (Brostow, Fauqueur, Cipolla 2009) in the 11-class form of SegNet, kept in ADE20K's folders.
-
-The palette is SegNet's. Labels are 0..10 and 255 where nothing is labelled, so zero labels are kept.
-"""
+"""Segmentation datasets for mmsegmentation, in ADE20K's folders: CamVid and the toy dataset."""
 
 from mmseg.datasets import BaseSegDataset
 
 from mmfreq.datasets.toy import TOY_METAINFO
 from mmfreq.registry import DATASETS
 
-CAMVID_CLASSES = (
+CAMVID_CLASSES = (  # with the palette of SegNet
     ('sky', (128, 128, 128)),
     ('building', (128, 0, 0)),
     ('pole', (192, 192, 128)),
@@ -25,25 +22,25 @@ CAMVID_CLASSES = (
 
 @DATASETS.register_module()
 class CamVidDataset(BaseSegDataset):
-    """`images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`; give the folders as `data_prefix`."""
+    """CamVid (Brostow, Fauqueur, Cipolla 2009) with the 11 classes of SegNet. Labels are 0..10, and 255 is not labeled.
+
+    `images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`; set the folders in `data_prefix`.
+    """
 
     METAINFO = {
         'classes': tuple(name for name, _ in CAMVID_CLASSES),
-        'palette': [colour for _, colour in CAMVID_CLASSES],
+        'palette': [color for _, color in CAMVID_CLASSES],
     }
 
     def __init__(self, img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=False, **kwargs):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, **kwargs)
 
 
-# The toy set of `toy.py` in ADE20K's layout, as a data set of mmsegmentation. Classes and colours are those of TOY_CLASSES.
-
-
 @DATASETS.register_module()
 class ToyShapesDataset(BaseSegDataset):
-    """`images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`; label 0 is not labelled.
+    """`images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`; label 0 is not labeled.
 
-    For the COCO layout there is `ToyInstancesDataset`.
+    `ToyInstancesDataset` is for the COCO layout.
     """
 
     METAINFO = TOY_METAINFO

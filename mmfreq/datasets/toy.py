@@ -1,9 +1,12 @@
-"""Toy scenes: shapes of several kinds before a textured ground, one picture with its labels and instances.
+"""Toy datasets: generated images of shapes on a textured ground, with labels and instances, so that tests need no download.
 
-The kinds share hues in pairs (disk and ring, square and stripes, triangle and ground), so colour narrows the answer down and
-only form or texture settles it. numpy and OpenCV only.
+Pairs of classes share a hue (disk and ring, square and stripes, triangle and ground): color helps to tell the classes apart, but
+only shape and texture decide. Needs only numpy and OpenCV.
 
-Legend: H W picture, K classes; u v an object's own coordinates, in which it fits the unit disk.
+Sample i of a split depends only on the seed, the split and i: the same seed gives the same files byte for byte (with the same
+OpenCV), for any number of samples. A marker file, `toy.json`, holds the parameters; a folder without one is never overwritten.
+
+Legend: H W image, K classes; u v an object's own coordinates, in which it fits the unit disk.
 """
 
 import json
@@ -17,10 +20,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ToyClass:
-    """One row of the table: its name, its colour in pictures of labels, and how it is drawn.
+    """A class: its name, its color in drawn label maps, and how its objects are drawn.
 
-    `inside(u, v)` says which points belong to it (None: everything that nothing else covers); `hue` is the centre of its hues
-    in degrees; `reach` scales its size, so that slim kinds are not rare; `striped` gives it dark bands.
+    Attributes:
+        hue: center of its hues in degrees.
+        inside: (u, v) -> mask of the points that belong to it; None for the background.
+        reach: scales its size, so that slim shapes are not rare.
+        striped: whether it has dark bands.
     """
 
     name: str
@@ -51,13 +57,17 @@ TOY_CLASSES = (
 TOY_METAINFO = {'classes': tuple(row.name for row in TOY_CLASSES), 'palette': [row.palette for row in TOY_CLASSES]}
 TOY_COCO_METAINFO = {'classes': TOY_METAINFO['classes'][1:], 'palette': TOY_METAINFO['palette'][1:]}
 
-HUE_SPREAD = 22.0  # degrees; about the distance of the hues inside a pair
-MIN_SIDE = 32  # pixels; below it the shapes are too small to tell apart
+HUE_SPREAD = 22.0  # degrees; about the distance of the hues within a pair
+MIN_SIDE = 32  # pixels; in smaller images the shapes cannot be distinguished
+MARKER = 'toy.json'
+VERSION = 1  # of the generator; increased when the same parameters give other files
+SPLITS = ('train', 'val')
+ADE_FOLDERS = {'train': 'training', 'val': 'validation'}
 
 
 @dataclass(frozen=True)
 class ToyScene:
-    """image (H, W, 3) uint8 RGB; labels (H, W) uint8, rows of TOY_CLASSES; instances: [(class, visible mask (H, W) bool)]."""
+    """image (H, W, 3) uint8 RGB; labels (H, W) uint8, indices of TOY_CLASSES; instances [(class, visible mask (H, W) bool)]."""
 
     image: np.ndarray
     labels: np.ndarray
@@ -65,19 +75,19 @@ class ToyScene:
 
 
 def draw_scene(rng, size):
-    """Draws one scene from a numpy Generator; the same state gives the same scene. Sides from MIN_SIDE pixels.
+    """Draw one scene with a numpy Generator; the same state gives the same scene. Sides of at least MIN_SIDE pixels.
 
-    Every object keeps at least half of its outline visible. Not guaranteed: that each class occurs in each scene.
+    At least half of every object stays visible. Not guaranteed: that each class occurs in each scene.
     """
     height, width = size
     hue = np.full(size, rng.uniform(60, 160), np.float32) + 30 * _clouds(rng, size)
     saturation = rng.uniform(0.15, 0.45) + 0.15 * _clouds(rng, size)
     value = rng.uniform(0.4, 0.75) + 0.25 * _clouds(rng, size)
     labels = np.zeros(size, np.uint8)
-    owner = np.full(size, -1, np.int16)  # the object seen at each pixel
+    owner = np.full(size, -1, np.int16)  # the object that is visible at each pixel
     areas = []
-    for index in _deck(rng, round(5 * height * width / min(size) ** 2) + rng.integers(0, 3)):
-        mask, bands = _place(rng, index, owner, areas)
+    for index in _random_classes(rng, round(5 * height * width / min(size) ** 2) + rng.integers(0, 3)):
+        mask, bands = _draw_object(rng, index, owner, areas)
         if mask is None:
             continue
         owner[mask] = len(areas)
@@ -91,44 +101,40 @@ def draw_scene(rng, size):
     return ToyScene(_photograph(rng, hue, saturation, value), labels, instances)
 
 
-def _deck(rng, count):
-    """`count` kinds of objects in random order, each as often as the others to within one."""
-    kinds = np.arange(1, len(TOY_CLASSES))
-    decks = [rng.permutation(kinds) for _ in range(-(-count // len(kinds)))]
-    return np.concatenate(decks)[:count]
+def _random_classes(rng, count):
+    """`count` classes of objects in random order; their numbers differ by at most one."""
+    classes = np.arange(1, len(TOY_CLASSES))
+    return np.concatenate([rng.permutation(classes) for _ in range(-(-count // len(classes)))])[:count]
 
 
-def _place(rng, index, owner, areas, tries=12):
-    """Finds a place for one object that leaves half of every earlier one visible; (None, None) if there is none.
-
-    Returns its mask and the factor (H, W) on its brightness.
-    """
+def _draw_object(rng, index, owner, areas, tries=12):
+    """Mask and brightness factor, both (H, W), of an object that leaves half of every earlier one visible; else (None, None)."""
     row, size = TOY_CLASSES[index], owner.shape
     ys, xs = np.mgrid[: size[0], : size[1]].astype(np.float32)
     for _ in range(tries):
         radius = rng.uniform(0.16, 0.27) * min(size) * row.reach
         cy, cx = (rng.uniform(0.6 * radius, side - 0.6 * radius) for side in size)
-        turn = rng.uniform(0, 2 * np.pi)
+        angle = rng.uniform(0, 2 * np.pi)
         phase, period = rng.uniform(0, 1), max(rng.uniform(0.3, 0.5) * radius, 5)
-        u = ((xs - cx) * np.cos(turn) + (ys - cy) * np.sin(turn)) / radius
-        v = ((ys - cy) * np.cos(turn) - (xs - cx) * np.sin(turn)) / radius
+        u = ((xs - cx) * np.cos(angle) + (ys - cy) * np.sin(angle)) / radius
+        v = ((ys - cy) * np.cos(angle) - (xs - cx) * np.sin(angle)) / radius
         mask = row.inside(u, v)
-        left = np.bincount(owner[~mask & (owner >= 0)], minlength=len(areas))
-        if all(seen >= 0.5 * area for seen, (_, area) in zip(left, areas)):
+        visible = np.bincount(owner[~mask & (owner >= 0)], minlength=len(areas))
+        if all(seen >= 0.5 * area for seen, (_, area) in zip(visible, areas)):
             dark = row.striped & ((u * radius / period + phase) % 1 < 0.5)
             return mask, np.where(dark, np.float32(0.45), np.float32(1))
     return None, None
 
 
 def _clouds(rng, size):
-    """Smooth noise (H, W) in about -1..1, the sum of a coarse and a fine octave."""
+    """Smooth noise (H, W) of about -1..1, the sum of a coarse and a fine octave."""
     octaves = [(4, 0.6), (16, 0.4)]
-    grids = [(rng.uniform(-1, 1, (cells, cells)).astype(np.float32), weight) for cells, weight in octaves]
+    grids = [(rng.uniform(-1, 1, (side, side)).astype(np.float32), weight) for side, weight in octaves]
     return sum(weight * cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC) for grid, weight in grids)
 
 
 def _photograph(rng, hue, saturation, value):
-    """HSV planes to a picture under slanting light, a little soft, with sensor noise: (H, W, 3) uint8 RGB."""
+    """HSV planes to an image (H, W, 3) uint8 RGB, with a gradient of light, slight blur and noise."""
     ys, xs = np.mgrid[-1 : 1 : hue.shape[0] * 1j, -1 : 1 : hue.shape[1] * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     light = rng.uniform(0.8, 1.1) + 0.2 * (xs * np.cos(angle) + ys * np.sin(angle))
@@ -138,22 +144,15 @@ def _photograph(rng, hue, saturation, value):
     return (rgb.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-# Writes toy data sets in the layouts of ADE20K and COCO, so that tests and the quickstart need no download.
-#
-# Sample i of a split depends on the seed, the split and i alone: the same seed gives the same files byte for byte (under the same
-# OpenCV), however many are written. A marker, `toy.json`, names the parameters; without one a folder is never written over.
-
-
-MARKER = 'toy.json'
-VERSION = 1  # of the generator: raised whenever the same parameters come to give other files
-SPLITS = ('train', 'val')
-ADE_FOLDERS = {'train': 'training', 'val': 'validation'}
-
-
 @dataclass(frozen=True)
 class ToyReport:
-    """What stands in `root`. `written` is False where it was there already; `frequencies` maps class names to their share of
-    the labelled pixels (ADE20K layout) or of the instances (COCO layout), both splits together."""
+    """A toy dataset in `root`.
+
+    Attributes:
+        counts: split -> number of images.
+        frequencies: class name -> share of the labeled pixels (ADE20K layout) or of the instances (COCO layout), of both splits.
+        written: False if the dataset already existed.
+    """
 
     root: Path
     layout: str
@@ -162,18 +161,28 @@ class ToyReport:
     written: bool
 
     def __str__(self):
-        verb = 'wrote' if self.written else 'nothing to do: the same toy set is already there,'
+        verb = 'wrote' if self.written else 'nothing to do, the same toy dataset already exists:'
         shares = ', '.join(f'{name} {share:.1%}' for name, share in self.frequencies.items())
-        return f'{verb} {self.counts["train"]} + {self.counts["val"]} pictures ({self.layout}) in {self.root}\n  {shares}'
+        return f'{verb} {self.counts["train"]} + {self.counts["val"]} images ({self.layout}) in {self.root}\n  {shares}'
 
 
 def write_toy_ade20k(root, train=160, val=32, size=(128, 128), seed=0, overwrite=False, on_sample=None):
-    """Writes `images/{training,validation}/*.jpg` and `annotations/{training,validation}/*.png` under `root`.
+    """Write `images/{training,validation}/*.jpg` and `annotations/{training,validation}/*.png` in `root`.
 
-    Labels are uint8 as in ADE20K (for `reduce_zero_label=True`): 0 is not labelled, 1..K are the rows of TOY_CLASSES. One
-    picture in three has a thin unlabelled border around its shapes. `on_sample()` is called after each picture.
+    Labels are uint8 as in ADE20K (for `reduce_zero_label=True`): 0 is not labeled, 1..K are TOY_CLASSES. One image in three has a
+    thin border without labels around its shapes.
 
-    Raises FileExistsError if `root` holds another toy set (unless `overwrite`) or anything that is no toy set (always).
+    Args:
+        size: (H, W) of the images.
+        overwrite: replace a toy dataset with other parameters.
+        on_sample: called after each image.
+
+    Returns:
+        A `ToyReport`.
+
+    Raises:
+        FileExistsError: `root` has a toy dataset with other parameters (unless `overwrite`), or other files (always).
+        ValueError: a count or a side is too small.
     """
 
     def write(split, index, rng):
@@ -187,15 +196,15 @@ def write_toy_ade20k(root, train=160, val=32, size=(128, 128), seed=0, overwrite
         return np.bincount(labels.ravel(), minlength=len(TOY_CLASSES) + 1)[1:]
 
     root = Path(root)
-    job = _Job(root, 'ade20k', train, val, size, seed)
-    return job.run(write, _ade_files, tuple(row.name for row in TOY_CLASSES), overwrite, on_sample)
+    writer = _Writer(root, 'ade20k', train, val, size, seed)
+    return writer.run(write, _ade_files, tuple(row.name for row in TOY_CLASSES), overwrite, on_sample)
 
 
 def write_toy_coco(root, train=160, val=32, size=(160, 192), seed=0, overwrite=False, on_sample=None):
-    """Writes `{train,val}2017/*.jpg` and `annotations/instances_{train,val}2017.json` under `root`.
+    """Write `{train,val}2017/*.jpg` and `annotations/instances_{train,val}2017.json` in `root`.
 
     The categories are TOY_CLASSES without the ground, with ids from 1. Masks are the visible pixels as uncompressed run lengths
-    (exact, and a ring has a hole); bbox and area are those of the mask. Arguments and errors as in `write_toy_ade20k`.
+    (exact, with the hole of a ring); bbox and area are those of the mask. Arguments and errors as in `write_toy_ade20k`.
     """
 
     def write(split, index, rng):
@@ -219,34 +228,34 @@ def write_toy_coco(root, train=160, val=32, size=(160, 192), seed=0, overwrite=F
     categories = [{'id': i, 'name': row.name, 'supercategory': 'shape'} for i, row in enumerate(TOY_CLASSES) if i]
     info = {'description': 'mmfreq toy shapes', 'version': str(VERSION)}
     tables = {split: {'info': info, 'images': [], 'annotations': [], 'categories': categories} for split in SPLITS}
-    job = _Job(root, 'coco', train, val, size, seed)
-    return job.run(write, _coco_files, tuple(row.name for row in TOY_CLASSES[1:]), overwrite, on_sample, finish)
+    writer = _Writer(root, 'coco', train, val, size, seed)
+    return writer.run(write, _coco_files, tuple(row.name for row in TOY_CLASSES[1:]), overwrite, on_sample, finish)
 
 
-class _Job:
-    """One set to be written: its marker, what may be replaced, and the loop over its samples."""
+class _Writer:
+    """Writes one dataset: the marker, what may be replaced, and the loop over the samples."""
 
     def __init__(self, root, layout, train, val, size, seed):
         if min(train, val) < 1:
-            raise ValueError(f'train = {train} and val = {val} pictures asked for; both must be at least 1')
+            raise ValueError(f'Expected at least 1 image in each split, got train = {train} and val = {val}.')
         if min(size) < MIN_SIDE:
-            raise ValueError(f'size is (H, W) = {tuple(size)}; both must be at least {MIN_SIDE} pixels')
+            raise ValueError(f'Expected sides of at least {MIN_SIDE} pixels, got size (H, W) = {tuple(size)}.')
         self.root, self.counts = root, {'train': train, 'val': val}
         self.params = {'layout': layout, 'version': VERSION, 'train': train, 'val': val, 'size': list(size), 'seed': seed}
 
     def run(self, write, files, names, overwrite, on_sample, finish=None):
-        """Writes the set unless it is there, every file of it. `write(split, index, rng)` returns counts by class."""
+        """Write the dataset unless all of its files exist. `write(split, index, rng)` returns counts by class."""
         marker = self._marker()
-        if marker and marker['params'] == self.params and not overwrite and marker['frequencies'] and self._all_there(files):
+        if marker and marker['params'] == self.params and not overwrite and marker['frequencies'] and self._all_exist(files):
             return ToyReport(self.root, self.params['layout'], self.counts, marker['frequencies'], written=False)
         if marker and marker['params'] != self.params and not overwrite:
             raise FileExistsError(
-                f'{self.root} holds a toy set with other parameters: found {marker["params"]}, asked for {self.params}; '
-                'choose another folder, or overwrite it (overwrite=True, --overwrite)'
+                f'{self.root} has a toy dataset with other parameters: expected {self.params}, found {marker["params"]}. '
+                'Choose another folder, or overwrite it (overwrite=True, --overwrite).'
             )
         if marker:
             self._remove(marker['params'])
-        self._mark(None)  # no frequencies yet: an interrupted run is begun anew
+        self._mark(None)  # without frequencies: an interrupted run starts again
         totals = np.zeros(len(names), np.int64)
         for split, count in self.counts.items():
             for index in range(count):
@@ -259,7 +268,7 @@ class _Job:
         self._mark(frequencies)
         return ToyReport(self.root, self.params['layout'], self.counts, frequencies, written=True)
 
-    def _all_there(self, files):
+    def _all_exist(self, files):
         wanted = {name for split, count in self.counts.items() for index in range(count) for name in files(split, index)}
         return all((self.root / name).is_file() for name in wanted)
 
@@ -268,7 +277,9 @@ class _Job:
             return None
         path = self.root / MARKER
         if not path.is_file():
-            raise FileExistsError(f'{self.root} is not empty and has no {MARKER}, so it is no toy set; choose an empty folder')
+            raise FileExistsError(
+                f'Expected an empty folder or a toy dataset with {MARKER}; {self.root} has other files. Choose another folder.'
+            )
         return json.loads(path.read_text())
 
     def _mark(self, frequencies):
@@ -276,7 +287,7 @@ class _Job:
         (self.root / MARKER).write_text(json.dumps({'params': self.params, 'frequencies': frequencies}, indent=1) + '\n')
 
     def _remove(self, params):
-        """Removes the files of an earlier set by name, and nothing else."""
+        """Remove the files of an earlier dataset, and nothing else."""
         files = _ade_files if params['layout'] == 'ade20k' else _coco_files
         for split in SPLITS:
             for name in {name for index in range(params[split]) for name in files(split, index)}:
@@ -293,13 +304,13 @@ def _coco_files(split, index):
 
 
 def _borders(labels):
-    """The pixels (H, W) bool that have another label among their eight neighbours."""
+    """The pixels (H, W) bool with another label among their eight neighbors."""
     kernel = np.ones((3, 3), np.uint8)
     return cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
 
 
 def _coco_geometry(mask):
-    """segmentation, bbox (x, y, width, height) and area of a mask; run lengths go down the columns and begin with zeros."""
+    """segmentation, bbox (x, y, width, height) and area of a mask; run lengths are by column and begin with zeros."""
     flat = np.concatenate([[False], mask.ravel(order='F')])
     edges = np.flatnonzero(np.diff(flat))
     counts = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()

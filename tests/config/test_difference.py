@@ -1,4 +1,4 @@
-"""The law: a leaf of the stated changes, read on top of the old config, is the new config."""
+"""A leaf with the changes, on top of the old config, is the new config."""
 
 import pytest
 from mmengine.config import Config
@@ -46,22 +46,22 @@ def test_the_leaf_turns_the_old_config_into_the_new_one(tmp_path, new):
     assert text.startswith("# one\n# two\n_base_ = 'old.py'\n") and max(map(len, text.splitlines())) < WIDTH
 
 
-def test_only_what_changes_is_stated():
+def test_only_changes_are_stated():
     assert changes(OLD, OLD) == {}
     assert changes(OLD, CASES['a value']) == {'model': {'neck': {'in_channels': [16, 32]}}}
     stated = changes(OLD, CASES['another type'])
     assert stated == {'model': {'backbone': {'_delete_': True, 'type': 'mmfreq.HorNet', 'out_indices': (0,), 'rate': 0.0}}}
 
 
-def test_another_type_is_stated_whole():
+def test_a_dict_of_another_type_is_stated_completely():
     assert changes({'a': {'type': 'A', 'b': 1}}, {'a': {'type': 'B', 'b': 1}}) == {'a': {'_delete_': True, 'type': 'B', 'b': 1}}
 
 
-def test_a_key_of_the_outermost_level_cannot_go():
+def test_a_key_of_the_outermost_level_cannot_be_removed():
     assert changes(OLD, {'kept': 1}) == {}
 
 
-def test_long_values_are_broken_after_each_entry():
+def test_long_values_have_one_line_per_entry():
     stated = {'model': {'a': 1, 'b': {'c': ['x' * 60, 'y' * 60]}}}
     lines = ['_base_ = []', 'model = dict(', '    a=1,', '    b=dict(', '        c=[']
     lines += [f"            '{letter * 60}'," for letter in 'xy'] + ['        ],', '    ),', ')', '']
@@ -83,6 +83,6 @@ def test_lines_of_a_difference(name, lines):
     assert difference_lines(OLD, CASES[name]) == lines
 
 
-def test_a_long_value_is_cut_in_the_lines():
+def test_a_long_value_is_shortened_in_the_lines():
     (line,) = difference_lines({'a': 1}, {'a': 'x' * 500})
     assert line.endswith('xxx ...') and len(line) == len('a: 1 -> ') + WIDTH

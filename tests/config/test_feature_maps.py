@@ -1,12 +1,12 @@
-"""What backbones and necks give: by running them without data, and as ours state it."""
+"""Feature maps of backbones and necks: measured on the meta device, and as mmfreq's backbones state them."""
 
 import pytest
 import torch
 
 import mmfreq
+from mmfreq.config.feature_maps import Maps, backbone_maps, neck_maps, returned_maps, stage_maps
 from mmfreq.config.meta_model import LinspaceOnCpu
-from mmfreq.config.options import build_arch_on_meta, find_backbone_class, is_ours
-from mmfreq.config.wiring import Maps, backbone_maps, neck_maps, returned_maps, stage_maps
+from mmfreq.config.options import build_arch_on_meta, find_backbone_class, is_mmfreq_type
 from mmfreq.errors import UserError
 
 RESNET = {'type': 'ResNetV1c', 'depth': 50, 'out_indices': (0, 1, 2, 3)}
@@ -26,8 +26,8 @@ def test_a_stock_backbone_is_run():
     assert backbone_maps(RESNET | {'in_channels': 4}, 'mmseg').channels == (256, 512, 1024, 2048)
 
 
-def test_the_config_that_is_run_stays_as_it_is():
-    """ResNet takes `fallback_on_stride` out of its `dcn`."""
+def test_the_config_is_not_modified():
+    """ResNet removes `fallback_on_stride` from its `dcn`."""
     cfg = RESNET | {'dcn': {'type': 'DCN', 'fallback_on_stride': True}, 'stage_with_dcn': (False, False, False, True)}
     backbone_maps(cfg, 'mmseg')
     assert cfg['dcn'] == {'type': 'DCN', 'fallback_on_stride': True}
@@ -43,8 +43,8 @@ def test_a_neck_is_run():
 
 
 @pytest.mark.parametrize('arch', [arch for arch in mmfreq.list_archs() if arch.endswith('micro')])
-def test_ours_give_what_they_state(arch):
-    """The stated maps are those of a forward pass; no stage is run to learn them."""
+def test_backbones_return_the_maps_that_they_state(arch):
+    """The stated maps are those of a forward pass."""
     backbone = mmfreq.build_backbone(arch, out_indices=(3, 1)).eval()
     with torch.no_grad():
         outs = backbone(torch.zeros(1, 3, 64, 64))
@@ -57,10 +57,9 @@ def test_ours_give_what_they_state(arch):
 
 
 def test_types():
-    assert (
-        is_ours('mmfreq.HorNet') and is_ours(find_backbone_class('HorNet')) and find_backbone_class('HorNet').__name__ == 'HorNet'
-    )
-    assert not is_ours('ResNet') and not is_ours(None) and not is_ours(torch.nn.Conv2d)
+    hornet = find_backbone_class('HorNet')
+    assert hornet.__name__ == 'HorNet' and is_mmfreq_type(hornet) and is_mmfreq_type('mmfreq.HorNet')
+    assert not is_mmfreq_type('ResNet') and not is_mmfreq_type(None) and not is_mmfreq_type(torch.nn.Conv2d)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Configs for fewer GPUs: the gradients, rates and runs of the published ones."""
+"""Configs for fewer GPUs: gradients, learning rates and runs are those of the published configs."""
 
 import math
 import re
@@ -11,7 +11,8 @@ from mmengine.model import BaseAveragedModel
 from mmengine.optim import OptimWrapper
 
 from mmfreq.config import few_gpus as module
-from mmfreq.config.few_gpus import Split, accumulated, batch_norm_notes, count_batch_norms, few_gpus, published_batch, read_config
+from mmfreq.config.few_gpus import Split, accumulated, batch_norm_notes, count_batch_norms, few_gpus, published_batch
+from mmfreq.config.reading import read_config
 from mmfreq.engine.launch import train
 from mmfreq.errors import UserError
 from tests.config.test_iteration_counts import rates
@@ -34,7 +35,7 @@ def parsed_once():
 
 @pytest.fixture
 def no_model(monkeypatch):
-    """Saves time: notes on batch norms are the one thing that builds the model."""
+    """Saves time: only the notes on batch norms build the model."""
     monkeypatch.setattr(module, 'batch_norm_notes', lambda *_: [])
 
 
@@ -45,7 +46,7 @@ def rates_of(cfg, steps, epoch=EPOCH):
 
 
 @pytest.mark.parametrize(('gpus', 'images'), [(4, 2), (2, 2), (1, 4)])
-def test_published_segmentation_has_the_rates_of_every_step(gpus, images, no_model):
+def test_segmentation_keeps_the_learning_rate_of_every_step(gpus, images, no_model):
     made = few_gpus(SEG, gpus, images).config
     every = 16 // (gpus * images)
     assert (made.train_dataloader.batch_size, made.optim_wrapper.accumulative_counts) == (images, every)
@@ -56,7 +57,7 @@ def test_published_segmentation_has_the_rates_of_every_step(gpus, images, no_mod
     torch.testing.assert_close(rates_of(made, 1600), rates_of(read(SEG), 1600), rtol=1e-9, atol=0)
 
 
-def test_published_detection_has_the_rates_of_every_step(no_model):
+def test_detection_keeps_the_learning_rate_of_every_step(no_model):
     made = few_gpus(DET, 2).config
     assert made.train_cfg == read(DET).train_cfg  # in epochs
     was, now = (rates_of(cfg, 12 * EPOCH) for cfg in (read(DET), made))
@@ -66,7 +67,7 @@ def test_published_detection_has_the_rates_of_every_step(no_model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('file', 'gpus', 'epochs'), [(SSD, 2, 200), (CLS, 8, 250)], ids=['ssdlite', 'classifier'])
-def test_schedules_converted_from_epochs_are_within_a_step(file, gpus, epochs, no_model):
+def test_schedules_converted_from_epochs_are_at_most_a_step_off(file, gpus, epochs, no_model):
     """With epochs of ten steps."""
     was, now = (rates_of(each, 10 * epochs, epoch=10) for each in (read(file), few_gpus(file, gpus).config))
     change = (was[1:] - was[:-1]).abs()
@@ -76,7 +77,7 @@ def test_schedules_converted_from_epochs_are_within_a_step(file, gpus, epochs, n
 
 @pytest.mark.parametrize('clip', [None, dict(max_norm=0.1)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(clip):
-    """Also that clipping sees the whole gradient, once for each step."""
+    """Clipping, too, sees the whole gradient, once per step."""
     x, y = torch.randn(16, 5), torch.randn(16, 1)
     weights, grads = [], []
     for count in (1, 4):
@@ -86,7 +87,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(clip):
             torch.optim.AdamW(model.parameters(), lr=0.1), accumulative_counts=count, clip_grad=clip and dict(clip)
         )
         wrapper.initialize_count_status(model, 0, 3 * count)
-        wrapper.zero_grad = lambda: None  # keeps the gradient for us to see
+        wrapper.zero_grad = lambda: None  # keeps the gradient for the comparison
         for part, target in zip(x.double().chunk(count), y.double().chunk(count)):
             wrapper.update_params(torch.nn.functional.mse_loss(model(part), target))
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
@@ -96,7 +97,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(clip):
 
 
 @pytest.mark.slow
-def test_a_real_run_steps_as_often_with_the_same_rates_and_averages(toy_config, tmp_path, monkeypatch):
+def test_a_run_has_the_same_steps_learning_rates_and_averages(toy_config, tmp_path, monkeypatch):
     base = tmp_path / 'base_1xb4.py'
     base.write_text(
         f"_base_ = '{toy_config}'\n"
@@ -146,12 +147,12 @@ def test_every_config_sees_as_many_images_in_as_many_steps(file, tmp_path, no_mo
         assert now.get('interval') == (2 * was.get('interval', 1) if was.type == 'EMAHook' else was.get('interval'))
 
 
-def test_every_kind_of_schedule_was_there():
+def test_the_configs_cover_all_schedules():
     assert len(BY_SCHEDULE) > 20 and {f.parents[1].name for f in BY_SCHEDULE.values()} == {'cls', 'det', 'seg'}
 
 
-def test_in_two_goes_or_in_one(tmp_path, no_model):
-    """A written config is a base like others: 8 GPUs, 4, 1 is 8 GPUs, 1; its name, or none, does not matter."""
+def test_a_written_config_can_be_the_base_of_another(tmp_path, no_model):
+    """From 8 GPUs to 4 to 1 gives the same config as from 8 to 1; the name of the file does not matter."""
     (tmp_path / 'any name.py').write_text(few_gpus(SEG, 4, out=tmp_path / 'any name.py').text)
     twice, once = few_gpus(tmp_path / 'any name.py', 1), few_gpus(SEG, 1)
     assert twice.config.to_dict() == once.config.to_dict()
@@ -166,7 +167,7 @@ def test_accumulation_of_the_base_is_counted(no_model):
     assert (ema.interval, ema.begin_iter) == (8, 4)
 
 
-def test_the_first_lines_say_what_was_done(no_model):
+def test_the_first_lines_are_the_summary(no_model):
     made = few_gpus(SEG, 2)
     lines = made.text.splitlines()
     assert lines[0] == f'# {SEG.stem} on 2 GPUs; written by tools/few_gpus.py.'
@@ -176,7 +177,7 @@ def test_the_first_lines_say_what_was_done(no_model):
 
 
 @pytest.mark.parametrize(('rule', 'lr'), [('linear', 1e-4 * 6 / 16), ('sqrt', 1e-4 * math.sqrt(6 / 16))])
-def test_the_rate_scaled_instead(rule, lr, no_model):
+def test_scaled_learning_rate(rule, lr, no_model):
     made = few_gpus(SEG, 3, rule=rule)
     cfg = made.config
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr, rel=1e-10) and 'accumulative_counts' not in cfg.optim_wrapper
@@ -186,7 +187,7 @@ def test_the_rate_scaled_instead(rule, lr, no_model):
     assert 'Counts of iterations times 8/3 are rounded.' in made.notes
 
 
-def test_scaling_takes_the_lowest_rate_along(no_model):
+def test_scaling_includes_eta_min(no_model):
     made = few_gpus(SSD, 2, rule='linear').config
     assert made.optim_wrapper.optimizer.lr == pytest.approx(9e-4 / 4) and made.auto_scale_lr.base_batch_size == 32
     assert [s.get('eta_min') for s in made.param_scheduler] == [None, pytest.approx(1e-6 / 4)]
@@ -194,7 +195,7 @@ def test_scaling_takes_the_lowest_rate_along(no_model):
     assert ratio == pytest.approx(0.25, rel=1e-3)
 
 
-def test_the_batch_of_a_config(tmp_path):
+def test_published_batch(tmp_path):
     assert published_batch(SEG) == published_batch(CONFIGS / 'upernet_hornet_ade20k.py') == published_batch(DET) == 16
     assert published_batch(CLS) == 4096
     assert published_batch('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py') == 16
@@ -203,9 +204,9 @@ def test_the_batch_of_a_config(tmp_path):
     assert published_batch(tmp_path / 'mine.py') == 16
 
 
-def test_batch_norms_are_told(no_model):
+def test_batch_norm_notes(no_model):
     cfg = read(DET)
-    assert count_batch_norms(cfg) == (0, 0) and cfg.to_dict() == read(DET).to_dict()  # which a detector's constructor would change
+    assert count_batch_norms(cfg) == (0, 0) and cfg.to_dict() == read(DET).to_dict()  # a detector's constructor modifies its config
     assert count_batch_norms(read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')) == (0, 0)  # frozen
     norms, synced = count_batch_norms(read(SEG))
     assert norms == 0 and synced > 5
@@ -213,7 +214,7 @@ def test_batch_norms_are_told(no_model):
     (statistics, running) = batch_norm_notes(cfg, Split(8, 2, 1, 16), Split(2, 2, 4, 16))
     assert statistics == f'{synced} SyncBN layers: statistics of 4 images at a time, 16 before.' and 'Running averages' in running
     (statistics, fails) = batch_norm_notes(cfg, Split(8, 2, 1, 16), Split(1, 1, 1, 1))
-    assert 'statistics of 1 image at a time' in statistics and 'take 2 or more' in fails
+    assert 'statistics of 1 image at a time' in statistics and 'use 2 or more' in fails
     affnet = Config.fromfile(next((CONFIGS / 'cls/affnet').glob('affnet-et*.py')))
     assert affnet.sync_bn == 'torch' and count_batch_norms(affnet)[0] == 0
     affnet.sync_bn = None
@@ -221,14 +222,14 @@ def test_batch_norms_are_told(no_model):
     assert 'BatchNorm layers: statistics of 64 images at a time, 128 before.' in statistics
 
 
-def test_a_model_that_cannot_be_built_is_no_hindrance():
+def test_a_model_that_cannot_be_built_gives_a_note():
     cfg = Config(dict(model=dict(type='NoSuchModel')))
     (note,) = batch_norm_notes(cfg, Split(8, 2, 1, 16), Split(2, 2, 4, 16))
     assert note.startswith('The model could not be built here (KeyError: ')
 
 
-def test_mixing_single_images_is_told(no_model):
-    assert few_gpus(CLS, 32, 1).notes == ['Mixup and CutMix mix the images of one GPU: with 1 image they do nothing.']
+def test_mixup_of_single_images_gives_a_note(no_model):
+    assert few_gpus(CLS, 32, 1).notes == ['Mixup and CutMix mix the images of one GPU: with 1 image they have no effect.']
     assert few_gpus(CLS, 32, 2).notes == []
 
 
@@ -237,7 +238,7 @@ def leaf(path, *lines):
     return path
 
 
-def test_mmengines_own_scaling_is_turned_off(tmp_path, no_model):
+def test_auto_scale_lr_is_turned_off(tmp_path, no_model):
     file = leaf(tmp_path / 'scaled.py', 'auto_scale_lr = dict(enable=True, base_batch_size=16)')
     made = few_gpus(file, 2)
     assert made.config.auto_scale_lr == dict(enable=False, base_batch_size=16) and 'auto_scale_lr is off' in made.notes[0]
@@ -259,7 +260,7 @@ def test_mmengines_own_scaling_is_turned_off(tmp_path, no_model):
         (dict(gpus=2, out=Path('new_8xb2.py')), ('new_8xb2.py', '2xb2')),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, facts, no_model):
+def test_invalid_arguments_are_refused(arguments, facts, no_model):
     with pytest.raises(UserError) as error:
         few_gpus(SEG, **arguments)
     assert all(fact in str(error.value) for fact in facts), error.value
@@ -283,13 +284,13 @@ def test_what_cannot_be_is_refused(arguments, facts, no_model):
         ),
     ],
 )
-def test_configs_that_are_not_understood_are_refused(name, lines, facts, tmp_path, no_model):
+def test_unsupported_configs_are_refused(name, lines, facts, tmp_path, no_model):
     with pytest.raises(UserError) as error:
         few_gpus(leaf(tmp_path / name, *lines), 1)
     assert all(fact in str(error.value) for fact in facts), error.value
 
 
-def test_an_unknown_batch_can_be_given(tmp_path, no_model):
+def test_an_unknown_batch_can_be_an_argument(tmp_path, no_model):
     read(SEG).dump(tmp_path / 'flat.py')
     with pytest.raises(UserError, match=r'images .*<gpus>xb<images>.* --batch'):
         few_gpus(tmp_path / 'flat.py', 1)
@@ -298,6 +299,6 @@ def test_an_unknown_batch_can_be_given(tmp_path, no_model):
 
 
 @pytest.mark.parametrize('name', ['none.py', 'mmdet::none.py', 'mmdet::none/none.py', 'nothing::a/b.py'])
-def test_configs_that_are_not_there(name):
+def test_configs_that_do_not_exist(name):
     with pytest.raises(UserError, match=re.escape(name.rpartition('/')[2])):
         few_gpus(name, 2)

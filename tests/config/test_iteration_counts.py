@@ -1,4 +1,4 @@
-"""Counts of iterations told anew: the same rate at every step of the optimizer, the same averages, the same validations."""
+"""Multiplied counts of iterations: the same learning rate at every optimizer step, the same averages, the same validations."""
 
 import copy
 from fractions import Fraction
@@ -30,7 +30,7 @@ EXACT = {
     ],
     'cosine that ends with the run': [dict(type='CosineAnnealingLR', eta_min=1e-4, begin=5, by_epoch=False)],
     'cosine of a stated length, cut off': [dict(type='CosineAnnealingLR', T_max=50, eta_min=1e-4, end=31, by_epoch=False)],
-    'constant, then a fall': [
+    'constant, then exponential': [
         dict(type='ConstantLR', factor=0.3, begin=2, end=12, by_epoch=False),
         dict(type='ExponentialLR', gamma=0.9, begin=20, end=50, by_epoch=False),
     ],
@@ -55,15 +55,15 @@ STEPS, EPOCH = 60, 10  # of the optimizer, and of them in an epoch
 
 
 def rates(schedulers, every, max_iters, epoch_length, lr=BASE):
-    """The learning rate at each step of the optimizer, made in the last of `every` iterations, as mmengine schedules it."""
+    """The learning rates of mmengine's schedulers at each optimizer step, which is in the last of `every` iterations."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     built = []
     for fields in copy.deepcopy(schedulers):
-        kind = PARAM_SCHEDULERS.get(fields.pop('type'))
+        cls = PARAM_SCHEDULERS.get(fields.pop('type'))
         fields.pop('_scope_', None)
         by_epoch = fields.get('by_epoch', True)
         fields.setdefault('end', max_iters // epoch_length if by_epoch else max_iters)
-        build = partial(kind.build_iter_from_epoch, epoch_length=epoch_length) if fields.pop('convert_to_iter_based', 0) else kind
+        build = partial(cls.build_iter_from_epoch, epoch_length=epoch_length) if fields.pop('convert_to_iter_based', 0) else cls
         built.append(build(optimizer=optimizer, **fields))
     for done in range(1, max_iters + 1):
         if done % every == 0:
@@ -91,36 +91,36 @@ def rates_before_and_after(schedulers, before, after):
 
 @pytest.mark.parametrize(('before', 'after'), [(1, 2), (1, 4), (1, 7), (2, 4), (2, 6)])
 @pytest.mark.parametrize('name', EXACT)
-def test_every_step_of_the_optimizer_has_its_rate(name, before, after):
+def test_every_step_keeps_its_learning_rate(name, before, after):
     was, now = rates_before_and_after(EXACT[name], before, after)
     assert len(was) == len(now) == STEPS and len(set(was.tolist())) > 1
     torch.testing.assert_close(now, was, rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize('name', NEAR)
-def test_some_rates_are_those_of_a_step_nearby(name):
+def test_some_schedulers_are_at_most_a_step_off(name):
     was, now = rates_before_and_after(NEAR[name], 1, 4)
     largest_change = (was[1:] - was[:-1]).abs().max()
     assert 0 < (now - was).abs().max() <= largest_change
 
 
-def test_multiplying_begins_alone_would_not_do():
-    """What the law above can tell apart: the warm-up would run ahead by three quarters of a step."""
+def test_multiplying_only_the_ends_is_noticed():
+    """The test above notices it: the warm-up would be three quarters of a step ahead."""
     was = EXACT['warm-up and linear decay together']
     naive = [{**scheduler, 'end': 4 * scheduler['end']} for scheduler in was]
     a, b = (torch.tensor(list(rates(*each))) for each in ((was, 1, STEPS, EPOCH), (naive, 4, 4 * STEPS, 4 * EPOCH)))
     assert (a - b).abs().max() > 0.01 * BASE
 
 
-def test_all_known_schedulers_are_followed_above():
-    followed = {
+def test_all_supported_schedulers_are_tested():
+    tested = {
         each['type'].removeprefix('mmdet.').removesuffix('LR') for group in (EXACT, NEAR) for name in group for each in group[name]
     }
-    assert set(DURATIONS) - followed == {'PolyRatio'}  # mmseg's PolyLR with another eta_min
+    assert set(DURATIONS) - tested == {'PolyRatio'}  # mmseg's PolyLR with another eta_min
 
 
 @pytest.mark.parametrize('ratio', [Fraction(2), Fraction(8, 3)])
-def test_a_scaled_schedule_has_the_rate_at_the_same_share_of_the_run(ratio):
+def test_a_scaled_schedule_has_the_same_learning_rate_at_the_same_share_of_the_run(ratio):
     cfg = config(EXACT['warm-up and linear decay together'])
     was = list(rates(cfg['param_scheduler'], 1, STEPS, EPOCH))
     rescale_counts(cfg, Clock(ratio, accumulates=False))
@@ -142,7 +142,7 @@ def test_a_scaled_schedule_has_the_rate_at_the_same_share_of_the_run(ratio):
     ],
     ids=str,
 )
-def test_averages_are_of_the_same_steps(hook, before, after):
+def test_averages_are_updated_after_the_same_steps(hook, before, after):
     hook = {'type': 'EMAHook', **hook, 'interval': hook.get('interval', 1) * before}
     cfg = {**config([], before), 'custom_hooks': [dict(hook)]}
     assert rescale_counts(cfg, Clock(Fraction(after, before), accumulates=True)) == []
@@ -152,7 +152,7 @@ def test_averages_are_of_the_same_steps(hook, before, after):
 
 
 def averages(hook, every):
-    """The averaged weight after each of 20 steps of the optimizer, when it has been seen by the hook as often as it will."""
+    """The averaged weight after each of 20 optimizer steps, after all calls of the hook for the step."""
     hook = EMAHook(**{key: value for key, value in hook.items() if key != 'type'})
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0)
@@ -171,8 +171,8 @@ def averages(hook, every):
     return seen
 
 
-def test_validation_comes_after_the_same_steps():
-    """mmdet's way to have the last validation at the end: another interval from a milestone on."""
+def test_validation_runs_after_the_same_steps():
+    """mmdet validates at the end by another interval from a milestone on."""
 
     def validations(loop):
         milestones, intervals = calc_dynamic_intervals(loop['val_interval'], loop['dynamic_intervals'])
@@ -186,7 +186,7 @@ def test_validation_comes_after_the_same_steps():
     assert validations(cfg['train_cfg']) == [4 * i for i in validations(loop)]
 
 
-def test_what_counts_epochs_or_writes_logs_stays_and_the_rest_is_told():
+def test_epochs_and_log_intervals_stay_and_unknown_counts_give_a_note():
     hooks = dict(
         logger=dict(type='LoggerHook', interval=50),
         checkpoint=dict(type='CheckpointHook', interval=1),
@@ -199,11 +199,11 @@ def test_what_counts_epochs_or_writes_logs_stays_and_the_rest_is_told():
     cfg = dict(train_cfg=loop, train_dataloader=loader, default_hooks=hooks, custom_hooks=custom, param_scheduler=None)
     was = copy.deepcopy(cfg)
     notes = rescale_counts(cfg, Clock(Fraction(4), accumulates=True))
-    assert notes == ['DenseCLHook.start_iters is left as it is: multiply it by 4 if it counts training iterations.']
+    assert notes == ['DenseCLHook.start_iters was not changed: multiply it by 4 if it counts training iterations.']
     assert cfg == {**was, 'train_dataloader': dict(num_batch_per_epoch=400)}
 
 
-def test_checkpoints_by_iterations_are_as_frequent():
+def test_checkpoints_by_iterations_keep_their_frequency():
     hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, save_begin=200, max_keep_ckpts=3))
     cfg = {**config([]), 'default_hooks': hooks, 'custom_hooks': [dict(type='CheckpointHook', by_epoch=False, interval=-1)]}
     rescale_counts(cfg, Clock(Fraction(3), accumulates=True))
@@ -211,13 +211,13 @@ def test_checkpoints_by_iterations_are_as_frequent():
     assert cfg['default_hooks']['checkpoint'] == wanted and cfg['custom_hooks'][0]['interval'] == -1
 
 
-def test_an_unstated_interval_of_validation_is_stated():
+def test_default_validation_interval_is_multiplied():
     cfg = dict(train_cfg=dict(by_epoch=False, max_iters=5000), train_dataloader={})
     rescale_counts(cfg, Clock(Fraction(2), accumulates=True))
     assert cfg['train_cfg'] == dict(by_epoch=False, max_iters=10000, val_interval=2000)
 
 
-def test_a_scheduler_that_is_not_known_is_refused_only_where_it_counts_iterations():
+def test_an_unsupported_scheduler_is_refused_only_if_it_counts_iterations():
     clock = Clock(Fraction(2), accumulates=True)
     rescale_counts(config([dict(type='WavyLR', by_epoch=True)]), clock)
     with pytest.raises(UserError, match=r"'WavyLR' .* Linear, .*by_epoch=True"):

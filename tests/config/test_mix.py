@@ -1,4 +1,4 @@
-"""Mixing: the written leaf is the config, the rules by which parts are fed, what is refused and with which words."""
+"""`mix`: the written leaf is the config, how necks and heads are wired, and error messages."""
 
 import importlib
 
@@ -89,7 +89,7 @@ def test_the_lines_of_the_difference():
 
 
 @pytest.mark.parametrize('base', [UPERNET, MASK_RCNN, FCOS, SSD])
-def test_every_part_but_the_backbone_keeps_its_type(base):
+def test_only_the_backbone_changes_its_type(base):
     stock = types(Config.fromstring(f'_base_ = {base!r}', '.py').model.to_dict())
     assert len(stock) > 3 and types(mix(base, 'hornet-micro').config.model.to_dict()) == stock
 
@@ -102,15 +102,15 @@ def test_only_the_stages_that_are_read_are_returned():
     assert [(head.in_channels, head.in_index) for head in (segmentor.auxiliary_head, segmentor.decode_head)] == [(64, 0), (128, 1)]
 
 
-def test_isotropic_maps_are_brought_to_the_strides_of_the_base():
+def test_isotropic_maps_are_resized_to_the_strides_of_the_base():
     mixed = mix(RETINANET, 'gfnet-s')
     rescaler, fpn = mixed.config.model.neck
     assert rescaler == {'type': 'mmseg.MultiLevelNeck', 'in_channels': [384] * 3, 'out_channels': 384, 'scales': [2, 1, 0.5]}
     assert (fpn.type, fpn.in_channels, fpn.start_level) == ('FPN', [384] * 3, 0)
-    assert 'MultiLevelNeck brings them to 8, 16, 32.' in note(mixed, 'gfnet-s gives maps of stride 16 alone')
+    assert 'MultiLevelNeck resizes them to 8, 16, 32.' in note(mixed, 'gfnet-s gives maps of stride 16 only')
 
 
-def test_a_rescaling_neck_of_the_base_is_replaced_or_left_out():
+def test_a_rescaling_neck_of_the_base_is_replaced_or_removed():
     """BEiT's own neck makes a pyramid of maps of one stride."""
     assert mix(BEIT, 'gfnet-micro').config.model.neck == {
         'type': 'MultiLevelNeck',
@@ -122,7 +122,7 @@ def test_a_rescaling_neck_of_the_base_is_replaced_or_left_out():
     assert model.neck is None and model.decode_head.in_channels == [16, 32, 64, 128]
 
 
-def test_other_strides_are_told():
+def test_other_strides_give_a_note():
     mixed = mix(PSPNET, 'affnet-t')
     assert 'maps of strides 8, 8 and get 16, 32' in note(mixed, 'The heads were made for')
     assert note(mixed, '--set model.backbone.output_stride=8')
@@ -139,12 +139,12 @@ def test_preprocessing_is_that_of_the_published_weights():
         'bgr_to_rgb': True,
         'pad_size_divisor': 32,
     }
-    assert note(caffe, 'data_preprocessor: mean, std, bgr_to_rgb as hornet-micro was trained.')
+    assert note(caffe, 'data_preprocessor: mean, std, bgr_to_rgb as in the training of hornet-micro.')
     unscaled = mix(MASK_RCNN, 'affnet-micro').config.model.data_preprocessor
     assert (unscaled.mean, unscaled.std) == ([0.0] * 3, [255.0] * 3)
 
 
-def test_options_win():
+def test_options_have_priority():
     options = {
         'model': {'backbone': {'drop_path_rate': 0.3, 'init_cfg': {'type': 'Pretrained', 'checkpoint': 'x.pth'}}},
         'model.backbone.with_cp': True,
@@ -168,8 +168,8 @@ def test_options_win():
     assert not any('random weights' in each or 'optimizer' in each for each in mixed.notes)
 
 
-def test_a_neck_that_is_not_known_is_wired_by_hand():
-    """YOLOv3's neck counts its maps from the last; the message of the refusal names the key that helps."""
+def test_an_unsupported_neck_can_be_wired_manually():
+    """YOLOv3's neck counts its maps from the last; the error names the key to set."""
     with pytest.raises(UserError, match=r'Set model\.neck\.in_channels to a list') as error:
         mix(YOLO, 'hornet-micro')
     assert 'model.neck (YOLOV3Neck) has in_channels=[1024, 512, 256]' in str(error.value)
@@ -178,17 +178,17 @@ def test_a_neck_that_is_not_known_is_wired_by_hand():
 
 
 @pytest.mark.parametrize('path', ['model.decode_head', 'model.decode_head.in_channels'])
-def test_what_is_given_of_a_head_is_left_alone(path):
+def test_given_keys_of_a_head_are_not_changed(path):
     value = {'in_channels': [7] * 4} if path == 'model.decode_head' else [7] * 4
     model = mix(UPERNET, 'hornet-micro', options={path: value}).config.model
     assert model.decode_head.in_channels == [7] * 4 and model.auxiliary_head.in_channels == 64
 
 
-def test_layer_decay_asks_the_new_backbone():
+def test_layer_decay_is_that_of_the_new_backbone():
     stage_wise, layer_wise = mix(CONVNEXT, 'hornet-micro'), mix(BEIT, 'gfnet-micro')
     for mixed in (stage_wise, layer_wise):
         assert mixed.config.optim_wrapper.constructor == 'mmfreq.LayerDecayOptimWrapperConstructor'
-        assert note(mixed, "mmfreq's constructor asks the new one")
+        assert note(mixed, "mmfreq's constructor replaces them")
     assert read_paramwise_cfg(stage_wise.config.optim_wrapper.paramwise_cfg) == (0.9, 6, 'stage_wise')
     assert read_paramwise_cfg(layer_wise.config.optim_wrapper.paramwise_cfg) == (0.9, 12, 'layer_wise')
     assert stage_wise.config.model.backbone.drop_path_rate == 0.4  # the base's
@@ -201,7 +201,7 @@ def test_weights_of_the_whole_base_are_not_loaded(tmp_path):
     assert "load_from: 'retinanet_r50.pth' -> None" in mixed.difference
 
 
-def test_what_is_left_to_the_reader_is_told():
+def test_notes_on_weights_and_optimizer():
     mixed = mix(RETINANET, 'cdfformer-s18')
     assert 'model.backbone.init_cfg.checkpoint=FILE' in note(mixed, 'random weights')
     assert 'SGD with lr 0.01; recipes for this family, with AdamW, are in configs/det/dfformer/' in note(mixed, 'optimizer')
@@ -222,7 +222,7 @@ def test_a_relative_base(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_mixed_config_trains(toy_config, tmp_path):
-    """One of our own configs is a base too: the micro HorNet's segmentor with an AFFNet."""
+    """The base can be a config of mmfreq: the micro HorNet's segmentor with an AFFNet."""
     mixed = mix(toy_config, 'affnet-micro', img_size=64, folder=tmp_path)
     (tmp_path / 'new.py').write_text(mixed.text)
     assert "_base_ = 'toy.py'" in mixed.text
@@ -232,8 +232,8 @@ def test_a_mixed_config_trains(toy_config, tmp_path):
     assert any(name.startswith('backbone.layer_5.') for name in loaded)
 
 
-def test_ssd_can_predict_where_the_repair_is_imported(monkeypatch):
-    """It adds what mmdet 3.3.0's head is asked for, and leaves a head that has it as it is."""
+def test_ssd_can_predict_with_the_repair(monkeypatch):
+    """It adds the attribute that mmdet 3.3.0's head reads, and does not change a head that has it."""
     assert SSD_REPAIR in mix(SSD, 'hornet-micro').config.custom_imports.imports
     repair = importlib.import_module(SSD_REPAIR)
     monkeypatch.delattr(SSDHead, 'loss_cls')
@@ -244,7 +244,7 @@ def test_ssd_can_predict_where_the_repair_is_imported(monkeypatch):
     assert SSDHead.loss_cls == 'its own'
 
 
-def test_imports_of_the_base_stay(tmp_path):
+def test_custom_imports_of_the_base_stay(tmp_path):
     (tmp_path / 'base.py').write_text(
         f"_base_ = '{SSD}'\ncustom_imports = dict(imports='mmfreq.ops', allow_failed_imports=False)\n"
     )
@@ -285,7 +285,7 @@ def test_imports_of_the_base_stay(tmp_path):
             'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x.py',
             'hornet-micro',
             {},
-            ("'mask_rcnn/mask-rcnn_r50_fpn_1x.py'", MASK_RCNN),
+            ("'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x.py'", MASK_RCNN),
         ),
         ('mmdet::mask-rcnn_r50_fpn_1x_coco.py', 'hornet-micro', {}, (MASK_RCNN,)),
         ('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', 'hornet-micro', {}, ('path',)),

@@ -1,4 +1,4 @@
-"""`--cfg-options model.backbone.type=mmfreq....`: the old backbone leaves nothing behind; our own configs are merged as ever."""
+"""`--cfg-options model.backbone.type=mmfreq....` removes the old backbone's keys; other options are merged as mmengine does it."""
 
 import copy
 from pathlib import Path
@@ -22,10 +22,10 @@ MORE = {'drop_path_rate': 0.2, 'init_cfg': {'type': 'Pretrained', 'checkpoint': 
 
 
 @pytest.fixture
-def said(monkeypatch):
-    messages = []
-    monkeypatch.setattr(options_module, 'log_once', messages.append)
-    return messages
+def messages(monkeypatch):
+    logged = []
+    monkeypatch.setattr(options_module, 'log_once', logged.append)
+    return logged
 
 
 @pytest.fixture
@@ -36,20 +36,20 @@ def stock(tmp_path):
     return path
 
 
-def plainly(path, options):
+def merged_by_mmengine(path, options):
     """The config with mmengine's own merging."""
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(copy.deepcopy(options))
     return cfg.to_dict()
 
 
-def test_the_keys_of_the_old_backbone_go(stock, said):
+def test_keys_of_the_old_backbone_are_removed(stock, messages):
     before = Config.fromfile(stock).model
     assert before.pretrained and before.backbone.depth == 50
     cfg = load_config(stock, DFFORMER | {'model.neck.in_channels': [64, 128, 320, 512]})
     assert cfg.model.backbone.to_dict() == {'type': 'mmfreq.DFFormer', 'arch': 'dfformer-s18', 'out_indices': (0, 1, 2, 3)}
     assert 'pretrained' not in cfg.model and cfg.model.neck.in_channels == [64, 128, 320, 512]
-    (message,) = said
+    (message,) = messages
     for part in (
         'mmfreq.DFFormer',
         'ResNetV1c',
@@ -81,7 +81,7 @@ def test_the_model_runs(stock):
     ],
     ids=['dotted', 'nested', 'both'],
 )
-def test_what_is_asked_for_stays(stock, said, options):
+def test_options_stay(stock, messages, options):
     given = copy.deepcopy(options)
     assert load_config(stock, options).model.backbone.to_dict() == {
         'type': 'mmfreq.DFFormer',
@@ -89,20 +89,20 @@ def test_what_is_asked_for_stays(stock, said, options):
         'out_indices': (0, 1, 2, 3),
         **MORE,
     }
-    assert options == given and len(said) == 1
+    assert options == given and len(messages) == 1
 
 
-def test_a_backbone_deleted_by_hand_leaves_nothing(stock, said):
+def test_a_backbone_with_delete_leaves_no_keys(stock, messages):
     backbone = {'_delete_': True, 'type': 'mmfreq.HorNet', 'arch': 'hornet-micro'}
     assert load_config(stock, {'model.backbone': backbone}).model.backbone == {'type': 'mmfreq.HorNet', 'arch': 'hornet-micro'}
-    assert len(said) == 1 and 'model.pretrained' in said[0] and 'depth' not in said[0]
+    assert len(messages) == 1 and 'model.pretrained' in messages[0] and 'depth' not in messages[0]
     assert backbone['_delete_']  # the caller's dict stays as it was
 
 
-def test_the_default_arch_is_stated(stock, said):
+def test_default_arch(stock, messages):
     backbone = load_config(stock, {'model.backbone.type': 'mmfreq.GFNetPyramid', 'model.backbone.out_indices': [3]}).model.backbone
     assert backbone == {'type': 'mmfreq.GFNetPyramid', 'out_indices': [3]}
-    assert '[512]' in said[0] and '[32]' in said[0]
+    assert '[512]' in messages[0] and '[32]' in messages[0]
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_the_default_arch_is_stated(stock, said):
         {'model.backbone': {'_delete_': True, 'type': 'mmfreq.AFFNet'}, 'train_cfg.max_iters': 7},
     ],
 )
-def test_our_own_configs_are_merged_as_ever(said, options):
+def test_configs_of_mmfreq_are_merged_by_mmengine(messages, options):
     path = CONFIGS / 'upernet_hornet_ade20k.py'
-    assert load_config(path, options).to_dict() == plainly(path, options or {})
-    assert not said
+    assert load_config(path, options).to_dict() == merged_by_mmengine(path, options or {})
+    assert not messages
 
 
 @pytest.mark.parametrize('options', [{'model.backbone.depth': 18}, {'model.backbone.type': 'mmpretrain.ConvNeXt'}, {'a': {'b': 1}}])
-def test_backbones_of_others_are_merged_as_ever(stock, said, options):
-    assert load_config(stock, options).to_dict() == plainly(stock, options)
-    assert not said
+def test_backbones_of_other_libraries_are_merged_by_mmengine(stock, messages, options):
+    assert load_config(stock, options).to_dict() == merged_by_mmengine(stock, options)
+    assert not messages
 
 
-def test_the_options_stay_as_they_are(stock):
-    """mmengine's merging takes `_delete_` out of them, so that a second config would be merged otherwise."""
+def test_the_options_are_not_modified(stock):
+    """mmengine's merging removes `_delete_` from its argument, so that a second config would be merged differently."""
     options = {'optim_wrapper': {'_delete_': True, 'type': 'OptimWrapper'}, 'model.neck.in_channels': [1, 2, 3, 4]}
     before = copy.deepcopy(options)
     for _ in range(2):
@@ -162,11 +162,11 @@ def test_refused(stock, options, named):
     assert [part for part in named if part not in str(error.value)] == []
 
 
-def test_stages_of_the_old_backbone_that_ours_have_not(tmp_path):
-    """A transformer's block numbers stay in `out_indices`."""
+def test_out_indices_of_the_old_backbone_that_do_not_exist(tmp_path):
+    """`out_indices` of a transformer are block numbers."""
     path = tmp_path / 'vit.py'
     path.write_text("_base_ = 'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py'\n")
-    with pytest.raises(UserError, match=r'out_indices=\[2, 5, 8, 11\].*VisionTransformer.*mmfreq\.DFFormer'):
+    with pytest.raises(UserError, match=r'mmfreq\.DFFormer.*out_indices=\[2, 5, 8, 11\].*VisionTransformer'):
         load_config(path, DFFORMER)
     assert load_config(path, DFFORMER | {'model.backbone.out_indices': [0, 1, 2, 3]}).model.backbone.out_indices == [0, 1, 2, 3]
 

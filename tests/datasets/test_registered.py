@@ -1,4 +1,4 @@
-"""The data set classes as configs name them: found by prefix, with their label rules."""
+"""The dataset classes as configs name them."""
 
 import importlib.util
 
@@ -24,14 +24,14 @@ SEGNET = {
 }
 
 
-def _build(kind, root, split, **more):
+def _build(type_name, root, split, **more):
     from mmengine.registry import init_default_scope
     from mmseg.registry import DATASETS
 
     init_default_scope('mmseg')
     prefix = {'img_path': f'images/{split}', 'seg_map_path': f'annotations/{split}'}
     pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}]
-    return DATASETS.build({'type': kind, 'data_root': str(root), 'data_prefix': prefix, 'pipeline': pipeline, **more})
+    return DATASETS.build({'type': type_name, 'data_root': str(root), 'data_prefix': prefix, 'pipeline': pipeline, **more})
 
 
 @pytest.mark.parametrize('split, count', [('training', 3), ('validation', 2)])
@@ -40,14 +40,14 @@ def test_toy_shapes_is_found_by_prefix_and_reduces_the_zero_label(tmp_path, spli
     dataset = _build('mmfreq.ToyShapesDataset', tmp_path / 'set', split)
     assert len(dataset) == count
     assert dataset.metainfo['classes'] == tuple(row.name for row in TOY_CLASSES)
-    assert [tuple(colour) for colour in dataset.metainfo['palette']] == [row.palette for row in TOY_CLASSES]
+    assert [tuple(color) for color in dataset.metainfo['palette']] == [row.palette for row in TOY_CLASSES]
     for sample in dataset:
         written = np.array(Image.open(sample['seg_map_path'])).astype(int)
         assert sample['img'].shape == (48, 64, 3)
         np.testing.assert_array_equal(sample['gt_seg_map'], np.where(written == 0, 255, written - 1))
 
 
-def test_camvid_keeps_its_zero_label_and_segnets_colours(tmp_path):
+def test_camvid_keeps_its_zero_label_and_the_colors_of_segnet(tmp_path):
     for folder in ('images/validation', 'annotations/validation'):
         (tmp_path / folder).mkdir(parents=True)
     labels = np.array([[0, 1, 10, 255]] * 4, np.uint8)

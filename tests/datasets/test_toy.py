@@ -1,4 +1,4 @@
-"""Laws of the toy sets: seeded, in the promised layout, fit to learn from, and never written over other things."""
+"""Toy datasets: reproducible, in the right layout, learnable, and never written over other files."""
 
 import json
 import subprocess
@@ -37,15 +37,15 @@ def _pairs(root, split):
 
 
 @pytest.mark.parametrize('write', [write_toy_ade20k, write_toy_coco])
-def test_same_seed_same_bytes_and_other_seed_other_pictures(write, tmp_path):
+def test_same_seed_gives_the_same_bytes_and_another_seed_other_images(write, tmp_path):
     for name, seed in (('a', 3), ('b', 3), ('c', 4)):
         write(tmp_path / name, train=2, val=1, size=(48, 64), seed=seed)
     first, again, other = (_files(tmp_path / name) for name in 'abc')
     assert first == again
-    pictures = [name for name in first if name.endswith('.jpg')]
-    assert len(pictures) == 3
-    assert all(first[name] != other[name] for name in pictures)
-    assert len({first[name] for name in pictures}) == 3  # training and validation differ too
+    images = [name for name in first if name.endswith('.jpg')]
+    assert len(images) == 3
+    assert all(first[name] != other[name] for name in images)
+    assert len({first[name] for name in images}) == 3  # training and validation differ too
 
 
 def test_a_sample_does_not_depend_on_how_many_are_written(tmp_path):
@@ -56,7 +56,7 @@ def test_a_sample_does_not_depend_on_how_many_are_written(tmp_path):
     assert len(shared) == 6 and all(few[name] == many[name] for name in shared)
 
 
-def test_ade_layout_holds_uint8_ids_with_zero_for_not_labelled(ade):
+def test_ade_layout_has_uint8_ids_and_zero_for_not_labeled(ade):
     with_border = 0
     for split, folder in (('train', 'training'), ('val', 'validation')):
         pairs = _pairs(ade.root, folder)
@@ -70,7 +70,7 @@ def test_ade_layout_holds_uint8_ids_with_zero_for_not_labelled(ade):
 
 
 @pytest.mark.parametrize('folder', ['training', 'validation'])
-def test_no_class_rules_and_none_is_rare(ade, folder):
+def test_no_class_is_dominant_or_rare(ade, folder):
     counts = sum(np.bincount(labels.ravel(), minlength=7) for _, labels in _pairs(ade.root, folder))[1:]
     shares = counts / counts.sum()
     assert len(shares) == len(TOY_CLASSES) == 6
@@ -85,17 +85,17 @@ def test_reported_frequencies_are_those_of_the_files(ade):
     np.testing.assert_allclose(list(ade.frequencies.values()), shares, atol=1e-4)
 
 
-def test_colour_alone_helps_but_does_not_suffice(ade):
-    def colours(split):
+def test_color_helps_but_does_not_suffice(ade):
+    def colors(split):
         pairs = _pairs(ade.root, split)
         images, labels = np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs])
         smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 1.5) for image in images]) // 32
         return (smooth.astype(int) @ [64, 8, 1]).ravel(), labels.ravel()
 
-    bins, labels = colours('training')
+    bins, labels = colors('training')
     table = np.zeros((512, 7), int)
     np.add.at(table, (bins, labels), 1)
-    bins, labels = colours('validation')
+    bins, labels = colors('validation')
     guess = 1 + table[:, 1:].argmax(axis=1)[bins]
     kept = labels > 0
     ious = [(kept & (guess == k) & (labels == k)).sum() / (kept & ((guess == k) | (labels == k))).sum() for k in range(1, 7)]
@@ -120,7 +120,7 @@ def test_coco_instances_are_consistent_and_cover_each_pixel_once(coco):
             covered[row['image_id']] += mask
         assert len({row['id'] for row in table['annotations']}) == len(table['annotations'])
         assert {row['category_id'] for row in table['annotations']} == {1, 2, 3, 4, 5}
-        assert all(picture.max() == 1 for picture in covered.values())
+        assert all(times.max() == 1 for times in covered.values())
 
 
 def test_scene_labels_are_those_of_its_instances():
@@ -129,23 +129,23 @@ def test_scene_labels_are_those_of_its_instances():
         rebuilt = np.zeros((64, 160), np.uint8)
         for label, mask in scene.instances:
             rebuilt[mask] = label
-        assert len(scene.instances) >= 8  # five and more for each square of the shorter side
+        assert len(scene.instances) >= 8  # at least five per square of the shorter side
         np.testing.assert_array_equal(rebuilt, scene.labels)
 
 
-def test_same_parameters_again_do_nothing_and_say_so(tmp_path):
+def test_same_parameters_again_do_nothing(tmp_path):
     options = {'train': 1, 'val': 1, 'size': (48, 48)}
     first = write_toy_ade20k(tmp_path / 'set', **options)
-    picture = tmp_path / 'set/images/training/train_00000.jpg'
-    picture.write_bytes(b'touched')
+    image = tmp_path / 'set/images/training/train_00000.jpg'
+    image.write_bytes(b'touched')
     again = write_toy_ade20k(tmp_path / 'set', **options)
     assert first.written and not again.written and again.frequencies == first.frequencies
     assert 'nothing to do' in str(again) and 'nothing to do' not in str(first)
-    assert picture.read_bytes() == b'touched'
-    assert write_toy_ade20k(tmp_path / 'set', **options, overwrite=True).written and picture.read_bytes() != b'touched'
+    assert image.read_bytes() == b'touched'
+    assert write_toy_ade20k(tmp_path / 'set', **options, overwrite=True).written and image.read_bytes() != b'touched'
 
 
-def test_other_parameters_are_refused_unless_overwritten_and_strange_files_stay(tmp_path):
+def test_other_parameters_need_overwrite_and_foreign_files_stay(tmp_path):
     root = tmp_path / 'set'
     write_toy_ade20k(root, train=3, val=1, size=(48, 48))
     (root / 'notes.txt').write_text('mine')
@@ -159,14 +159,14 @@ def test_other_parameters_are_refused_unless_overwritten_and_strange_files_stay(
 
 
 @pytest.mark.parametrize('overwrite', [False, True])
-def test_a_folder_of_other_things_is_never_touched(tmp_path, overwrite):
-    (tmp_path / 'photo.jpg').write_bytes(b'dear')
+def test_a_folder_with_other_files_is_never_changed(tmp_path, overwrite):
+    (tmp_path / 'photo.jpg').write_bytes(b'foreign')
     with pytest.raises(FileExistsError, match=MARKER):
         write_toy_ade20k(tmp_path, train=1, val=1, overwrite=overwrite)
-    assert _files(tmp_path) == {'photo.jpg': b'dear'}
+    assert _files(tmp_path) == {'photo.jpg': b'foreign'}
 
 
-def test_an_interrupted_run_or_a_lost_file_is_written_anew(tmp_path):
+def test_an_interrupted_run_or_a_missing_file_is_written_again(tmp_path):
     def interrupt():
         raise KeyboardInterrupt
 
@@ -182,7 +182,7 @@ def test_an_interrupted_run_or_a_lost_file_is_written_anew(tmp_path):
 
 
 def test_impossible_sizes_and_counts_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match=r'\(16, 64\).*at least 32'):
+    with pytest.raises(ValueError, match=r'at least 32.*\(16, 64\)'):
         write_toy_ade20k(tmp_path / 'set', train=1, val=1, size=(16, 64))
     with pytest.raises(ValueError, match='val = 0'):
         write_toy_coco(tmp_path / 'set', train=1, val=0)

@@ -1,4 +1,4 @@
-"""The toy set in COCO's layout, as mmdet reads it: the scenes that were drawn, and their classes without the ground."""
+"""The toy dataset in COCO's layout, as mmdet reads it."""
 
 import json
 
@@ -31,11 +31,11 @@ def build(root, split='train', **more):
 
 
 def scenes(split):
-    """The scenes as the generator draws them, without any file."""
+    """The scenes of the generator, without files."""
     return [draw_scene(np.random.default_rng([SEED, list(COUNTS).index(split), index]), SIZE) for index in range(COUNTS[split])]
 
 
-def test_classes_and_colours_are_those_of_the_table_without_the_ground(root):
+def test_classes_and_colors_are_those_of_the_table_without_the_ground(root):
     metainfo = build(root).metainfo
     assert metainfo['classes'] == tuple(row.name for row in TOY_CLASSES[1:])
     assert metainfo['palette'] == [row.palette for row in TOY_CLASSES[1:]]
@@ -56,7 +56,7 @@ def test_samples_are_the_scenes_that_were_drawn(root, split):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('scale', 'keep_ratio', 'size'), [((192, 128), True, (128, 192)), ((144, 80), False, (80, 144))])
-def test_boxes_masks_and_picture_are_resized_together(root, scale, keep_ratio, size):
+def test_boxes_masks_and_image_are_resized_together(root, scale, keep_ratio, size):
     resize = {'type': 'Resize', 'scale': scale, 'keep_ratio': keep_ratio}
     plain = build(root)
     resized = build(root, pipeline=[*plain.pipeline.transforms, resize])
@@ -71,8 +71,8 @@ def test_boxes_masks_and_picture_are_resized_together(root, scale, keep_ratio, s
             np.testing.assert_allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], box, atol=1.01)  # a pixel: nearest
 
 
-@pytest.mark.parametrize('spoil', [False, True])
-def test_the_truth_scores_100_and_shifted_labels_next_to_nothing(root, spoil):
+@pytest.mark.parametrize('wrong_labels', [False, True])
+def test_ground_truth_scores_100_and_wrong_labels_almost_0(root, wrong_labels):
     import torch
     from mmdet.evaluation import CocoMetric
 
@@ -83,24 +83,24 @@ def test_the_truth_scores_100_and_shifted_labels_next_to_nothing(root, spoil):
         labels = torch.as_tensor(sample['gt_bboxes_labels'])
         found = {
             'bboxes': sample['gt_bboxes'].tensor,
-            'labels': (labels + 1) % len(dataset.metainfo['classes']) if spoil else labels,
+            'labels': (labels + 1) % len(dataset.metainfo['classes']) if wrong_labels else labels,
             'scores': torch.ones(len(labels)),
             'masks': torch.as_tensor(sample['gt_masks'].masks).bool(),
         }
         metric.process({}, [{'img_id': sample['img_id'], 'ori_shape': SIZE, 'pred_instances': found}])
     scores = metric.evaluate(size=len(dataset))
-    for kind in ('bbox', 'segm'):
-        assert scores[f'coco/{kind}_mAP'] < 0.1 if spoil else scores[f'coco/{kind}_mAP'] == 1.0
+    for metric in ('bbox', 'segm'):
+        assert scores[f'coco/{metric}_mAP'] < 0.1 if wrong_labels else scores[f'coco/{metric}_mAP'] == 1.0
 
 
-def test_fewer_classes_are_the_users_choice(root):
+def test_fewer_classes(root):
     dataset = build(root, metainfo={'classes': ('disk', 'ring')})  # in the file's order: mmdet numbers them by it
     rows = {1: 0, 4: 1}  # of TOY_CLASSES
     wanted = [[rows[row] for row, _ in scene.instances if row in rows] for scene in scenes('train')]
     assert [sample['gt_bboxes_labels'].tolist() for sample in dataset] == wanted and sum(map(len, wanted)) > 3
 
 
-def test_pictures_without_objects_are_left_out_of_training_alone(root, tmp_path):
+def test_images_without_objects_are_skipped_only_in_training(root, tmp_path):
     path = root / 'annotations/instances_train2017.json'
     table = json.loads(path.read_text())
     first = table['images'][0]['id']
@@ -111,6 +111,6 @@ def test_pictures_without_objects_are_left_out_of_training_alone(root, tmp_path)
     assert len(build(root, **keep, test_mode=True)) == COUNTS['train']
 
 
-def test_a_missing_annotation_file_is_named(root):
+def test_error_names_a_missing_annotation_file(root):
     with pytest.raises(FileNotFoundError, match='instances_none2017'):
         build(root, 'none')

@@ -1,4 +1,4 @@
-"""The evaluation size of AFFNet's segmentors: sides rounded down, the image resized and nothing else."""
+"""`ResizeDownToMultiple`: sides rounded down, and only the image is resized."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ def photo(height, width):
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_sides_are_the_largest_multiples_that_the_image_holds(size):
+def test_sides_are_rounded_down_to_multiples(size):
     wanted = SIZES[size]
     got = ResizeDownToMultiple(32)({'img': photo(*size), 'ori_shape': size})
     assert got['img'].shape == (*wanted, 3) and got['img'].dtype == np.uint8
@@ -25,20 +25,20 @@ def test_sides_are_the_largest_multiples_that_the_image_holds(size):
 
 
 @pytest.mark.parametrize('divisor', [1, 7, 16, 32])
-def test_rounded_down_and_by_less_than_one_divisor(divisor):
+def test_sides_shrink_by_less_than_one_divisor(divisor):
     for size in np.random.default_rng(divisor).integers(divisor, 200, (20, 2)).tolist():
         got = ResizeDownToMultiple(divisor)({'img': photo(*size)})['img'].shape[:2]
         assert all(side % divisor == 0 and 0 <= whole - side < divisor for side, whole in zip(got, size))
 
 
-def test_interpolation_is_bilinear_and_a_multiple_stays_as_it_is():
+def test_interpolation_is_bilinear_and_a_multiple_is_not_resized():
     image = photo(70, 100)
     got = ResizeDownToMultiple(32)({'img': image.copy()})['img']
     np.testing.assert_array_equal(got, cv2.resize(image, (96, 64), interpolation=cv2.INTER_LINEAR))
     np.testing.assert_array_equal(ResizeDownToMultiple(10)({'img': image.copy()})['img'], image)
 
 
-def test_found_by_prefix_and_annotations_loaded_after_it_keep_the_images_size(tmp_path):
+def test_annotations_loaded_after_it_keep_the_original_size(tmp_path):
     from mmengine.registry import init_default_scope
     from mmseg.registry import TRANSFORMS
 
@@ -56,17 +56,17 @@ def test_found_by_prefix_and_annotations_loaded_after_it_keep_the_images_size(tm
 
 
 @pytest.mark.parametrize('key', ['gt_seg_map', 'gt_bboxes', 'gt_masks'])
-def test_annotations_that_are_there_already_are_refused(key):
+def test_loaded_annotations_are_refused(key):
     with pytest.raises(ValueError, match=f'{key} .*LoadAnnotations'):
         ResizeDownToMultiple(16)({'img': photo(40, 40), key: np.zeros((1, 4))})
 
 
 @pytest.mark.parametrize('divisor', [0, -32, 16.0, '16', None], ids=repr)
-def test_a_divisor_that_is_no_positive_integer_is_refused(divisor):
+def test_an_invalid_divisor_is_refused(divisor):
     with pytest.raises(ValueError, match='integer of at least 1') as refused:
         ResizeDownToMultiple(divisor)
     assert repr(divisor) in str(refused.value)
 
 
-def test_prints_its_divisor():
+def test_repr():
     assert repr(ResizeDownToMultiple()) == 'ResizeDownToMultiple(size_divisor=32)'

@@ -1,4 +1,4 @@
-"""The command line of few_gpus.py: what goes to which stream, what is written, and what is refused."""
+"""The command line of few_gpus.py: streams, files and errors."""
 
 import importlib
 import re
@@ -22,23 +22,23 @@ def run(monkeypatch):
     return lambda *args: main([str(arg) for arg in args])
 
 
-def test_a_file_beside_other_files(run, tmp_path, capsys):
+def test_out_writes_a_file(run, tmp_path, capsys):
     out = tmp_path / 'upernet_2xb2.py'
     run(HEADLINE, 2, '--out', out)
-    said = capsys.readouterr()
-    assert said.out == ''
-    first = next(line for line in said.err.splitlines() if '8 GPUs x 2 images' in line)  # before, and now
+    printed = capsys.readouterr()
+    assert printed.out == ''
+    first = next(line for line in printed.err.splitlines() if '8 GPUs x 2 images' in line)  # before, and now
     assert '2 GPUs x 2 images x 4 accumulated' in first and '16' in first and f'# {first}' in out.read_text().splitlines()
-    assert '  optim_wrapper.accumulative_counts: (none) -> 4' in said.err.splitlines()
-    assert re.search(r'SyncBN.* 4 .* 16 ', said.err)
-    assert said.err.splitlines()[-1].endswith(f' tools/dist_train.sh {out} 2')
+    assert '  optim_wrapper.accumulative_counts: (none) -> 4' in printed.err.splitlines()
+    assert re.search(r'SyncBN.* 4 .* 16 ', printed.err)
+    assert printed.err.splitlines()[-1].endswith(f' tools/dist_train.sh {out} 2')
     cfg = Config.fromfile(out)
     assert cfg.optim_wrapper.accumulative_counts == 4 and cfg.train_cfg.max_iters == 640000
     assert cfg.model == Config.fromfile(HEADLINE).model
 
 
 @pytest.mark.slow
-def test_the_standard_output_is_a_config_and_nothing_else(tmp_path):
+def test_only_the_config_is_printed_to_standard_output(tmp_path):
     """In a fresh process, with a model whose constructors write to the log."""
     config = ROOT / 'configs/cls/hornet/hornet-large-gf_32xb64-300e_in1k.py'
     command = [sys.executable, ROOT / 'tools/few_gpus.py', config, '1', '--images', '32', '--scale-lr', 'linear']
@@ -66,7 +66,7 @@ def test_on_one_gpu(run, config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('args', 'told'),
+    ('args', 'message'),
     [
         ((HEADLINE, 3), '1, 2, 4, 8, 16'),
         ((HEADLINE, 4, '--images', 3), '1, 2, 4'),
@@ -75,16 +75,16 @@ def test_on_one_gpu(run, config, tmp_path, capsys):
         ((HEADLINE, 2, '--out', 'no/folder/new.py'), 'no/folder'),
     ],
 )
-def test_refusals_are_short_and_write_nothing(run, args, told, tmp_path, monkeypatch, capsys):
+def test_errors_are_short_and_write_nothing(run, args, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         run(*args)
-    said = capsys.readouterr()
-    assert ended.value.code == 2 and said.err.startswith('error: ') and told in said.err and 'Traceback' not in said.err
-    assert said.out == '' and not list(tmp_path.iterdir())
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and printed.err.startswith('error: ') and message in printed.err and 'Traceback' not in printed.err
+    assert printed.out == '' and not list(tmp_path.iterdir())
 
 
-def test_a_file_that_exists_is_left_as_it_is(run, tmp_path, capsys):
+def test_an_existing_file_is_not_changed(run, tmp_path, capsys):
     (tmp_path / 'mine.py').write_text('mine = True\n')
     with pytest.raises(SystemExit):
         run(HEADLINE, 2, '--out', tmp_path / 'mine.py')

@@ -1,4 +1,4 @@
-"""The command line of the toy generator: what it writes, what it says and how it ends."""
+"""The command line of the toy generator: output, messages and exit status."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ def make(call_tool, tmp_path, monkeypatch):
     return partial(call_tool, 'make_toy_dataset')
 
 
-def pictures(folder):
+def images(folder):
     return len(list(Path(folder).rglob('*.jpg')))
 
 
@@ -25,21 +25,21 @@ def refused(make, capsys, *args):
     return capsys.readouterr().err
 
 
-def test_both_layouts_from_any_folder_then_nothing_to_do_then_refusal(make, capsys):
+def test_both_layouts_then_nothing_to_do_then_an_error(make, capsys):
     args = ('both', '--out', 'toys', '--train', 2, '--val', 1, '--size', 48, 64)
     first = make(*args)
-    assert first.count('2 + 1 pictures') == 2 and 'ground' in first and '%' in first
-    assert pictures('toys/ade20k') == pictures('toys/coco') == 3
+    assert first.count('2 + 1 images') == 2 and 'ground' in first and '%' in first
+    assert images('toys/ade20k') == images('toys/coco') == 3
     assert Path('toys/coco/annotations/instances_val2017.json').is_file()
     assert make(*args).count('nothing to do') == 2
 
     other = ('ade20k', '--out', 'toys/ade20k', '--train', 1, '--val', 1)
-    assert 'toys/ade20k' in refused(make, capsys, *other) and pictures('toys/ade20k') == 3
+    assert 'toys/ade20k' in refused(make, capsys, *other) and images('toys/ade20k') == 3
     make(*other, '--overwrite')
-    assert pictures('toys/ade20k') == 2
+    assert images('toys/ade20k') == 2
 
 
-def test_a_folder_of_other_things_is_refused(make, capsys):
-    Path('photo.jpg').write_bytes(b'dear')
+def test_a_folder_with_other_files_is_refused(make, capsys):
+    Path('photo.jpg').write_bytes(b'foreign')
     assert 'error' in refused(make, capsys, 'ade20k', '--out', '.', '--overwrite')
     assert [path.name for path in Path().iterdir()] == ['photo.jpg']

@@ -31,7 +31,7 @@ def mix(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_from_an_empty_folder_into_a_file(tmp_path):
-    """In a process of its own, by the shell's redirection: nothing but the config may come to the standard output."""
+    """In a fresh process, with its standard output in a file: only the config may be written there."""
     (tmp_path / 'home').mkdir()
     with open(tmp_path / 'new.py', 'w') as new:
         command = [sys.executable, str(TOOL), UPERNET, 'dfformer-s18']
@@ -65,18 +65,18 @@ def test_out_writes_a_leaf_beside_its_base(mix, tmp_path, monkeypatch):
     assert Config.fromfile('mine/new.py').model.backbone.type == 'mmfreq.HorNet'
 
 
-def test_what_libraries_print_is_kept_out_of_the_config(mix, monkeypatch):
+def test_output_of_libraries_is_not_in_the_config(mix, monkeypatch):
     import mmfreq.config.mix as module
 
     real = module.mix
 
-    def chatty(*args, **kwargs):
-        print('a library says hello')
+    def printing(*args, **kwargs):
+        print('output of a library')
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(module, 'mix', chatty)
+    monkeypatch.setattr(module, 'mix', printing)
     printed = mix(RETINANET, 'hornet-micro')
-    assert 'hello' in printed.err and printed.out.startswith('# hornet-micro in mmdet::')
+    assert 'output of a library' in printed.err and printed.out.startswith('# hornet-micro in mmdet::')
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_what_libraries_print_is_kept_out_of_the_config(mix, monkeypatch):
         (('mmseg::upernet/upernet_r50_ade20k.py', 'hornet-micro'), 'nearest: mmseg::upernet/upernet_r'),
         (('none.py', 'hornet-micro'), "'none.py'"),
         ((UPERNET, 'hornet-micro', '--set', 'model.backbone.depth'), "'model.backbone.depth'"),
-        ((UPERNET, 'hornet-micro', '--set', 'model.backbone.depth=18'), 'mmfreq.HorNet has no argument depth'),
+        ((UPERNET, 'hornet-micro', '--set', 'model.backbone.depth=18'), 'mmfreq.HorNet does not have an argument depth'),
         ((UPERNET, 'hornet-micro', '--img-size', 16), '32, got 16'),
         ((UPERNET, 'hornet-micro', '--out', 'there.py'), 'there.py'),
         ((UPERNET, 'hornet-micro', '--out', 'no/x.py'), '/no'),
         ((UPERNET,), 'the following arguments are required: ARCH'),
     ],
 )
-def test_mistakes_end_in_one_message_and_lose_nothing(mix, args, message, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_message_and_change_no_file(mix, args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'there.py').write_text('mine')
     with pytest.raises(SystemExit) as end:
