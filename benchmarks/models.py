@@ -1,7 +1,7 @@
-"""The models that `tools/benchmark.py` compares: ours in its forms, the published formulation, and what a user would pick instead.
+"""The models that `tools/benchmark.py` compares: the forms of mmfreq's models, the reference implementations, and timm's models.
 
-Every model is made with weights that are the same every time. Ours depend on names and shapes alone (`mmfreq.testing`): in the
-published initialisation some residual branches are scaled by 1e-6, so that an error in them would not show in the outputs.
+A model has the same weights in every call. Those of mmfreq depend on names and shapes only (`mmfreq.testing.golden`): the published
+initialization scales some residual branches by 1e-6, so that errors in them would not be visible in the outputs.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import mmfreq
-from benchmarks.harness.entries import Makers
+from benchmarks.harness.entries import ModelSources
 from mmfreq.models._base import Stage
 from mmfreq.testing.golden import golden_state
 
@@ -18,51 +18,51 @@ from mmfreq.testing.golden import golden_state
 PEERS = ('convformer_s18', 'caformer_s18', 'convnext_tiny')
 
 
-def makers() -> Makers:
-    """All of them."""
-    from benchmarks import published
+def model_sources() -> ModelSources:
+    """All models that can be compared."""
+    from benchmarks import reference
 
     forms = {
-        'ours': eager,
-        'published': published.twin,
+        'mmfreq': unchanged,
+        'reference': reference.twin,
         'optimized': mmfreq.optimize,
         'memory_efficient': memory_efficient,
         'compiled': torch.compile,
         'compiled_blocks': mmfreq.compile_blocks,
         'mmpretrain': mmpretrain,
     }
-    return Makers(ours, counted, forms, {name: partial(peer, name) for name in PEERS})
+    return ModelSources(backbone, backbone_for_counting, forms, {name: partial(peer, name) for name in PEERS})
 
 
-def eager(model: nn.Module) -> nn.Module:
-    """The model as it is."""
+def unchanged(model: nn.Module) -> nn.Module:
+    """The model as it is built."""
     return model
 
 
 def memory_efficient(model: nn.Module) -> nn.Module:
-    """The model as if built with `memory_efficient=True`."""
+    """The model as built with `memory_efficient=True`."""
     for module in model.modules():
         if isinstance(module, Stage):
             module.memory_efficient = True
     return model
 
 
-def ours(arch: str) -> nn.Module:
-    """Our backbone in eval mode."""
+def backbone(arch: str) -> nn.Module:
+    """The backbone of mmfreq in eval mode."""
     model = mmfreq.build_backbone(arch)
     model.load_state_dict(golden_state({name: tuple(value.shape) for name, value in model.state_dict().items()}))
     return model.eval()
 
 
-def counted(arch: str) -> nn.Module:
-    """Our backbone without weights, with transforms that the counter knows as such."""
+def backbone_for_counting(arch: str) -> nn.Module:
+    """The backbone of mmfreq without weights, with FFTs, which the counter recognizes."""
     with torch.device('meta'):
         return mmfreq.build_backbone(arch, spectral='fft')
 
 
 def mmpretrain(model: nn.Module) -> nn.Module:
-    """mmpretrain's class with the weights of a HorNet of ours."""
-    from benchmarks.published.mmpretrain_hornet import twin
+    """mmpretrain's HorNet with the weights of mmfreq's."""
+    from benchmarks.reference.mmpretrain_hornet import twin
 
     return twin(model)
 

@@ -1,18 +1,19 @@
-"""Speed and memory against a baseline: models x sizes x precisions x (inference, training), in paired rounds, as ratios.
+"""Benchmark speed and memory against a baseline: models x sizes x precisions x (inference, training), as ratios of paired rounds.
 
 Suites:
 {suites}
 
-Before anything is timed, ours and the published formulation get the same weights and must give the same outputs. On a CPU each form
-is timed in a process of its own, in turns. A --quick run takes about two minutes on two CPU cores, and says that it is quick.
+Before anything is timed, mmfreq and the reference implementation get the same weights and must return the same outputs. On a CPU
+each form is timed in its own process, in turns. A --quick run takes about two minutes on two CPU cores; its output says that it is
+quick. Needs a checkout of the repository: the benchmarks are not part of the wheel.
 
 Examples:
-  python tools/benchmark.py --suite published --size 512
+  python tools/benchmark.py --suite reference --size 512
   python tools/benchmark.py --suite resolutions --device cuda --batch 4 --plot resolutions.png --json resolutions.json
-  python tools/benchmark.py --suite published --archs hornet-tiny-gf --forms ours compiled --size 512x1024 --precisions fp32 fp16
+  python tools/benchmark.py --suite reference --archs hornet-tiny-gf --forms mmfreq compiled --size 512x1024 --precisions fp32 fp16
   python tools/benchmark.py --tune --precisions fp32 bf16 --size 14 28 56
 
-Exit status: 0 if it was measured, whether targets are reached or not; 2 for a wrong command, or outputs that differ.
+Exit status: 0 if the measurement is complete, whether targets are reached or not; 2 for a wrong command, or outputs that differ.
 """
 
 import argparse
@@ -24,23 +25,24 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-import mmfreq  # noqa: F401  (before mmpretrain: supplies mmcv._ext where no compiled mmcv is)
+import mmfreq  # noqa: F401  (before mmpretrain: supplies mmcv._ext if mmcv is not compiled)
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for benchmarks/: the published formulation and the peers
-WIDTH = 200  # of tables that go into a file
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH = 200  # columns of tables that are not printed to a terminal
 
 
 def parse_args(argv=None):
-    from benchmarks.harness.entries import DTYPES, MODES, SUITES
+    from benchmarks.harness.entries import DTYPES
+    from benchmarks.harness.suites import MODES, SUITES
     from benchmarks.harness.tune import CHANNELS
     from mmfreq.analysis.latency import usable_cores
 
-    listed = '\n'.join(f'  {name:12} {suite.question}' for name, suite in SUITES.items())
+    suites = '\n'.join(f'  {name:12} {suite.question}' for name, suite in SUITES.items())
     parser = argparse.ArgumentParser(
-        description=__doc__.replace('{suites}', listed), formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__.replace('{suites}', suites), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = partial(parser.add_argument, default=())
-    add('--suite', choices=SUITES, default='published', help='default: %(default)s')
+    add('--suite', choices=SUITES, default='reference', help='default: %(default)s')
     add('--archs', nargs='+', type=hyphened, metavar='ARCH', help='names of archs (default: of the suite)')
     add('--size', dest='sizes', nargs='+', type=image_size, metavar='S', help='sides of squares, or HxW (default: of the suite)')
     add('--precisions', nargs='+', choices=DTYPES, help='default: of the suite')
@@ -50,19 +52,19 @@ def parse_args(argv=None):
         '--variants',
         nargs='+',
         metavar='FORM',
-        help='ours, optimized, memory_efficient, compiled, compiled_blocks, mmpretrain',
+        help='mmfreq, optimized, memory_efficient, compiled, compiled_blocks, mmpretrain (default: of the suite)',
     )
-    add('--plain', dest='forms', action='store_const', const=('ours',), help='only the model as it is: --forms ours')
-    add('--batch', type=positive, default=1, help='images at a time (default: %(default)s)')
-    add('--repeats', type=positive, default=10, help='rounds (default: %(default)s)')
+    add('--plain', dest='forms', action='store_const', const=('mmfreq',), help='only the model as it is: --forms mmfreq')
+    add('--batch', type=positive, default=1, help='images per call (default: %(default)s)')
+    add('--repeats', type=positive, default=10, help='number of rounds (default: %(default)s)')
     add('--device', default='cpu', help='cpu (default), cuda or cuda:N')
-    add('--threads', type=positive, default=usable_cores(), help='of the CPU (default: the cores it may use)')
-    add('--quick', action='store_true', default=False, help='small images, few rounds: about two minutes')
-    add('--json', type=Path, default=None, metavar='FILE', help='write everything here, the times of every round too')
-    add('--out', type=Path, default=None, metavar='FILE.md', help='write the tables here, with command and machine')
-    add('--plot', type=Path, default=None, metavar='FILE.png', help='draw time and memory against resolution')
+    add('--threads', type=positive, default=usable_cores(), help='CPU threads (default: the usable cores)')
+    add('--quick', action='store_true', default=False, help='small images and few rounds: about two minutes')
+    add('--json', type=Path, default=None, metavar='FILE', help='write all results to this file, with the times of every round')
+    add('--out', type=Path, default=None, metavar='FILE.md', help='write the tables to this file, with command and hardware')
+    add('--plot', type=Path, default=None, metavar='FILE.png', help='plot time and memory against resolution')
     add('--tune', action='store_true', default=False, help='time the spectral backends on maps of --size instead')
-    add('--channels', nargs='+', type=positive, default=CHANNELS, help='of these maps (default: 32 64 128)')
+    add('--channels', nargs='+', type=positive, default=CHANNELS, help='channels of these maps (default: 32 64 128)')
     add('--list', action='store_true', default=False, help='only print what would be measured')
     return parser.parse_args(argv)
 
@@ -88,12 +90,12 @@ def image_size(text):
 def print_table(console, table):
     from rich.table import Table
 
-    shown = Table(title=table.title)
+    rich_table = Table(title=table.title)
     for number, column in enumerate(table.header):
-        shown.add_column(column, justify='right' if number else 'left', no_wrap=not number)
+        rich_table.add_column(column, justify='right' if number else 'left', no_wrap=not number)
     for row in table.rows:
-        shown.add_row(*row)
-    console.print(shown)
+        rich_table.add_row(*row)
+    console.print(rich_table)
 
 
 def write(path, text):
@@ -102,44 +104,46 @@ def write(path, text):
         path.write_text(text, encoding='utf-8')
 
 
-def tune(args, command, console, say):
-    """Times the spectral backends on maps."""
-    from benchmarks.harness.tables import tuning_page
+def tune(args, command, console, log):
+    """Time the spectral backends on maps."""
+    from benchmarks.harness.page import tuning_page
     from benchmarks.harness.tune import SIDES, tune, tuning_table
     from mmfreq.analysis.latency import describe_hardware
 
     sides = [height for height, _ in args.sizes] or SIDES
-    choices = tune(sides, args.channels, args.precisions or ('fp32',), args.device, args.batch, args.repeats, say=say)
-    machine = describe_hardware(args.device, args.threads)
-    table = tuning_table(choices)
+    timings = tune(sides, args.channels, args.precisions or ('fp32',), args.device, args.batch, args.repeats, log=log)
+    hardware = describe_hardware(args.device, args.threads)
+    table = tuning_table(timings)
     print_table(console, table)
-    write(args.json, json.dumps({'command': command, 'machine': machine, 'choices': [choice.as_dict() for choice in choices]}))
-    write(args.out, tuning_page(table, command, machine))
+    write(args.json, json.dumps({'command': command, 'hardware': hardware, 'timings': [timing.as_dict() for timing in timings]}))
+    write(args.out, tuning_page(table, command, hardware))
 
 
-def benchmark(args, command, console, say):
-    """Measures a suite, or prints what would be measured."""
-    from benchmarks.harness.entries import Settings, plan, settled
+def benchmark(args, command, console, log):
+    """Measure a suite, or print what would be measured."""
     from benchmarks.harness.measure import measure
+    from benchmarks.harness.page import QUICK, notes, page
     from benchmarks.harness.plot import check_sizes, plot
-    from benchmarks.harness.tables import QUICK, page, remarks, tables, verdicts
-    from benchmarks.models import makers
+    from benchmarks.harness.suites import Settings, plan, with_defaults
+    from benchmarks.harness.tables import tables
+    from benchmarks.harness.targets import verdicts
+    from benchmarks.models import model_sources
 
-    models = makers()
-    chosen = {field.name: getattr(args, field.name) for field in fields(Settings) if hasattr(args, field.name)}
-    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    settings = settled(Settings(**chosen), args.quick)
+    sources = model_sources()
+    given = {field.name: getattr(args, field.name) for field in fields(Settings) if hasattr(args, field.name)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    settings = with_defaults(Settings(**given), args.quick)
     if args.plot:
         check_sizes(settings.sizes)
-    groups = plan(settings, models)
+    groups = plan(settings, sources)
     if args.list:
         for group in groups:
             print(f'{group.title}: {", ".join(entry.label for entry in group.entries)}')
         return
-    results = measure(groups, settings, say)
+    results = measure(groups, settings, log)
     for table in tables(results):
         print_table(console, table)
-    for line in (*remarks(results), *verdicts(results)):
+    for line in (*notes(results), *verdicts(results)):
         print(line)
     if args.quick:
         print(QUICK)
@@ -151,11 +155,14 @@ def benchmark(args, command, console, say):
 
 
 def main(argv=None):
+    if not (ROOT / 'benchmarks').is_dir():
+        sys.exit(f'tools/benchmark.py needs a checkout of the repository: there is no folder benchmarks/ in {ROOT}.')
+    sys.path.insert(0, str(ROOT))
     args = parse_args(argv)
     import torch
     from rich.console import Console
 
-    from benchmarks.harness.tables import command_words
+    from benchmarks.harness.page import command_words
     from mmfreq.errors import short_user_errors
 
     torch.set_num_threads(args.threads)

@@ -1,4 +1,4 @@
-"""Which backend of the spectral operator is faster, by map size, channels and dtype, on a device."""
+"""Times of the backends of the spectral operator by map size, channels and dtype."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from itertools import product
 import torch
 
 from benchmarks.harness.entries import DTYPES
-from benchmarks.harness.tables import Table, times, without_empty
+from benchmarks.harness.tables import Table, ratio_text, without_empty
 from benchmarks.harness.timing import Spread, paired_rounds, ratios
 from mmfreq.analysis.latency import check_device
 from mmfreq.ops import SPECTRAL_BACKENDS, apply_filter, half_width
@@ -19,8 +19,8 @@ BACKENDS = tuple(backend for backend in SPECTRAL_BACKENDS if backend != 'auto')
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Backends on one kind of map: seconds of every round, and of each backend how many times faster it is than the first."""
+class Timing:
+    """Seconds of each round of every backend on one map size; `speeds` are relative to the first backend."""
 
     side: int
     channels: int
@@ -48,32 +48,32 @@ def tune(
     device: str = 'cpu',
     batch: int = 1,
     repeats: int = 10,
-    at_least: float = 0.02,
-    say: Callable[[str], object] = print,
-) -> list[Choice]:
-    """Time `apply_filter` on `(batch, C, side, side)` maps with every backend that works there, forward alone, in paired rounds.
+    min_seconds: float = 0.02,
+    log: Callable[[str], object] = print,
+) -> list[Timing]:
+    """Time `apply_filter` on `(batch, C, side, side)` maps with every backend that supports them, forward only, in paired rounds.
 
     Args:
-        repeats, at_least: as in `paired_rounds`.
-        say: is told what is being done.
+        repeats, min_seconds: as in `paired_rounds`.
+        log: called with a line of progress.
 
     Raises:
-        ValueError: no such device.
+        ValueError: there is no such device.
     """
     check_device(device)
     found = []
     for precision, side, width in product(precisions, sides, channels):
-        say(f'{side}x{side}, {width} channels, {precision}')
+        log(f'{side}x{side}, {width} channels, {precision}')
         x = torch.randn(batch, width, side, side, device=device).to(DTYPES[precision])
         weight = torch.randn(width, side, half_width(side), 2, device=device)
         calls = {backend: partial(apply_filter, x, weight, backend=backend) for backend in BACKENDS}
-        calls = {backend: call for backend, call in calls.items() if backend == BACKENDS[0] or _works(call)}
-        found.append(Choice(side, width, precision, paired_rounds(calls, repeats, x.device, at_least)))
+        calls = {backend: call for backend, call in calls.items() if backend == BACKENDS[0] or _is_supported(call)}
+        found.append(Timing(side, width, precision, paired_rounds(calls, repeats, x.device, min_seconds)))
     return found
 
 
-def _works(call: Callable[[], object]) -> bool:
-    """A backend may be for other devices, sizes or dtypes."""
+def _is_supported(call: Callable[[], object]) -> bool:
+    """Whether the backend supports this device, size and dtype."""
     try:
         call()
     except (RuntimeError, TypeError, ValueError):
@@ -81,11 +81,17 @@ def _works(call: Callable[[], object]) -> bool:
     return True
 
 
-def tuning_table(choices: Iterable[Choice]) -> Table:
-    """A row for each kind of map."""
+def tuning_table(timings: Iterable[Timing]) -> Table:
+    """A row per map size, number of channels and dtype."""
     header = ('map', 'channels', 'dtype', *(f'{backend}: speed over {BACKENDS[0]}' for backend in BACKENDS[1:]), 'fastest')
     rows = (
-        (f'{c.side}x{c.side}', str(c.channels), c.precision, *(times(c.speeds.get(backend)) for backend in BACKENDS[1:]), c.best)
-        for c in choices
+        (
+            f'{c.side}x{c.side}',
+            str(c.channels),
+            c.precision,
+            *(ratio_text(c.speeds.get(backend)) for backend in BACKENDS[1:]),
+            c.best,
+        )
+        for c in timings
     )
     return without_empty(Table('backends of the spectral operator', header, tuple(rows)))

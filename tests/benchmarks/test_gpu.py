@@ -1,4 +1,4 @@
-"""The benchmark for a GPU runs dry on a CPU, keeps to its time, counts bytes right, and does not time what is wrong."""
+"""benchmarks/gpu.py: a dry run on a CPU, its time limit, its shares of the bandwidth, and no timing of wrong operators."""
 
 import runpy
 import sys
@@ -19,7 +19,7 @@ def script(monkeypatch):
 
 
 def rows_of(text, table):
-    """Cells of the table below the line that begins with `table`, without its head."""
+    """Cells of the table below the line that begins with `table`, without its header."""
     lines = text.split(f'**{table}')[1].split('\n\n')[1].splitlines()
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
 
@@ -44,24 +44,24 @@ def test_a_dry_run_writes_every_page(script, tmp_path, capsys, monkeypatch):
     assert len(errors) == 1 and all(float(row[1]) < 1e-5 < float(row[3]) < 0.1 for row in errors)
 
 
-def test_when_the_time_is_up_the_page_says_what_is_missing(script, tmp_path):
+def test_page_lists_what_was_skipped_when_the_time_is_up(script, tmp_path):
     script['main']([*TINY, '--out', str(tmp_path), '--seconds', '0', '--only', 'spectral', 'training'])
     spectral, training = ((tmp_path / f'gpu_{part}.md').read_text() for part in ('spectral', 'training'))
     assert 'time was up: 7x7, maps of 0.0156 MiB; 8x8, maps of 0.0156 MiB; 7x7, batches of 8; 8x8, batches of 8.' in spectral
     assert 'time was up: hornet-micro, training; affnet-micro, training.' in training
 
 
-def test_a_unit_as_long_as_the_last_is_not_begun_too_late(script, monkeypatch):
+def test_unit_that_would_exceed_the_time_is_not_started(script, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(script['time'], 'monotonic', lambda: now[0])
     clock, done = script['Clock'](10), []
     for unit in clock.fitting(range(5)):
         now[0] += 4
         done.append(unit)
-    assert done == [0, 1] and clock.left_out == ['2', '3', '4'] and clock.left == 2
+    assert done == [0, 1] and clock.skipped == ['2', '3', '4'] and clock.remaining == 2
 
 
-def test_shares_and_speeds_by_hand(script):
+def test_shares_and_speeds(script):
     """One channel of 4x4, four samples: a map of 256 bytes, a filter of 96; a copy of 1000 bytes per second."""
     found = {('torch.fft', False): [2.0], ('fused', False): [0.8], ('torch.fft', True): [6.0], ('fused', True): [4.0]}
     cells, verdicts = script['spectral_row'](found, 4, 4, 1, 1000)
@@ -71,15 +71,16 @@ def test_shares_and_speeds_by_hand(script):
     assert [str(verdict).rsplit(': ')[-1] for verdict in verdicts] == ['reached', 'missed', 'reached']
 
 
-def test_what_is_wrong_is_found(script):
+def test_wrong_operators_are_detected(script):
     assert all(
-        script['checked'](operator, 3, 7, 'cpu') for operator in script['operators'](*script['inputs'](1, 3, 7, 'cpu')[:2]).values()
+        script['is_correct'](operator, 3, 7, 'cpu')
+        for operator in script['operators'](*script['inputs'](1, 3, 7, 'cpu')[:2]).values()
     )
-    assert not script['checked'](lambda x, weight: script['plain'](x, weight) * 1.001, 3, 7, 'cpu')
-    assert not script['checked'](lambda x, weight: script['plain'](x, weight.detach()) + 0 * weight.sum(), 3, 7, 'cpu')
+    assert not script['is_correct'](lambda x, weight: script['torch_fft'](x, weight) * 1.001, 3, 7, 'cpu')
+    assert not script['is_correct'](lambda x, weight: script['torch_fft'](x, weight.detach()) + 0 * weight.sum(), 3, 7, 'cpu')
 
 
-def test_launches_differ_from_the_plan_and_keep_a_warp_for_each_tile(script):
+def test_launches_differ_from_the_plan_and_have_a_warp_per_tile(script):
     planned = script['Launch'](4, 4, 6, 128, 2)
     found = list(script['launches'](planned, 8))
     assert planned in found and len(set(found)) > 20
@@ -88,7 +89,7 @@ def test_launches_differ_from_the_plan_and_keep_a_warp_for_each_tile(script):
     assert {launch.precision for launch in islice(reversed(found), 2)} == {'tf32', 'ieee'}
 
 
-def test_a_gpu_that_is_not_there_is_told(script):
+def test_error_without_a_gpu(script):
     if torch.cuda.is_available():
         script['check_device']('cuda')
         return

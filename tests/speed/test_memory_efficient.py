@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mmfreq
-from benchmarks import published
+from benchmarks import reference
 from mmfreq.layers import DynamicFilter
 from mmfreq.models._base import Stage
 from mmfreq.models.affnet import AFFBlock, InvertedResidual
@@ -77,7 +77,7 @@ def outcome(model, x, autocast=False):
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('train', [False, True])
 @pytest.mark.parametrize('arch', ARCHS)
-def test_a_step_is_the_same_to_the_last_bit(arch, train, autocast):
+def test_training_step_is_bitwise_equal(arch, train, autocast):
     found = []
     for efficient in (False, True):
         torch.manual_seed(0)
@@ -99,7 +99,7 @@ def test_a_step_is_the_same_to_the_last_bit(arch, train, autocast):
 
 
 @pytest.mark.parametrize('name', BLOCKS)
-def test_a_block_saves_no_more_than_its_bound(name):
+def test_memory_saved_for_backward_per_block(name):
     make, bound = BLOCKS[name]
     x = torch.randn(2, *GRID, C).permute(0, 3, 1, 2)
     block = make().train()
@@ -114,14 +114,14 @@ def test_a_block_saves_no_more_than_its_bound(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ['hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet', 'gfnet-h-ti'])
-def test_a_backbone_saves_at_most_three_fifths_of_the_published(arch):
+def test_backbone_saves_at_most_62_percent_of_the_reference(arch):
     model = mmfreq.build_backbone(arch, memory_efficient=True).train()
     images = torch.randn(1, 3, 160, 160)
-    saved, theirs = saved_bytes(model, images), saved_bytes(published.twin(model).train(), images)
+    saved, theirs = saved_bytes(model, images), saved_bytes(reference.twin(model).train(), images)
     assert images.numel() * 4 < saved <= 0.62 * theirs, saved / theirs
 
 
-def test_the_memory_is_free_after_backward():
+def test_memory_is_released_after_backward():
     model, x = mmfreq.build_backbone('hornet-micro', memory_efficient=True).train(), torch.randn(1, 3, 64, 64)
     with Allocated() as allocated:
         sum(out.sum() for out in model(x)).backward()
@@ -130,14 +130,14 @@ def test_the_memory_is_free_after_backward():
 
 
 @pytest.mark.parametrize('arch', ARCHS)
-def test_the_memory_is_free_without_backward(arch):
+def test_memory_is_released_without_backward(arch):
     model, x = mmfreq.build_backbone(arch, memory_efficient=True).train(), torch.randn(1, 3, 64, 64)
     with Allocated() as allocated:
         model(x)
     assert allocated.bytes_beside(x, *model.parameters(), *model.buffers()) < 10_000
 
 
-def test_hooks_of_others_on_saved_tensors_see_what_a_model_saves():
+def test_other_saved_tensor_hooks_get_all_saved_tensors():
     counts = []
     for efficient in (False, True):
         model, seen = mmfreq.build_backbone('hornet-micro', memory_efficient=efficient), []
@@ -154,7 +154,7 @@ def chain(x, weight):
     return (z * z * y[..., :-1].transpose(0, 1)) @ torch.ones(z.shape[-1], 2, dtype=x.dtype)
 
 
-def test_views_and_chains_have_their_gradients_of_every_order():
+def test_first_and_second_derivatives_of_views_and_chains():
     x, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 4, 6), (5,)))
 
     def efficient(x, weight):
@@ -168,7 +168,7 @@ def test_views_and_chains_have_their_gradients_of_every_order():
 
 
 @pytest.mark.parametrize('changed', ['result', 'argument', 'other'])
-def test_writing_into_what_was_saved_is_refused(changed):
+def test_in_place_writes_to_saved_tensors_raise(changed):
     x = torch.randn(3, 4, requires_grad=True)
     a = x + 1
     with saving_less():
@@ -187,7 +187,7 @@ def test_writing_into_what_was_saved_is_refused(changed):
             loss.backward()
 
 
-def test_writing_into_a_result_before_it_is_saved_is_seen():
+def test_in_place_writes_before_saving_are_respected():
     found = []
     for context in (saving_less, torch.enable_grad):
         x = torch.linspace(-1, 1, 6, requires_grad=True)
@@ -199,7 +199,7 @@ def test_writing_into_a_result_before_it_is_saved_is_seen():
     assert torch.equal(*found)
 
 
-def test_with_checkpointing_it_is_refused():
+def test_with_cp_and_memory_efficient_raise():
     with pytest.raises(ValueError, match=r'with_cp.*memory_efficient'):
         mmfreq.build_backbone('hornet-micro', with_cp=True, memory_efficient=True)
     assert 'memory_efficient=True' in repr(mmfreq.build_backbone('hornet-micro', memory_efficient=True))
@@ -208,7 +208,7 @@ def test_with_checkpointing_it_is_refused():
 
 @pytest.mark.parametrize('affine', [False, True])
 @pytest.mark.parametrize('shape', [(6, 4), (3, 4, 5), (2, 4, 3, 5), (2, 4, 2, 3, 2)])
-def test_a_batch_norm_is_made_again_with_the_statistics_of_its_batch(shape, affine):
+def test_batch_norm_is_recomputed_with_the_statistics_of_its_batch(shape, affine):
     norm, found = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)](4, affine=affine), []
     for context in (saving_less, torch.enable_grad):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()

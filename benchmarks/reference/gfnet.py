@@ -1,8 +1,8 @@
 """GFNet and GFNet-H as published (arXiv 2107.00645): tokens `(B, N, C)`, seen as a map `(B, H, W, C)` where the filter needs it.
 
-The published code is a classifier of square images of one size. Here a model is told its grid, so that it takes any image, and its
-filters and position embeddings are resized in forward where they differ from that grid, by the published rule for fine-tuning at
-another size. What is returned is what ours return: the tokens after each stage (or quarter of the blocks), without the final norm.
+The published code is a classifier of square images of one size. Here the model takes any image: filters and position embeddings of
+another grid are resized in forward, by the published rule for fine-tuning at another size. As in mmfreq, the outputs are the tokens
+after each stage (or quarter of the blocks), without the final norm.
 
 Legend: B batch, N = H W tokens, C channels, H W grid, F = W // 2 + 1.
 """
@@ -34,7 +34,7 @@ class GlobalFilter(nn.Module):
 
 
 class Block(nn.Module):
-    """Norm, filter, norm, MLP, in the pyramid a factor `gamma` per channel; one residual around all."""
+    """Norm, filter, norm, MLP, in the pyramid a factor `gamma` per channel; one shortcut around all."""
 
     def __init__(self, channels: int, grid: int, layer_scale: float | None = None):
         super().__init__()
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 class Patches(nn.Module):
-    """A convolution over patches that do not overlap; NCHW to tokens, and the grid they have."""
+    """Convolution over non-overlapping patches: NCHW to tokens and their grid."""
 
     def __init__(self, in_channels: int, channels: int, patch: int):
         super().__init__()
@@ -71,8 +71,8 @@ class GFNet(nn.Module):
 
     Args:
         arch: a record of `mmfreq.models.gfnet.ARCHS`.
-        img_size: square image size at whose grid filters and position embeddings are stored.
-        in_channels: of the image.
+        img_size: square image size whose grid filters and position embeddings are stored at.
+        in_channels: channels of the image.
     """
 
     def __init__(self, arch: GFNetArch, img_size: int, in_channels: int = 3):
@@ -100,8 +100,8 @@ class GFNetPyramid(nn.Module):
 
     Args:
         arch: a record of `mmfreq.models.gfnet.ARCHS`.
-        img_size: square image size at whose grids filters and position embeddings are stored.
-        in_channels: of the image.
+        img_size: square image size whose grids filters and position embeddings are stored at.
+        in_channels: channels of the image.
     """
 
     def __init__(self, arch: GFNetPyramidArch, img_size: int, in_channels: int = 3):
@@ -137,6 +137,6 @@ def positions(pos_embed: Tensor, size: Size) -> Tensor:
     side = int(pos_embed.shape[1] ** 0.5)
     if (side, side) == size:
         return pos_embed
-    picture = pos_embed.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    picture = interpolate(picture, size=size, mode='bicubic', align_corners=False)
-    return picture.permute(0, 2, 3, 1).flatten(1, 2)
+    image = pos_embed.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    image = interpolate(image, size=size, mode='bicubic', align_corners=False)
+    return image.permute(0, 2, 3, 1).flatten(1, 2)

@@ -22,9 +22,9 @@ class LayerNormGeneral(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        variance = centred.pow(2).mean(-1, keepdim=True)
-        normed = centred / torch.sqrt(variance + 1e-6)
+        centered = x - x.mean(-1, keepdim=True)
+        variance = centered.pow(2).mean(-1, keepdim=True)
+        normed = centered / torch.sqrt(variance + 1e-6)
         return normed * self.weight
 
 
@@ -40,7 +40,7 @@ class Scale(nn.Module):
 
 
 class MetaFormerBlock(nn.Module):
-    """Token mixer, then MLP, each with a norm before; in the last two stages the skip paths are scaled."""
+    """Token mixer, then MLP, each with a norm before; in the last two stages the shortcuts are scaled."""
 
     def __init__(self, channels: int, mixer: Mixer, act: type[nn.Module], scaled: bool):
         super().__init__()
@@ -57,7 +57,7 @@ class MetaFormerBlock(nn.Module):
 
 
 class Downsampling(nn.Module):
-    """A convolution of NCHW. The stem takes an image and has its norm after; the others take channels-last maps, normed before."""
+    """NCHW convolution. The stem takes an image and normalizes its output; the others normalize channels-last maps, their input."""
 
     def __init__(self, in_channels: int, channels: int, stem: bool):
         super().__init__()
@@ -78,8 +78,8 @@ class DFFormer(nn.Module):
 
     Args:
         arch: a record of `mmfreq.models.dfformer.ARCHS`.
-        img_size: square image size at whose grids the filters are stored.
-        in_channels: of the image.
+        img_size: square image size whose grids the filters are stored at.
+        in_channels: channels of the image.
     """
 
     def __init__(self, arch: DFFormerArch, img_size: int, in_channels: int = 3):

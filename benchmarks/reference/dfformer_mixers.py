@@ -1,7 +1,7 @@
 """The token mixers of DFFormer's published code: dynamic filter, separable convolution, global filter, AFNO.
 
-Dynamic filters are resized in every forward, to their own grid too, as in the published dense backbones. The last two mixers were
-published for one image size; here they follow our extension of them to any size.
+Dynamic filters are resized in every forward, even to their own grid, as in the published dense backbones. The last two mixers were
+published for one image size; here they take any size, as in mmfreq.
 
 Legend: B batch, C channels, H W grid, F = W // 2 + 1, M = 2C mixed channels, N filters, K blocks, I O channels of a block.
 """
@@ -31,12 +31,12 @@ class Mixer(nn.Module):
         return self.pwconv2(y)
 
     def mix(self, y: Tensor, x: Tensor) -> Tensor:
-        """`(B, H, W, M)` to the same; `x` `(B, H, W, C)` is what the mixer was given."""
+        """`(B, H, W, M)` to the same shape; `x` `(B, H, W, C)` is the input of the mixer."""
         raise NotImplementedError
 
 
 class SepConv(Mixer):
-    """7x7 convolution of each channel."""
+    """Depthwise 7x7 convolution."""
 
     def __init__(self, channels: int, act: type[nn.Module]):
         super().__init__(channels, act)
@@ -47,7 +47,7 @@ class SepConv(Mixer):
 
 
 class DynamicFilter(Mixer):
-    """N filters, mixed for each sample and channel: the mixture is made as a complex product, for the whole half spectrum."""
+    """N filters, mixed for each sample and channel as a complex product over the whole half spectrum."""
 
     def __init__(self, channels: int, act: type[nn.Module], grid: int, num_filters: int, ratio: float):
         super().__init__(channels, act)
@@ -82,7 +82,7 @@ class GlobalFilter(Mixer):
 
 
 class AFNO2D(Mixer):
-    """A two-layer network of the channels at each frequency, block by block, and a shortcut."""
+    """A two-layer block-diagonal network over the channels of each frequency, with a shortcut."""
 
     def __init__(self, channels: int, act: type[nn.Module]):
         super().__init__(channels, act)
@@ -103,10 +103,10 @@ class AFNO2D(Mixer):
             return y + from_spectrum(out, size, (1, 2))
 
 
-def make_mixer(arch: DFFormerArch, kind: str, channels: int, act: type[nn.Module], grid: int) -> Mixer:
-    """A token mixer of the kind that `arch.mixers` names."""
-    if kind == 'dynamic':
+def make_mixer(arch: DFFormerArch, name: str, channels: int, act: type[nn.Module], grid: int) -> Mixer:
+    """The token mixer with this name in `arch.mixers`."""
+    if name == 'dynamic':
         return DynamicFilter(channels, act, grid, arch.num_filters, arch.routing_ratio)
-    if kind == 'global':
+    if name == 'global':
         return GlobalFilter(channels, act, grid)
-    return {'conv': SepConv, 'afno': AFNO2D}[kind](channels, act)
+    return {'conv': SepConv, 'afno': AFNO2D}[name](channels, act)

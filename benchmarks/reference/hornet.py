@@ -1,4 +1,4 @@
-"""HorNet as published (arXiv 2207.14284): maps are NCHW; the MLPs alone are channels-last, between two permutations.
+"""HorNet as published (arXiv 2207.14284): maps are NCHW; only the MLPs are channels-last, between two permutations.
 
 Legend: B batch, C channels, H W grid, F = W // 2 + 1, n order; D = C / 2^(n-1) + ... + C.
 """
@@ -21,9 +21,9 @@ class ChannelsFirstNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(1, keepdim=True)
-        variance = centred.pow(2).mean(1, keepdim=True)
-        normed = centred / torch.sqrt(variance + 1e-6)
+        centered = x - x.mean(1, keepdim=True)
+        variance = centered.pow(2).mean(1, keepdim=True)
+        normed = centered / torch.sqrt(variance + 1e-6)
         return self.weight[:, None, None] * normed + self.bias[:, None, None]
 
 
@@ -44,8 +44,8 @@ class GlobalLocalFilter(nn.Module):
         weight = self.complex_weight
         half_spectrum = (x.shape[2], x.shape[3] // 2 + 1)
         if tuple(weight.shape[1:3]) != half_spectrum:
-            pictures = weight.permute(3, 0, 1, 2)
-            weight = interpolate(pictures, size=half_spectrum, mode='bilinear', align_corners=True).permute(1, 2, 3, 0)
+            images = weight.permute(3, 0, 1, 2)
+            weight = interpolate(images, size=half_spectrum, mode='bilinear', align_corners=True).permute(1, 2, 3, 0)
         everywhere = filtered(everywhere, weight, (2, 3))
         both = torch.cat((local.unsqueeze(2), everywhere.unsqueeze(2)), dim=2)
         return self.post_norm(both.reshape(x.shape))
@@ -107,8 +107,8 @@ class HorNet(nn.Module):
 
     Args:
         arch: a record of `mmfreq.models.hornet.ARCHS`.
-        img_size: square image size at whose grids the filters are stored.
-        in_channels: of the image.
+        img_size: square image size whose grids the filters are stored at.
+        in_channels: channels of the image.
     """
 
     def __init__(self, arch: HorNetArch, img_size: int, in_channels: int = 3):

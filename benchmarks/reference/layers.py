@@ -1,4 +1,4 @@
-"""Steps that several published backbones share, one operation each.
+"""Operations that several reference implementations share.
 
 Legend: B batch, C channels, H W grid of the map, h w stored grid, F = W // 2 + 1 half width, K blocks, I O channels of a block.
 """
@@ -55,7 +55,7 @@ def filtered(x: Tensor, weight: Tensor, dims: tuple[int, int]) -> Tensor:
 
     Args:
         x: H and W at `dims`.
-        weight: real view of the filter for the half spectrum of this very grid, (real, imaginary) last.
+        weight: real view of the filter for the half spectrum of this grid, (real, imaginary) last.
     """
     with full_precision(x):
         spec = to_spectrum(x, dims)
@@ -64,14 +64,14 @@ def filtered(x: Tensor, weight: Tensor, dims: tuple[int, int]) -> Tensor:
 
 
 def resized(weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """Filters `(h, w // 2 + 1, C, 2)` as 2C pictures, brought to (H, W)'s half spectrum: bicubic, corners aligned.
+    """Filters `(h, w // 2 + 1, C, 2)` as 2C images, resized to the half spectrum of (H, W): bicubic, corners aligned.
 
     Shape:
         `(H, F, C, 2)`.
     """
-    pictures = weight.flatten(2).permute(2, 0, 1).unsqueeze(0)
-    pictures = interpolate(pictures, size=(size[0], size[1] // 2 + 1), mode='bicubic', align_corners=True)
-    return pictures.squeeze(0).permute(1, 2, 0).unflatten(2, weight.shape[2:])
+    images = weight.flatten(2).permute(2, 0, 1).unsqueeze(0)
+    images = interpolate(images, size=(size[0], size[1] // 2 + 1), mode='bicubic', align_corners=True)
+    return images.squeeze(0).permute(1, 2, 0).unflatten(2, weight.shape[2:])
 
 
 def complex_linear(equation: str, re: Tensor, im: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""AFFNet as published (arXiv 2307.14008): NCHW throughout, batch norms as they are, the spectral network by real products.
+"""AFFNet as published (arXiv 2307.14008): NCHW throughout, batch norms not folded, the spectral network as real products.
 
 Legend: B batch, C channels, H W grid, F = W // 2 + 1, K = 8 blocks, I O channels of a block.
 """
@@ -16,7 +16,7 @@ THRESHOLD = 0.01
 
 
 class ConvLayer(nn.Module):
-    """Convolution without bias, batch norm, and SiLU where `act`."""
+    """Convolution without bias, batch norm, and SiLU if `act`."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True):
         super().__init__()
@@ -31,7 +31,7 @@ class ConvLayer(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to a wider layer, 3x3 of each channel, 1x1 back; plus the input where the shapes agree."""
+    """1x1 expansion, depthwise 3x3, 1x1 projection; a shortcut if the shapes are equal."""
 
     def __init__(self, in_channels: int, channels: int, expand: int, stride: int = 1):
         super().__init__()
@@ -49,7 +49,7 @@ class InvertedResidual(nn.Module):
 
 
 class AdaptiveFilter(nn.Module):
-    """A mask for the spectrum, computed from the spectrum; plus the input."""
+    """Mask of the spectrum, computed from the spectrum; plus the input."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -71,7 +71,7 @@ class AdaptiveFilter(nn.Module):
 
 
 class Block(nn.Module):
-    """Channels are mixed first, tokens second; each adds its own normed input, and one shortcut is around both."""
+    """Channels are mixed first, tokens second; each adds its own normalized input, and one shortcut is around both."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 
 class AFFBlock(nn.Module):
-    """Blocks, norm, 1x1 projection; then a 1x1 fusion of the input and that."""
+    """Blocks, norm, 1x1 projection; then a 1x1 fusion with the input."""
 
     def __init__(self, channels: int, depth: int):
         super().__init__()
@@ -108,8 +108,8 @@ class AFFNet(nn.Module):
 
     Args:
         arch: a record of `mmfreq.models.affnet.ARCHS`.
-        img_size: without effect, nothing is stored at a grid.
-        in_channels: of the image.
+        img_size: ignored, nothing is stored at a grid.
+        in_channels: channels of the image.
     """
 
     def __init__(self, arch: AFFNetArch, img_size: int, in_channels: int = 3):
