@@ -101,7 +101,7 @@ def gnconv_layer(
     if groups != 1:
         raise ValueError(
             f'A gnConv has no groups: groups must be 1, or {in_channels} for a depth-wise convolution (which stays a Conv2d), '
-            f'got {groups}. Remove conv_cfg from this convolution.'
+            f'got groups={groups}. Remove conv_cfg from this convolution.'
         )
     with torch.device(device or torch.get_default_device()):
         return GnConvLayer(*shape, bias, padding_mode, **gnconv).to(dtype=dtype)

@@ -1,4 +1,4 @@
-"""AFFNet: published numbers, and what is its own; the contract of all backbones is in test_backbone_contract.py."""
+"""AFFNet: published numbers and properties of the family; test_backbone_contract.py has the contract of all backbones."""
 
 import pytest
 import torch
@@ -22,14 +22,14 @@ def loaded(builder, name, golden, **kwargs):
 
 
 @pytest.mark.parametrize('arch', PARAMS)
-def test_parameter_counts_are_the_published_on_the_meta_device(arch):
+def test_published_numbers_of_parameters_on_the_meta_device(arch):
     with torch.device('meta'):
         models = mmfreq.build_classifier(arch), mmfreq.build_backbone(arch)
     assert tuple(sum(p.numel() for p in m.parameters()) for m in models) == PARAMS[arch]
     assert len(models[0].state_dict()) == 416
 
 
-def test_every_published_arch_is_in_the_table():
+def test_all_published_archs_are_in_the_table():
     assert set(ARCHS) - set(PARAMS) == {'affnet-micro'}
 
 
@@ -84,7 +84,7 @@ def test_golden_training_mode_and_running_statistics(with_cp, golden_folder, wit
     model = loaded(mmfreq.build_backbone, 'affnet__affnet_et', golden, with_cp=with_cp).train()
     (case,) = (c for c in golden['cases'] if c['training'])
     outs = model(*(x.requires_grad_() for x in golden_inputs(case)))
-    golden_loss(outs).backward()  # with_cp computes the stages again, which must not count the batch twice
+    golden_loss(outs).backward()  # the recomputation of with_cp must not count the batch twice
     state = model.state_dict()
     within_limit('affnet outputs', *worst_error(outs, case['outputs']))
     within_limit('affnet outputs', *worst_error([state[o['name']] for o in case['other_outputs']], case['other_outputs']))
@@ -106,7 +106,7 @@ def test_golden_encoder_at_stride_16(golden_folder, within_limit):
     [(32, (4, 8, 16, 32), {}), (16, (4, 8, 16, 16), {'layer_5': ((1, 1), (1, 1))}),
      (8, (4, 8, 8, 8), {'layer_4': ((1, 1), (1, 1)), 'layer_5': ((1, 1), (2, 2))})],
 )  # fmt: skip
-def test_output_stride_changes_these_convolutions_alone(output_stride, strides, changed):
+def test_output_stride_changes_only_these_convolutions(output_stride, strides, changed):
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone('affnet-micro', output_stride=output_stride)).eval()
     plain = mmfreq.build_backbone('affnet-micro')
     assert model.strides == strides
@@ -114,18 +114,32 @@ def test_output_stride_changes_these_convolutions_alone(output_stride, strides, 
     contract.check_declared_strides(model)
     contract.check_declared_shapes(model)
     found = {}
-    for (name, ours), (_, theirs) in zip(model.named_modules(), plain.named_modules()):
-        if isinstance(ours, torch.nn.Conv2d) and (ours.stride, ours.dilation) != (theirs.stride, theirs.dilation):
-            found[name.removesuffix('.0.block.conv_3x3.block.conv')] = (ours.stride, ours.dilation)
+    for (name, conv), (_, other) in zip(model.named_modules(), plain.named_modules()):
+        if isinstance(conv, torch.nn.Conv2d) and (conv.stride, conv.dilation) != (other.stride, other.dilation):
+            found[name.removesuffix('.0.block.conv_3x3.block.conv')] = (conv.stride, conv.dilation)
     assert found == changed
 
 
-def test_other_output_strides_are_told():
+def test_unknown_output_stride_or_activation_raises():
     with pytest.raises(ValueError, match=naming(32, 16, 8, 4)):
         mmfreq.build_backbone('affnet-micro', output_stride=4)
+    with pytest.raises(ValueError, match=naming('act', 'tanh', 'silu', 'relu', 'gelu')):
+        mmfreq.build_backbone('affnet-micro', act='tanh')
 
 
-def test_frozen_batch_norms_keep_their_statistics():
+@pytest.mark.parametrize('act', ['relu', 'gelu'])
+def test_act_replaces_every_activation(act):
+    model = contract.randomize_scales_and_filters(mmfreq.build_classifier('affnet-micro', act=act)).eval()
+    assert not [m for m in model.modules() if isinstance(m, torch.nn.SiLU)]
+    assert {m.act for m in model.modules() if isinstance(m, AdaptiveFrequencyFilter)} == {act}
+    silu = mmfreq.build_classifier('affnet-micro').eval()
+    silu.load_state_dict(model.state_dict())
+    x = contract.image(1, 3, 64, 96)
+    assert (silu(x) - model(x)).norm() > 1e-3 * silu(x).norm()
+    torch.testing.assert_close(mmfreq.optimize(model)(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_batch_norms_do_not_update_statistics():
     model = mmfreq.build_backbone('affnet-micro', frozen_stages=1).train()
     before = {n: v.clone() for n, v in model.state_dict().items()}
     model(contract.image(2, 3, 64, 64))
@@ -142,13 +156,13 @@ def test_dropout_is_before_the_last_layer():
     assert (model.forward_head(features, pre_logits=True) == 0).any()
 
 
-def test_expansion_is_at_most_960_wide():
+def test_head_has_at_most_960_features():
     with torch.device('meta'):
         widths = [mmfreq.build_classifier(arch).head_features for arch in PARAMS]
     assert widths == [576, 768, 960]
 
 
-def test_recomputation_changes_no_number_and_no_statistic():
+def test_checkpointing_preserves_gradients_and_statistics():
     found = []
     for with_cp in (False, True):
         torch.manual_seed(0)
@@ -166,7 +180,7 @@ def test_recomputation_changes_no_number_and_no_statistic():
         torch.testing.assert_close(again, plain, rtol=0, atol=0)
 
 
-def test_initialised_as_the_published_code_really_does():
+def test_initial_values_are_those_of_the_reference_implementation():
     model = mmfreq.build_classifier('affnet-micro')
     fc = model.classifier.fc
     bound = (6 / (fc.in_features + fc.out_features)) ** 0.5
@@ -183,14 +197,14 @@ def test_initialised_as_the_published_code_really_does():
         assert torch.cat([getattr(m, part).flatten() for m in mixers]).std().item() == pytest.approx(0.02, rel=0.2), part
 
 
-def test_backend_and_drop_path_reach_every_block():
+def test_spectral_and_drop_path_apply_to_every_block():
     model = mmfreq.build_backbone('affnet-et', spectral='matmul', drop_path_rate=0.4)
     assert {m.spectral for m in model.modules() if isinstance(m, AdaptiveFrequencyFilter)} == {'matmul'}
     rates = [block.drop_path.p for stage in model.stages[1:] for block in list(stage[1].global_rep)[:-1]]
     assert rates == pytest.approx([0.4 * k / 8 for k in range(9)])
 
 
-def test_a_block_always_dropped_is_the_identity():
+def test_block_with_drop_path_rate_one_is_the_identity():
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone('affnet-micro', drop_path_rate=1.0)).train()
     block = model.layer_5[1].global_rep[0]
     x = torch.randn(2, 32, 5, 4)
@@ -198,7 +212,7 @@ def test_a_block_always_dropped_is_the_identity():
     assert not torch.allclose(block.eval()(x), x)
 
 
-def test_nothing_is_stored_at_a_grid():
+def test_img_size_and_filter_resize_have_no_effect():
     plain = contract.randomize_scales_and_filters(mmfreq.build_backbone('affnet-micro')).eval()
     other = mmfreq.build_backbone('affnet-micro', img_size=512, filter_resize='modes').eval()
     other.load_state_dict(plain.state_dict())
@@ -208,7 +222,7 @@ def test_nothing_is_stored_at_a_grid():
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_each_stride_rounds_up():
+def test_sides_are_rounded_up():
     model = mmfreq.build_backbone('affnet-micro')
     assert (model.stage_sides(200), model.stage_sides(328)) == ((50, 25, 13, 7), (82, 41, 21, 11))
     assert mmfreq.build_backbone('affnet-micro', output_stride=16).stage_sides(200) == (50, 25, 13, 13)

@@ -1,4 +1,4 @@
-"""What people do to a `torch.nn.Module`, done to a model of every family, with and without `memory_efficient`: it takes effect."""
+"""Operations on any `torch.nn.Module` work for every family, with and without `memory_efficient`."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ either_way = pytest.mark.parametrize('efficient', [False, True], ids=['plain', '
 
 
 def classifier(arch, efficient=False, **kwargs):
-    """A classifier that drops nothing, whose parts all have a say, in eval mode."""
+    """A classifier in eval mode, with layer scales and filters large enough that every part matters."""
     torch.manual_seed(0)
     return randomize_scales_and_filters(mmfreq.build_classifier(arch, num_classes=5, memory_efficient=efficient, **kwargs)).eval()
 
@@ -28,7 +28,7 @@ def images(batch=2, **kwargs):
 
 
 def parts(model):
-    """Modules that can be called, by name; the children before their parents."""
+    """Callable modules by name, children before their parents."""
     return {n: m for n, m in reversed(list(model.named_modules())) if n and not isinstance(m, nn.ModuleList)}
 
 
@@ -53,7 +53,7 @@ def test_every_hook_is_called_once(arch, efficient):
 @pytest.mark.slow
 @either_way
 @every_arch
-def test_a_hook_may_change_what_a_part_returns(arch, efficient):
+def test_hooks_can_change_outputs(arch, efficient):
     model, x = classifier(arch, efficient), images()
     before, unchanged = model(x), []
     for name, part in parts(model).items():
@@ -61,12 +61,12 @@ def test_a_hook_may_change_what_a_part_returns(arch, efficient):
         if torch.equal(model(x), before):
             unchanged.append(name)
         hook.remove()
-    # the constant may be the same for all channels, which the next norm takes away
+    # a constant for all channels is removed by the next norm
     assert torch.equal(model(x), before) and len(unchanged) <= 3, unchanged
 
 
 class Doubled(nn.Module):
-    """Two times what another module gives; stands for a LoRA layer, an adapter, a wrapper."""
+    """Doubles the output of another module, like a LoRA layer or an adapter."""
 
     def __init__(self, inner):
         super().__init__()
@@ -79,7 +79,7 @@ class Doubled(nn.Module):
 @pytest.mark.slow
 @either_way
 @every_arch
-def test_a_replaced_leaf_is_used_and_its_gradient_is_right(arch, efficient):
+def test_replaced_modules_are_used_with_correct_gradients(arch, efficient):
     leaves = {name: part for name, part in parts(classifier(arch)).items() if not list(part.children())}
     assert len(leaves) > 15
     for name in leaves:
@@ -125,7 +125,7 @@ def test_parametrised_and_pruned_weights_are_used(arch, efficient):
 
 
 class Quantised(torch.Tensor):
-    """A weight in steps of 1/64, as int8 subclasses hold them: every function gets the values."""
+    """A weight rounded to multiples of 1/64, like int8 subclasses: every function gets the rounded values."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -140,7 +140,7 @@ class Quantised(torch.Tensor):
 
 
 @every_arch
-def test_a_tensor_subclass_decides_what_its_weight_is(arch):
+def test_weights_of_a_tensor_subclass_are_used(arch):
     model, reference, x = classifier(arch), classifier(arch), images()
     for name, part in parts(model).items():
         if isinstance(part, nn.Linear):
@@ -153,8 +153,8 @@ def test_a_tensor_subclass_decides_what_its_weight_is(arch):
 
 @either_way
 @every_arch
-def test_weights_are_those_of_this_moment(arch, efficient):
-    """A mean teacher, swapped averages and an assigned state dict: nothing of the weights of before is left."""
+def test_outputs_follow_the_current_weights(arch, efficient):
+    """After in-place updates (mean teacher), an assigned state dict and swapped weights (averaging)."""
     model, x = classifier(arch, efficient), images()
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
@@ -174,7 +174,7 @@ def test_weights_are_those_of_this_moment(arch, efficient):
 
 @either_way
 @every_arch
-def test_second_derivatives_are_those_of_finite_differences(arch, efficient):
+def test_second_derivatives_agree_with_finite_differences(arch, efficient):
     model, x = classifier(arch, efficient).double(), images(1).double().requires_grad_()
     direction = torch.randn_like(x)
 
@@ -189,7 +189,7 @@ def test_second_derivatives_are_those_of_finite_differences(arch, efficient):
 
 @either_way
 @every_arch
-def test_gradients_of_each_sample_and_directional_derivatives(arch, efficient):
+def test_per_sample_gradients_and_directional_derivatives(arch, efficient):
     model, x = classifier(arch, efficient).double(), images(3).double()
     state = {name: p.detach() for name, p in model.named_parameters()}
 
@@ -209,7 +209,7 @@ def test_gradients_of_each_sample_and_directional_derivatives(arch, efficient):
 
 
 @every_arch
-def test_shapes_without_values_leave_nothing_behind(arch):
+def test_fake_tensors_leave_no_state(arch):
     model, x = classifier(arch), images()
     want = model(x)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -249,7 +249,7 @@ def test_batch_norms_can_be_fused_by_mmcv():
 @either_way
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @every_arch
-def test_autocast_trains_near_float32(arch, dtype, efficient):
+def test_autocast_is_close_to_float32(arch, dtype, efficient):
     model, x = classifier(arch, efficient), images()
     want = model(x)
     with torch.autocast('cpu', dtype):
@@ -270,7 +270,7 @@ def test_copies_pickles_and_shared_memory(arch, efficient):
 
 
 @pytest.mark.parametrize('name', ['hornet_micro', 'gfnet_h_micro', 'affnet_micro'])
-def test_timm_builds_on_a_device_and_in_a_dtype(name):
+def test_timm_device_and_dtype(name):
     import timm
 
     import mmfreq.integrations.timm  # noqa: F401

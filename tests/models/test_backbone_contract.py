@@ -1,4 +1,4 @@
-"""The contract of section 'use' in README, over every arch of every family: what a decoder, DDP, a pickler and autocast rely on."""
+"""The contract of every backbone, for every arch: what decoders, DDP, pickling and autocast rely on."""
 
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
@@ -15,32 +15,32 @@ from mmfreq.testing import naming
 
 ARCHS = mmfreq.list_archs()
 MICRO = [arch for arch in ARCHS if 'micro' in arch]
-# of every backbone class the cheapest published size; DFFormer's without and with convolutional stages
+# the smallest published size of every backbone class; DFFormer without and with convolutional stages
 FULL = ['hornet-tiny-gf', 'gfnet-ti', 'gfnet-h-ti', 'gfnet-cnn-t', 'dfformer-s18', 'cdfformer-s18', 'affnet-et']
 # the mixers and activations of DFFormer's ablations, which have no micro arch
-LITTLE = {
+ABLATIONS = {
     f'dfformer with {mixer} mixers and {act}': dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40), mixers=(mixer,) * 4, act=act)
     for mixer, act in (('global', 'gelu'), ('afno', 'relu'))
 }
 each_family = pytest.mark.parametrize('family', FAMILIES)
 
 
-@pytest.fixture(scope='module', params=[*MICRO, *LITTLE, *(pytest.param(arch, marks=pytest.mark.slow) for arch in FULL)])
+@pytest.fixture(scope='module', params=[*MICRO, *ABLATIONS, *(pytest.param(arch, marks=pytest.mark.slow) for arch in FULL)])
 def model(request):
     torch.manual_seed(0)
-    if request.param in LITTLE:
-        return contract.randomize_scales_and_filters(mmfreq.models.dfformer.DFFormer(LITTLE[request.param])).eval()
+    if request.param in ABLATIONS:
+        return contract.randomize_scales_and_filters(mmfreq.models.dfformer.DFFormer(ABLATIONS[request.param])).eval()
     return contract.randomize_scales_and_filters(mmfreq.build_backbone(request.param)).eval()
 
 
 @cache
 def on_meta(arch):
-    """A backbone on the meta device, and what its construction printed."""
-    with torch.device('meta'), StringIO() as said, redirect_stdout(said), redirect_stderr(said):
-        return mmfreq.build_backbone(arch, drop_path_rate=0.3), said.getvalue()
+    """A backbone on the meta device, and the output of its construction."""
+    with torch.device('meta'), StringIO() as printed, redirect_stdout(printed), redirect_stderr(printed):
+        return mmfreq.build_backbone(arch, drop_path_rate=0.3), printed.getvalue()
 
 
-def test_every_family_has_archs_and_a_micro_one():
+def test_every_family_has_a_micro_arch():
     assert set(FAMILIES) == {'hornet', 'gfnet', 'dfformer', 'affnet'}
     assert len(ARCHS) == len(set(ARCHS)) > 40
     assert {backbone_class(arch) for arch in FULL} == {backbone_class(arch) for arch in ARCHS}
@@ -54,7 +54,7 @@ def test_declared_shapes(model):
     contract.check_declared_shapes(model, batch=1)
 
 
-def test_every_parameter_has_a_gradient_and_checkpointing_changes_none(model):
+def test_every_parameter_has_a_gradient_with_and_without_checkpointing(model):
     contract.check_gradient_for_every_parameter(model)
     contract.check_checkpointing(model)
 
@@ -76,12 +76,12 @@ def test_out_indices_select(model):
 
 
 @each_family
-def test_built_on_the_meta_device_and_quietly(family, capsys):
+def test_construction_on_the_meta_device_prints_nothing(family, capsys):
     def check(arch):
-        backbone, said = on_meta(arch)
+        backbone, printed = on_meta(arch)
         with torch.device('meta'):
             classifier = mmfreq.build_classifier(arch, num_classes=7)
-        assert said == ''
+        assert printed == ''
         for built in (backbone, classifier):
             assert all(p.is_meta for p in (*built.parameters(), *built.buffers()))
         assert classifier.get_classifier().out_features == 7
@@ -91,7 +91,7 @@ def test_built_on_the_meta_device_and_quietly(family, capsys):
 
 
 @each_family
-def test_freezing_reaches_stem_stages_and_norms(family):
+def test_freezing_covers_stem_stages_and_norms(family):
     def check(arch):
         model, _ = on_meta(arch)
         for model.frozen_stages in (0, 2, 3, -1):
@@ -102,12 +102,12 @@ def test_freezing_reaches_stem_stages_and_norms(family):
 
 @pytest.mark.parametrize('arch', MICRO)
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 3])
-def test_a_backbone_is_built_frozen(arch, frozen_stages):
+def test_constructor_freezes(arch, frozen_stages):
     contract.check_frozen_stages(mmfreq.build_backbone(arch, frozen_stages=frozen_stages))
 
 
 @each_family
-def test_layer_groups_cover_every_parameter_from_the_stem_on(family):
+def test_layer_groups_cover_every_parameter(family):
     def check(arch):
         model, _ = on_meta(arch)
         for decay_type, last in (('stage_wise', 4), ('layer_wise', 12)):
@@ -119,7 +119,7 @@ def test_layer_groups_cover_every_parameter_from_the_stem_on(family):
     assert not contract.failures(check, mmfreq.list_archs(family))
 
 
-def test_what_is_not_the_backbones_is_in_the_last_group_of_mmpretrain():
+def test_parameters_of_heads_are_in_the_last_group_of_mmpretrain():
     model, _ = on_meta('dfformer-micro')
     assert model.get_layer_depth('backbone.downsample_layers.0.conv.weight', 'backbone.') == (0, 14)
     assert model.get_layer_depth('backbone.stages.3.0.norm1.weight', 'backbone.') == (12, 14)
@@ -127,7 +127,7 @@ def test_what_is_not_the_backbones_is_in_the_last_group_of_mmpretrain():
 
 
 @each_family
-def test_drop_path_rates_are_python_floats_that_rise_to_the_rate(family):
+def test_drop_path_rates_are_python_floats_and_rise(family):
     def check(arch):
         rates = [m.p for m in on_meta(arch)[0].modules() if type(m).__name__ == 'StochasticDepth']
         assert rates and all(type(rate) is float for rate in rates)
@@ -137,7 +137,7 @@ def test_drop_path_rates_are_python_floats_that_rise_to_the_rate(family):
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_frozen_stages_give_the_same_numbers_in_training_mode(arch):
+def test_frozen_stages_are_deterministic_in_training_mode(arch):
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch, drop_path_rate=0.9, frozen_stages=3)).train()
     x = contract.image(4, 3, 64, 64)
     for a, b in zip(model(x), model(x)):
@@ -145,7 +145,7 @@ def test_frozen_stages_give_the_same_numbers_in_training_mode(arch):
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_policy_and_backend_are_checked_and_the_backends_agree(arch):
+def test_arguments_are_checked_and_backends_agree(arch):
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     twin = mmfreq.build_backbone(arch, spectral='matmul').eval()
     twin.load_state_dict(model.state_dict())
@@ -165,7 +165,7 @@ def test_policy_and_backend_are_checked_and_the_backends_agree(arch):
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_other_channels_and_small_images_are_told(arch):
+def test_wrong_channels_and_small_images_raise(arch):
     model = mmfreq.build_backbone(arch, in_channels=4)
     assert len(model(contract.image(2, 4, 64, 64))) == 4
     with pytest.raises(ValueError, match=naming(4, '(1, 3, 64, 64)')):
@@ -175,24 +175,24 @@ def test_other_channels_and_small_images_are_told(arch):
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_an_arch_is_also_given_as_a_dict_of_its_fields(arch):
-    kind = backbone_class(arch)
+def test_arch_can_be_a_dict_of_its_fields(arch):
+    cls = backbone_class(arch)
     with torch.device('meta'):
-        by_fields = kind(asdict(kind.ARCHS[arch]))
+        by_fields = cls(asdict(cls.ARCHS[arch]))
         with pytest.raises(ValueError, match='no_such_field'):
-            kind({'no_such_field': 1})
+            cls({'no_such_field': 1})
     shapes = {n: p.shape for n, p in by_fields.state_dict().items()}
     assert shapes == {n: p.shape for n, p in on_meta(arch)[0].state_dict().items()} and by_fields.arch_name is None
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_found_by_its_prefix_from_every_scope(arch):
+def test_registered_type_is_found_from_every_scope(arch):
     from mmengine.registry import MODELS, DefaultScope
 
-    kind = backbone_class(arch)
+    cls = backbone_class(arch)
     for scope in ('mmseg', 'mmdet', 'mmpretrain'):
         with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
-            assert type(MODELS.build(dict(type=f'mmfreq.{kind.__name__}', arch=arch))) is kind
+            assert type(MODELS.build(dict(type=f'mmfreq.{cls.__name__}', arch=arch))) is cls
 
 
 @pytest.mark.parametrize('arch', MICRO)
@@ -214,7 +214,7 @@ def test_classifier_features_head_and_reset(arch):
 
 @pytest.mark.parametrize('arch', MICRO)
 @pytest.mark.parametrize('dtype,tolerance', [(torch.bfloat16, 0.03), (torch.float16, 0.01), (torch.float64, 1e-5)])
-def test_a_model_converted_as_a_whole_computes_and_returns_that_dtype(arch, dtype, tolerance):
+def test_converted_model_returns_its_dtype(arch, dtype, tolerance):
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     x = contract.image(1, 3, 64, 96)
     with torch.no_grad():
@@ -226,7 +226,7 @@ def test_a_model_converted_as_a_whole_computes_and_returns_that_dtype(arch, dtyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ['hornet-micro', 'affnet-micro'])
-def test_recomputation_compiles_and_counts_batches_once(arch):
+def test_checkpointing_compiles_and_counts_batches_once(arch):
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch, with_cp=True, out_indices=(0, 2))).train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     x = contract.image(2, 3, 64, 64)

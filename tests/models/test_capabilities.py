@@ -1,4 +1,4 @@
-"""The table in docs/deployment.md of what can be done to a model: each cell is tried, with 'yes' and with 'no'."""
+"""Every entry, yes or no, of the table in docs/deployment.md of what can be done with a model."""
 
 import copy
 import pickle
@@ -24,8 +24,8 @@ def plain(arch):
     return randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
 
 
-def made(arch, form):
-    """The same weights in each form, in eval mode."""
+def build(arch, form):
+    """A model in one of the forms, with the same weights, in eval mode."""
     model = plain(arch)
     if form == FORMS[1]:
         efficient = mmfreq.build_backbone(arch, memory_efficient=True).eval()
@@ -164,21 +164,21 @@ ROWS = {
 }
 
 
-def told():
-    """{what: {form: 'yes' or 'no'}} of the page."""
+def documented():
+    """{what: {form: 'yes' or 'no'}} from the page."""
     header, _, *lines = PAGE[PAGE.index(HEADER) :].split('\n\n')[0].splitlines()
     forms = [cell.strip() for cell in header.strip('|').split('|')][1:]
     cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
     return {what: dict(zip(forms, found, strict=True)) for what, *found in cells}
 
 
-def test_the_table_names_what_is_tried():
-    table = told()
+def test_table_lists_the_tested_capabilities():
+    table = documented()
     assert list(table) == list(ROWS)
     assert all(tuple(row) == FORMS and set(row.values()) <= {'yes', 'no'} for row in table.values())
 
 
-# what is built is tried with every family in test_as_any_module.py, too; here each family has its turn
+# test_as_any_module.py tests unoptimized models of every family; here each entry is tested with one or two families
 CASES = [
     (what, form, arch)
     for i, what in enumerate(ROWS)
@@ -189,13 +189,13 @@ CASES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('what', 'form', 'arch'), sorted(CASES))
-def test_what_works_and_what_does_not(what, form, arch):
-    if told()[what][form] == 'yes':
-        ROWS[what](made(arch, form), arch)
+def test_capability_is_as_the_table_says(what, form, arch):
+    if documented()[what][form] == 'yes':
+        ROWS[what](build(arch, form), arch)
     else:
         works = []
         for each in ARCHS:
             with suppress(Exception):
-                ROWS[what](made(each, form), each)
+                ROWS[what](build(each, form), each)
                 works.append(each)
         assert len(works) < len(ARCHS), 'works with every family'

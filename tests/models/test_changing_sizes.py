@@ -1,4 +1,4 @@
-"""Batches of another size at every step, as detection has them: nothing is kept of them, a compiler compiles once or twice."""
+"""Batches of another size at every step, as in detection: no tensors are kept, and a compiler compiles once or twice."""
 
 import gc
 
@@ -14,10 +14,10 @@ SIZES = [(32 * h, 32 * w) for h in range(2, 6) for w in range(2, 6)]  # padded t
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ARCHS)
-def test_training_keeps_nothing_of_a_size_that_has_passed(arch):
+def test_training_with_many_sizes_keeps_no_tensors(arch):
     model = mmfreq.build_backbone(arch).train()
 
-    def living():
+    def tensors_alive():
         gc.collect()
         return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
 
@@ -25,13 +25,13 @@ def test_training_keeps_nothing_of_a_size_that_has_passed(arch):
         sum(out.mean() for out in model(torch.zeros(2, 3, *size))).backward()
         model.zero_grad()
         if count == 0:
-            first = living()
-    assert living() == first
+            first = tensors_alive()
+    assert tensors_alive() == first
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arch', [arch for arch in ARCHS if arch != 'gfnet-micro'])  # its code is a part of gfnet-h's
-def test_a_compiler_settles_on_dynamic_sizes(arch):
+@pytest.mark.parametrize('arch', [arch for arch in ARCHS if arch != 'gfnet-micro'])  # gfnet-h includes its code
+def test_compile_settles_on_dynamic_sizes(arch):
     """Automatic dynamic shapes: one graph for the first size, one for all others."""
     torch._dynamo.reset()
     counter = CompileCounter()

@@ -1,4 +1,4 @@
-"""On CUDA every family gives the golden numbers of the CPU within 1e-4."""
+"""On CUDA every family agrees with the golden numbers within 1e-4."""
 
 import pytest
 import torch

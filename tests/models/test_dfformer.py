@@ -1,4 +1,4 @@
-"""DFFormer: published numbers and what is its own; the contract of all backbones is in test_backbone_contract.py."""
+"""DFFormer: published numbers and properties of the family; test_backbone_contract.py has the contract of all backbones."""
 
 import pytest
 import torch
@@ -57,13 +57,13 @@ LAYERS = {
     'MlpHead': lambda _: MlpHead(32, 10),
     'LayerNormGeneral': lambda _: plain_norm(32),
 }
-# ours take and return NCHW maps, the published ones channels-last, but for the stem's input
+# (input, output) is NCHW here and channels-last in the reference implementation
 NCHW = {'MetaFormerBlock': (True, True), 'stem': (False, True), 'downsample': (True, True)}
 LOGITS = ('dfformer_s18', 'cdfformer_s18', 'dfformer_s18_d8', 'dfformer_s18_relu', 'dfformer_s18_afno')
 SEG = {'dfformer_s18_seg': 'dfformer-s18', 'cdfformer_s18_seg': 'cdfformer-s18'}
-# of every mixer one little backbone, the two that were published for one image size included
-LITTLE = {
-    kind: dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40), mixers=(kind,) * 4) for kind in ('dynamic', 'conv', 'global', 'afno')
+# one small backbone for each mixer
+SMALL = {
+    mixer: dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40), mixers=(mixer,) * 4) for mixer in ('dynamic', 'conv', 'global', 'afno')
 }
 
 each_backend = pytest.mark.parametrize('spectral', ['auto', 'matmul'])
@@ -81,8 +81,8 @@ def shapes_of(model):
     return {n: list(p.shape) for n, p in model.state_dict().items()}
 
 
-def little(arch='dfformer-micro', **kwargs):
-    """A backbone in eval mode; every parameter has a value of its own, norms and skip scales too."""
+def small(arch='dfformer-micro', **kwargs):
+    """A backbone in eval mode with distinct values in every parameter."""
     model = DFFormer(arch, **kwargs).eval()
     model.load_state_dict(golden_state(shapes_of(model)))
     return model
@@ -90,7 +90,7 @@ def little(arch='dfformer-micro', **kwargs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', PARAMS)
-def test_parameter_counts_are_the_published_on_the_meta_device(arch):
+def test_published_numbers_of_parameters_on_the_meta_device(arch):
     with torch.device('meta'):
         model = mmfreq.build_classifier(arch)
         dense = tuple(count(mmfreq.build_backbone(arch, img_size=size)) for size in (512, 800))
@@ -98,7 +98,7 @@ def test_parameter_counts_are_the_published_on_the_meta_device(arch):
     assert dense == DENSE_PARAMS.get(arch, dense)
 
 
-def test_every_published_arch_is_in_the_table():
+def test_all_published_archs_are_in_the_table():
     assert set(ARCHS) - set(PARAMS) == {'dfformer-micro', 'cdfformer-micro'}
     assert mmfreq.list_archs('dfformer') == list(ARCHS)
     assert set(DENSE_PARAMS) < set(PARAMS)
@@ -114,9 +114,9 @@ def test_golden_layers(name, spectral, golden_folder, within_limit):
     assert golden['cases']
     for case in golden['cases']:
         with torch.no_grad():
-            (x,), (turn_in, turn_out) = golden_inputs(case), NCHW.get(name, (False, False))
-            out = layer(x.permute(0, 3, 1, 2) if turn_in else x)
-            within_limit('dfformer layers', *worst_error([out.permute(0, 2, 3, 1) if turn_out else out], case['outputs']))
+            (x,), (nchw_in, nchw_out) = golden_inputs(case), NCHW.get(name, (False, False))
+            out = layer(x.permute(0, 3, 1, 2) if nchw_in else x)
+            within_limit('dfformer layers', *worst_error([out.permute(0, 2, 3, 1) if nchw_out else out], case['outputs']))
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_golden_stages(name, spectral, golden_folder, within_limit):
 
 @pytest.mark.slow
 @each_backend
-def test_golden_stages_of_a_classification_file_with_filters_resized_at_load_and_in_forward(spectral, golden_folder, within_limit):
+def test_golden_stages_with_filters_resized_at_load_and_in_forward(spectral, golden_folder, within_limit):
     golden = read_golden(golden_folder, 'dfformer__dfformer_s18_seg_from224')
     model = mmfreq.build_backbone('dfformer-s18', img_size=512, spectral=spectral).eval()
     assert count(model) == golden['num_params_dense']
@@ -183,18 +183,18 @@ def test_golden_gradients(name, dtype, golden_folder, within_limit):
     assert case['params']
     for want in case['params']:
         error, name = worst_error([params[want['name']].grad], [want])
-        if dtype == torch.float64:  # nothing is left but the float32 rounding of the golden gradients, which the file states
+        if dtype == torch.float64:  # what remains is the float32 rounding of the golden gradients, stated in the file
             assert error < 1.01 * want['float32_noise'], (name, error)
         else:
             within_limit('dfformer gradients', error, name)
 
 
-@pytest.mark.parametrize('kind', LITTLE)
-def test_every_mixer_takes_any_size_and_either_backend(kind):
-    model = little(LITTLE[kind])
+@pytest.mark.parametrize('mixer', SMALL)
+def test_every_mixer_supports_any_size_and_backend(mixer):
+    model = small(SMALL[mixer])
     contract.check_declared_shapes(model, batch=1)
     contract.check_gradient_for_every_parameter(model)
-    twin = little(LITTLE[kind], spectral='matmul')
+    twin = small(SMALL[mixer], spectral='matmul')
     x = contract.image(1, 3, 75, 117)
     with torch.no_grad():
         for a, b in zip(twin(x), model(x), strict=True):
@@ -213,9 +213,9 @@ def test_filters_are_stored_at_the_grids_of_img_size():
 
 
 @torch.no_grad()
-def test_resize_policy_reaches_every_filter():
+def test_filter_resize_applies_to_every_filter():
     x = contract.image(1, 3, 96, 160)
-    default, published, other = (little(filter_resize=policy)(x) for policy in (None, 'bicubic', 'kernel'))
+    default, published, other = (small(filter_resize=policy)(x) for policy in (None, 'bicubic', 'kernel'))
     for a, b, c in zip(default, published, other):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
         assert (a - c).norm() > 1e-2 * a.norm()
@@ -223,8 +223,8 @@ def test_resize_policy_reaches_every_filter():
 
 @torch.no_grad()
 @pytest.mark.parametrize('arch', ['dfformer-micro', 'cdfformer-micro'])
-def test_a_classifier_takes_the_sizes_that_its_backbone_takes(arch):
-    backbone = little(arch)
+def test_classifier_supports_the_sizes_of_the_backbone(arch):
+    backbone = small(arch)
     model = mmfreq.build_classifier(arch, num_classes=10).eval()
     model.load_state_dict(backbone.state_dict(), strict=False)
     for height, width in contract.SIZES:
@@ -234,7 +234,7 @@ def test_a_classifier_takes_the_sizes_that_its_backbone_takes(arch):
 
 
 @torch.no_grad()
-def test_the_head_pools_first_and_its_last_layer_gets_the_normed_hidden_values():
+def test_head_pools_first_and_norms_the_hidden_values():
     model = mmfreq.build_classifier('dfformer-micro', num_classes=10, drop_rate=0.5).eval()
     features = contract.image(2, 64, 3, 5)
     hidden = model.head.fc1(model.norm(features.mean((2, 3)))).relu() ** 2
@@ -246,16 +246,16 @@ def test_the_head_pools_first_and_its_last_layer_gets_the_normed_hidden_values()
 
 
 @pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (3, 1), (2, 0), (-1,), (-4, -2), (0,), (1, 1)])
-def test_out_indices_select_in_their_order(out_indices):
-    some = DFFormer('cdfformer-micro', out_indices=out_indices).eval()
-    assert some.out_indices == tuple(i % 4 for i in out_indices)
-    assert {n for n, _ in some.named_children() if n.startswith('norm')} == {f'norm{i}' for i in some.out_indices}
-    contract.check_out_indices(little('cdfformer-micro'), some)
+def test_out_indices_select_in_order(out_indices):
+    model = DFFormer('cdfformer-micro', out_indices=out_indices).eval()
+    assert model.out_indices == tuple(i % 4 for i in out_indices)
+    assert {n for n, _ in model.named_children() if n.startswith('norm')} == {f'norm{i}' for i in model.out_indices}
+    contract.check_out_indices(small('cdfformer-micro'), model)
 
 
 @torch.no_grad()
-def test_output_norms_leave_the_stream_as_it_is():
-    model, x = little(), contract.image(1, 3, 64, 96)
+def test_output_norms_do_not_affect_later_stages():
+    model, x = small(), contract.image(1, 3, 64, 96)
     raw, before = model.forward_stages(x), model(x)
     for i, out in enumerate(before):
         torch.testing.assert_close(out, getattr(model, f'norm{i}')(raw[i].permute(0, 2, 3, 1)).permute(0, 3, 1, 2), rtol=0, atol=0)
@@ -264,7 +264,7 @@ def test_output_norms_leave_the_stream_as_it_is():
         assert torch.equal(a, b) == (i != 1)
 
 
-def test_drop_path_rates_rise_linearly_over_all_blocks():
+def test_drop_path_rates_rise_linearly():
     with torch.device('meta'):
         model = DFFormer('dfformer-s18', drop_path_rate=0.2)
     for name in ('drop_path1', 'drop_path2'):
@@ -273,7 +273,7 @@ def test_drop_path_rates_rise_linearly_over_all_blocks():
 
 
 @torch.no_grad()
-def test_a_dropped_branch_leaves_the_scaled_skip():
+def test_dropped_branch_leaves_the_scaled_skip():
     block = MetaFormerBlock(32, dynamic('auto'), drop_path=1.0, scaled_skips=True)
     block.load_state_dict(golden_state(shapes_of(block)))
     x = contract.image(2, 32, 5, 6)
@@ -282,7 +282,7 @@ def test_a_dropped_branch_leaves_the_scaled_skip():
     assert not torch.allclose(block.eval()(x), block.train()(x))
 
 
-def test_skips_are_scaled_in_the_last_two_stages_alone():
+def test_only_the_last_two_stages_have_scaled_skips():
     model = DFFormer('dfformer-micro')
     scaled = {n.rpartition('.res_scale')[0] for n, _ in model.named_parameters() if 'res_scale' in n}
     assert scaled == {'stages.2.0', 'stages.2.1', 'stages.3.0'}
@@ -291,22 +291,22 @@ def test_skips_are_scaled_in_the_last_two_stages_alone():
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 3])
 def test_frozen_stages(frozen_stages):
     model = DFFormer('dfformer-micro', frozen_stages=frozen_stages)
-    kinds = ('downsample_layers.{}', 'stages.{}', 'norm{}')
-    contract.check_frozen(model, tuple(kind.format(i) for i in range(frozen_stages + 1) for kind in kinds))
+    patterns = ('downsample_layers.{}', 'stages.{}', 'norm{}')
+    contract.check_frozen(model, tuple(pattern.format(i) for i in range(frozen_stages + 1) for pattern in patterns))
 
 
-def test_checkpointing_changes_no_number():
-    contract.check_checkpointing(little('cdfformer-micro', drop_path_rate=0.3))
+def test_checkpointing_preserves_outputs_and_gradients():
+    contract.check_checkpointing(small('cdfformer-micro', drop_path_rate=0.3))
 
 
 @pytest.mark.parametrize('act', ['gelu', 'relu'])
-def test_ablated_activations_leave_the_routing_alone(act):
+def test_act_does_not_change_the_routing(act):
     model = DFFormer(dict(depths=(1, 1, 1, 1), dims=(16, 16, 16, 16), act=act))
     stars = {n for n, m in model.named_modules() if isinstance(m, StarReLU)}
     assert stars == {f'stages.{i}.0.token_mixer.reweight.act' for i in range(4)}
 
 
-def test_initial_values_are_the_published():
+def test_initial_values_are_published():
     torch.manual_seed(0)
     model = mmfreq.build_classifier('dfformer-s18')
     seen = set()
@@ -321,7 +321,7 @@ def test_initial_values_are_the_published():
     assert seen == {True, False}
 
 
-def test_a_classification_file_fills_what_is_built_and_the_rest_is_told():
+def test_classification_file_fills_the_built_stages_and_the_rest_is_reported():
     state = golden_state(shapes_of(mmfreq.build_classifier('dfformer-micro')))
     model = DFFormer('dfformer-micro', out_indices=(1,))
     report = mmfreq.load_weights(model, state)
@@ -332,41 +332,41 @@ def test_a_classification_file_fills_what_is_built_and_the_rest_is_told():
     assert all(torch.equal(filled[n], state[n]) for n in filled if n not in report.fresh)
 
 
-def test_filters_of_a_gfformer_are_resized_at_load():
-    model = DFFormer(LITTLE['global'], img_size=128)
-    report = mmfreq.load_weights(model, golden_state(shapes_of(DFFormer(LITTLE['global']))))
+def test_gfformer_filters_are_resized_at_load():
+    model = DFFormer(SMALL['global'], img_size=128)
+    report = mmfreq.load_weights(model, golden_state(shapes_of(DFFormer(SMALL['global']))))
     assert report.resized['stages.3.0.token_mixer.complex_weights'] == ((7, 4, 80, 2), (4, 3, 80, 2))
     assert len(report.resized) == 5
 
 
 @pytest.mark.parametrize(
-    ('source', 'told'),
+    ('source', 'message'),
     [
         ('dfformer-s18-k2', r'complex_weights'),
         ('cdfformer-s18', r'dwconv'),
         ('hornet-tiny-gf', 'HorNet'),
     ],
 )
-def test_files_of_other_archs_are_refused(source, told):
+def test_files_of_other_archs_raise(source, message):
     with torch.device('meta'):
         state, model = mmfreq.build_classifier(source).state_dict(), mmfreq.build_backbone('dfformer-s18')
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         mmfreq.load_weights(model, state)
 
 
 @pytest.mark.parametrize(
-    ('kwargs', 'told'),
+    ('kwargs', 'message'),
     [
         (dict(arch='dfformer-s81'), 'dfformer-s18'),
-        (dict(arch=LITTLE['dynamic'] | dict(mixers=('attention',) * 4)), 'attention.*dynamic, conv, global, afno'),
-        (dict(arch=LITTLE['dynamic'] | dict(act='silu')), 'silu.*star_relu'),
-        (dict(arch=LITTLE['afno'] | dict(dims=(18, 32, 32, 32))), '8.*18'),
+        (dict(arch=SMALL['dynamic'] | dict(mixers=('attention',) * 4)), 'attention.*dynamic, conv, global, afno'),
+        (dict(arch=SMALL['dynamic'] | dict(act='silu')), 'silu.*star_relu'),
+        (dict(arch=SMALL['afno'] | dict(dims=(18, 32, 32, 32))), '8.*18'),
     ],
 )
-def test_bad_archs_are_told(kwargs, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_archs_raise(kwargs, message):
+    with pytest.raises(ValueError, match=message):
         DFFormer(**kwargs)
 
 
-def test_images_are_prepared_as_published():
+def test_published_preprocessing():
     assert DFFormer.published_preprocessing('cdfformer-m36') == Preprocessing(size=224, resize=224, interpolation='bicubic')

@@ -1,4 +1,4 @@
-"""No parameter is without a gradient, whatever `out_indices` leaves out: DDP wants one for each in every iteration."""
+"""Every parameter has a gradient for any `out_indices`, as DDP requires."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def unused(build):
     return [name for name, p in trained.items() if p.grad is None]
 
 
-def test_the_lists_are_whole_and_the_check_sees_an_unused_part():
+def test_lists_are_complete_and_the_check_finds_an_unused_parameter():
     assert set(MICRO) == {arch for arch in list_archs() if 'micro' in arch} and len(MICRO) == 7
     assert len(set(SUBSETS)) == 2**4 - 1
     assert len(list(backbones())) == (6 + 3) * len(SUBSETS)  # AFFNet with three output strides
@@ -31,11 +31,11 @@ def test_the_lists_are_whole_and_the_check_sees_an_unused_part():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
-def test_in_backbones_for_each_choice_of_stages(arch):
+def test_backbones_with_each_choice_of_stages(arch):
     found = {name: unused(build) for name, build in backbones() if name.startswith(f'{arch},')}
     assert len(found) >= len(SUBSETS) and not {name: names for name, names in found.items() if names}
 
 
-def test_in_classifiers_necks_and_heads():
+def test_classifiers_necks_and_heads():
     found = {name: unused(build) for name, build in whole_models()}
     assert len(found) > 15 and not {name: names for name, names in found.items() if names}

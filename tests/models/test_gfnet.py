@@ -1,4 +1,4 @@
-"""GFNet and GFNet-H: published numbers, and what is their own; the contract of all backbones is in test_backbone_contract.py."""
+"""GFNet, GFNet-H: published numbers and properties of the family; test_backbone_contract.py has the contract of all backbones."""
 
 import pytest
 import torch
@@ -42,14 +42,14 @@ def build(builder, golden, **kwargs):
 
 
 @pytest.mark.parametrize('arch', PARAMS)
-def test_parameter_counts_are_the_published_on_the_meta_device(arch):
+def test_published_numbers_of_parameters_on_the_meta_device(arch):
     with torch.device('meta'):
         headless, at_384 = (mmfreq.build_classifier(arch, **kwargs) for kwargs in (dict(num_classes=0), dict(img_size=384)))
         models = mmfreq.build_classifier(arch), headless, mmfreq.build_backbone(arch), at_384
     assert tuple(count(m) for m in models) == PARAMS[arch]
 
 
-def test_every_published_arch_is_in_the_tables():
+def test_all_published_archs_are_in_the_tables():
     assert {*ARCHS, *PYRAMIDS} - set(PARAMS) == {'gfnet-micro', 'gfnet-h-micro'}
 
 
@@ -62,18 +62,18 @@ def test_golden_stages_norm_and_logits(name, golden_folder, within_limit):
     shapes = golden.get('state_dict_to') or golden['state_dict']
     own = {n: list(p.shape) for n, p in classifier.state_dict().items()}
     assert {n: own[n] for n in shapes} == shapes and report.loaded == len(own) == len(golden['state_dict'])
-    whats = []
+    contents = []
     for case in golden['cases']:
         x = golden_inputs(case)
-        whats.append(case['what'])
+        contents.append(case['what'])
         with torch.no_grad():
             outs = [*backbone(*x), classifier.forward_features(*x)] if case['what'] == 'stages' else [classifier(*x)]
         within_limit('gfnet outputs', *worst_error(outs, case['outputs']))
-    assert {'stages', 'logits'} == set(whats)
+    assert {'stages', 'logits'} == set(contents)
 
 
 @pytest.mark.parametrize('name', ['gfnet__gfnet-ti', 'gfnet__gfnet-h-ti__img64_scaled'])
-def test_golden_stages_by_matrix_products(name, golden_folder, within_limit):
+def test_golden_stages_with_matmul_backend(name, golden_folder, within_limit):
     golden = read_golden(golden_folder, name)
     model, _ = build(mmfreq.build_backbone, golden, spectral='matmul')
     case = golden['cases'][0]
@@ -131,7 +131,7 @@ def test_golden_block(golden_folder, within_limit):
 
 
 @pytest.mark.parametrize('arch', ['gfnet-micro', 'gfnet-h-micro'])
-def test_a_map_of_another_size_is_a_model_whose_stored_parameters_were_resized_to_it(arch):
+def test_resizing_in_forward_equals_resizing_at_load(arch):
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     x = contract.image(1, 3, 320, 320)
     other = mmfreq.build_backbone(arch, img_size=320).eval()
@@ -141,7 +141,7 @@ def test_a_map_of_another_size_is_a_model_whose_stored_parameters_were_resized_t
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_positions_and_filters_follow_the_published_rule_at_a_grid_that_is_not_square():
+def test_published_resizing_for_a_non_square_grid():
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone('gfnet-micro')).eval()
     size = (5, 9)
     x = model.patch_embed(contract.image(1, 3, 16 * 5 + 3, 16 * 9 + 7))
@@ -150,14 +150,14 @@ def test_positions_and_filters_follow_the_published_rule_at_a_grid_that_is_not_s
     )
     torch.testing.assert_close(model.with_positions(x), x + positions)
     weight = model.blocks[0].filter.complex_weight
-    picture = torch.nn.functional.interpolate(
+    resized = torch.nn.functional.interpolate(
         weight.flatten(2).permute(2, 0, 1)[None], size=(5, 5), mode='bicubic', align_corners=True
     )
-    want = picture[0].permute(1, 2, 0).unflatten(2, (32, 2))
+    want = resized[0].permute(1, 2, 0).unflatten(2, (32, 2))
     torch.testing.assert_close(model.blocks[0].filter.filter_for(size), want)
 
 
-def test_resized_tokens_keep_constants_and_identity():
+def test_resize_tokens_preserves_constants_and_the_stored_grid():
     tokens = torch.full((1, 49, 3), 2.5)
     torch.testing.assert_close(resize_tokens(tokens, (5, 12)), torch.full((1, 60, 3), 2.5))
     assert resize_tokens(tokens, (7, 7)) is tokens
@@ -175,7 +175,7 @@ def test_quarters_of_the_isotropic_models():
         assert len(mmfreq.build_backbone('gfnet-micro', out_indices=(0, 1)).blocks) == 2
 
 
-def test_one_residual_is_around_the_whole_block_and_gamma_scales_the_branch():
+def test_block_is_one_residual_with_a_scaled_branch():
     block = GFNetBlock(8, 7, layer_scale=0.5)
     x_bhwc = torch.randn(2, 7, 7, 8)
     plain = block.mlp(block.norm2(block.filter(block.norm1(x_bhwc))))
@@ -190,7 +190,7 @@ def test_stored_grids_are_floors_of_img_size():
     assert model.pos_embed.shape == (1, 62 * 62, 16)
 
 
-def test_filters_from_224_have_the_sizes_of_the_published_rule_at_any_img_size():
+def test_filters_from_224_are_resized_by_the_published_rule():
     state = mmfreq.build_classifier('gfnet-h-micro').state_dict()
     for size in (96, 250, 384, 512):
         model = mmfreq.build_backbone('gfnet-h-micro', img_size=size)
@@ -201,7 +201,7 @@ def test_filters_from_224_have_the_sizes_of_the_published_rule_at_any_img_size()
             torch.testing.assert_close(model.state_dict()[name], want)
 
 
-def test_a_norm_comes_before_the_mean_and_none_between_stages():
+def test_norm_is_before_the_mean_and_not_between_stages():
     model = mmfreq.build_classifier('gfnet-h-micro', num_classes=3)
     raw = model.forward_stages(contract.image(1, 3, 64, 64))
     features = model.forward_features(contract.image(1, 3, 64, 64))
@@ -210,12 +210,12 @@ def test_a_norm_comes_before_the_mean_and_none_between_stages():
 
 
 @pytest.mark.parametrize('arch,values', [('gfnet-h-ti', 1e-3), ('gfnet-h-s', 1e-5), ('gfnet-h-b', 1e-6)])
-def test_gamma_starts_as_published(arch, values):
+def test_gamma_has_the_published_initial_value(arch, values):
     model = mmfreq.build_backbone(arch, out_indices=(0,))
     assert all((block.gamma == values).all() for blocks in model.blocks for block in blocks)
 
 
-def test_position_embeddings_of_no_square_grid_are_refused_by_shape():
+def test_position_embeddings_without_a_square_grid_raise():
     state = mmfreq.build_classifier('gfnet-micro').state_dict()
     state['pos_embed'] = torch.zeros(1, 195, 32)
     with pytest.raises(ValueError, match=naming('pos_embed', '(1, 195, 32)', '(1, 196, 32)')):
@@ -224,7 +224,7 @@ def test_position_embeddings_of_no_square_grid_are_refused_by_shape():
     assert mmfreq.build_backbone('gfnet-micro').fit_stored('pos_embed', of_another_width) is of_another_width
 
 
-def test_reference_inputs_are_scaled_where_the_file_says_so():
+def test_reference_inputs_are_scaled_by_input_scale():
     case = {'input_seed': 3, 'input_shape': [2, 2], 'input_scale': 0.5}
     torch.testing.assert_close(golden_inputs(case)[0], 0.5 * torch.from_numpy(reference_input(3, [2, 2])))
 
@@ -234,16 +234,16 @@ def blocks_of(model):
 
 
 @pytest.mark.parametrize('arch', ['gfnet-ti', 'gfnet-h-ti', 'gfnet-cnn-t'])
-def test_initial_values_are_the_published(arch):
+def test_initial_values_are_published(arch):
     model = mmfreq.build_classifier(arch)
     counted = dict.fromkeys((torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Conv2d, StoredFilter), 0)
     for module in model.modules():
-        counted.update({kind: counted[kind] + 1 for kind in counted if isinstance(module, kind)})
+        counted.update({cls: counted[cls] + 1 for cls in counted if isinstance(module, cls)})
         if isinstance(module, torch.nn.Linear):
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.03) and not module.bias.any()
         elif isinstance(module, torch.nn.LayerNorm):
             assert (module.weight == 1).all() and not module.bias.any()
-        elif isinstance(module, torch.nn.Conv2d):  # as PyTorch has it: uniform up to the root of 1 / fan-in
+        elif isinstance(module, torch.nn.Conv2d):  # as in PyTorch: uniform within the root of 1 / fan-in
             bound = module.weight[0].numel() ** -0.5
             assert 0.9 * bound < module.weight.abs().max() <= bound and (module.bias is None or module.bias.any())
         elif isinstance(module, StoredFilter):
@@ -254,7 +254,7 @@ def test_initial_values_are_the_published(arch):
 
 
 @pytest.mark.parametrize('block', [GFNetBlock(8, 4, 0.5), GFNetBlock(8, 4, 0.5, 0.5), GFNetCNNBlock(8, 4, 0.5)])
-def test_drop_path_drops_the_branch_of_some_samples_and_doubles_it_in_the_others(block):
+def test_drop_path_drops_the_branch_per_sample(block):
     contract.randomize_scales_and_filters(block).train()
     x = contract.image(32, 8, 4, 4)
     with torch.no_grad():
@@ -265,14 +265,14 @@ def test_drop_path_drops_the_branch_of_some_samples_and_doubles_it_in_the_others
 
 
 @pytest.mark.parametrize('arch,rate', [('gfnet-b', 0.25), ('gfnet-h-ti', 0.1), ('gfnet-cnn-t', 0.1)])
-def test_drop_path_rates_rise_linearly_over_all_blocks(arch, rate):
+def test_drop_path_rates_rise_linearly(arch, rate):
     with torch.device('meta'):
         blocks = blocks_of(mmfreq.build_backbone(arch, drop_path_rate=rate))
     assert [block.drop_path.p for block in blocks] == pytest.approx([rate * k / (len(blocks) - 1) for k in range(len(blocks))])
 
 
 @pytest.mark.parametrize('arch,published', zip(MICRO, ['bicubic', 'bicubic', 'bilinear']))
-def test_policy_and_backend_reach_every_filter(arch, published):
+def test_filter_resize_and_spectral_apply_to_every_filter(arch, published):
     for kwargs, want in (({}, (published, 'auto')), (dict(filter_resize='kernel', spectral='matmul'), ('kernel', 'matmul'))):
         model = mmfreq.build_backbone(arch, **kwargs)
         filters = [m for m in model.modules() if isinstance(m, StoredFilter)]
@@ -281,7 +281,7 @@ def test_policy_and_backend_reach_every_filter(arch, published):
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_checkpointing_runs_every_block_a_second_time(arch):
+def test_checkpointing_runs_every_block_twice(arch):
     model = mmfreq.build_backbone(arch, with_cp=True)
     runs = []
     for block in blocks_of(model):
@@ -298,12 +298,12 @@ def test_checkpointing_runs_every_block_a_second_time(arch):
         ('gfnet-cnn-micro', ('downsample_layers.0.', 'downsample_layers.1.', 'stages.0.', 'stages.1.', 'norm0.', 'norm1.')),
     ],
 )
-def test_frozen_stages_freeze_stem_and_position_embeddings_too(arch, frozen):
+def test_frozen_stages_include_stem_and_position_embeddings(arch, frozen):
     contract.check_frozen(mmfreq.build_backbone(arch, frozen_stages=1), frozen)
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_parts_after_the_last_returned_stage_are_not_built_and_said_to_be_dropped(arch):
+def test_later_stages_are_not_built_and_reported_as_dropped(arch):
     state = mmfreq.build_classifier(arch).state_dict()
     cut = mmfreq.build_backbone(arch)
     cut.drop_stages(2)
@@ -317,7 +317,7 @@ def test_parts_after_the_last_returned_stage_are_not_built_and_said_to_be_droppe
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_load_state_dict_and_mmengine_take_a_classifiers_file_of_another_size(arch, tmp_path):
+def test_load_state_dict_and_mmengine_resize_a_classifier_file(arch, tmp_path):
     from mmengine.runner import load_checkpoint
 
     state = contract.randomize_scales_and_filters(mmfreq.build_classifier(arch)).state_dict()
@@ -334,7 +334,7 @@ def test_load_state_dict_and_mmengine_take_a_classifiers_file_of_another_size(ar
 
 
 @pytest.mark.parametrize('arch,multiple', [('gfnet-micro', 16), ('gfnet-h-micro', 4)])
-def test_pixels_beyond_the_last_whole_patch_are_not_seen(arch, multiple):
+def test_pixels_after_the_last_whole_patch_are_ignored(arch, multiple):
     model = contract.randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval()
     height, width = 5 * 16 + multiple - 1, 7 * 16 + multiple - 1
     x = contract.image(2, 3, height, width)
@@ -343,13 +343,13 @@ def test_pixels_beyond_the_last_whole_patch_are_not_seen(arch, multiple):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_an_odd_map_loses_its_last_row_and_column_between_stages():
+def test_downsampling_ignores_the_last_row_and_column_of_odd_maps():
     model = mmfreq.build_backbone('gfnet-h-micro')
     x = contract.image(1, 16, 7, 9)
     torch.testing.assert_close(model.patch_embed[1](x), model.patch_embed[1](x[..., :6, :8]))
     assert model.patch_embed[1](x).shape == (1, 24, 3, 4)
 
 
-def test_fewer_blocks_than_quarters_are_told():
+def test_fewer_than_four_blocks_raise():
     with pytest.raises(ValueError, match=naming(4, 'depth=3')):
         mmfreq.models.gfnet.GFNet(dict(dim=8, depth=3))

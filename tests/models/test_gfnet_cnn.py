@@ -1,4 +1,4 @@
-"""GFNet-CNN: what we say of our reconstruction holds, and it is labelled wherever a user meets it."""
+"""GFNet-CNN: properties that its documentation states, and that it is labelled as a reconstruction."""
 
 from itertools import permutations
 
@@ -15,15 +15,15 @@ from mmfreq.weights.rules import describe
 ARCHS = [arch for arch in gfnet.CNN_ARCHS if 'micro' not in arch]
 
 
-def test_it_is_labelled():
+def test_documentation_says_that_it_is_a_reconstruction():
     for text in (gfnet.__doc__, gfnet.GFNetCNNBlock.__doc__, gfnet.GFNetCNN.__doc__, gfnet.GFNetCNNClassifier.__doc__):
-        assert 'our reconstruction' in text.lower()
+        assert 'reconstruction' in text
     state = mmfreq.build_backbone('gfnet-cnn-micro').state_dict()
     assert describe(state) == 'GFNet-CNN (our reconstruction)'
 
 
 @pytest.mark.parametrize('arch', ARCHS)
-def test_every_block_has_a_global_filter_next_to_a_local_convolution(arch):
+def test_every_block_has_a_global_local_filter(arch):
     with torch.device('meta'):
         model = mmfreq.build_backbone(arch)
     blocks = [block for stage in model.stages for block in stage]
@@ -34,18 +34,18 @@ def test_every_block_has_a_global_filter_next_to_a_local_convolution(arch):
 
 
 @pytest.mark.slow
-def test_its_sizes_are_those_of_convnext():
+def test_sizes_are_those_of_convnext():
     timm = pytest.importorskip('timm')
     for arch in ARCHS:
         size = {'t': 'tiny', 's': 'small', 'b': 'base', 'l': 'large'}[arch[-1]]
         with torch.device('meta'):
-            theirs = timm.create_model(f'convnext_{size}')
-            ours = mmfreq.build_backbone(arch)
-        assert [info['num_chs'] for info in theirs.feature_info] == list(ours.channels)
-        assert [len(stage.blocks) for stage in theirs.stages] == list(ours.arch_depths)
+            convnext = timm.create_model(f'convnext_{size}')
+            model = mmfreq.build_backbone(arch)
+        assert [info['num_chs'] for info in convnext.feature_info] == list(model.channels)
+        assert [len(stage.blocks) for stage in convnext.stages] == list(model.arch_depths)
 
 
-LOOKS = {
+DESCRIPTIONS = {
     'gfnet-micro': 'GFNet (isotropic)',
     'gfnet-h-micro': 'GFNet-H (pyramid)',
     'gfnet-cnn-micro': 'GFNet-CNN (our reconstruction)',
@@ -54,15 +54,15 @@ LOOKS = {
 }
 
 
-@pytest.mark.parametrize('ours,theirs', [pair for pair in permutations(LOOKS, 2) if 'gfnet' in ''.join(pair)])
-def test_files_of_other_models_are_refused_by_name(ours, theirs):
-    state, model = mmfreq.build_classifier(theirs).state_dict(), mmfreq.build_backbone(ours)
+@pytest.mark.parametrize('arch,other', [pair for pair in permutations(DESCRIPTIONS, 2) if 'gfnet' in ''.join(pair)])
+def test_error_for_a_file_of_another_model_names_both(arch, other):
+    state, model = mmfreq.build_classifier(other).state_dict(), mmfreq.build_backbone(arch)
     for load in (mmfreq.load_weights, lambda model, state: model.load_state_dict(state, strict=False)):
-        with pytest.raises(CheckpointError, match=naming(LOOKS[theirs], LOOKS[ours])):
+        with pytest.raises(CheckpointError, match=naming(DESCRIPTIONS[other], type(model).__name__)):
             load(model, state)
 
 
-def test_its_classifier_fills_its_backbone():
+def test_classifier_file_fills_the_backbone():
     state = mmfreq.build_classifier('gfnet-cnn-micro').state_dict()
     report = mmfreq.load_weights(mmfreq.build_backbone('gfnet-cnn-micro'), state)
     assert report.layout == 'our reconstruction' and set(report.fresh) == {
@@ -71,7 +71,7 @@ def test_its_classifier_fills_its_backbone():
 
 
 @pytest.mark.parametrize('arch', gfnet.CNN_ARCHS)
-def test_parameters_counted_by_hand(arch):
+def test_numbers_of_parameters_are_the_hand_computed_ones(arch):
     sizes = gfnet.CNN_ARCHS[arch]
     total = (3 * 16 + 3) * sizes.dims[0]  # stem: 4x4 convolution with bias, norm
     total += sum(2 * a + 4 * a * b + b for a, b in zip(sizes.dims, sizes.dims[1:]))  # norm, 2x2 convolution
@@ -84,7 +84,7 @@ def test_parameters_counted_by_hand(arch):
     assert sum(p.numel() for p in classifier.parameters()) == total + 2 * sizes.dims[-1] + 1000 * (sizes.dims[-1] + 1)
 
 
-def test_a_block_is_one_residual_around_filter_mlp_and_layer_scale():
+def test_block_is_one_residual_around_filter_mlp_and_layer_scale():
     block = gfnet.GFNetCNNBlock(8, 7)
     assert (block.gamma == 1e-6).all()
     torch.nn.init.constant_(block.gamma, 0.5)
@@ -93,7 +93,7 @@ def test_a_block_is_one_residual_around_filter_mlp_and_layer_scale():
     torch.testing.assert_close(block(x), x + 0.5 * branch)
 
 
-def test_the_classifier_norms_the_mean_and_the_backbone_each_map():
+def test_classifier_norms_the_mean_and_backbone_norms_each_map():
     classifier, backbone = mmfreq.build_classifier('gfnet-cnn-micro', num_classes=3), mmfreq.build_backbone('gfnet-cnn-micro')
     backbone.load_state_dict(classifier.state_dict())
     x = torch.randn(1, 3, 64, 64)

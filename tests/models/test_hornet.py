@@ -1,4 +1,4 @@
-"""HorNet: published numbers and what is its own; the contract of all backbones is in test_backbone_contract.py."""
+"""HorNet: published numbers and properties of the family; test_backbone_contract.py has the contract of all backbones."""
 
 import pytest
 import torch
@@ -34,13 +34,13 @@ def count(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', PARAMS)
-def test_parameter_counts_are_the_published_on_the_meta_device(arch):
+def test_published_numbers_of_parameters_on_the_meta_device(arch):
     with torch.device('meta'):
         models = mmfreq.build_classifier(arch), mmfreq.build_backbone(arch), mmfreq.build_backbone(arch, img_size=384)
     assert tuple(count(m) for m in models) == PARAMS[arch]
 
 
-def test_every_published_arch_is_in_the_table():
+def test_all_published_archs_are_in_the_table():
     assert set(ARCHS) - set(PARAMS) == {'hornet-micro'}
     assert mmfreq.list_archs('hornet') == list(ARCHS)
 
@@ -97,7 +97,7 @@ def test_out_indices(out_indices):
     contract.check_gradient_for_every_parameter(model)
 
 
-def test_checkpointing_changes_no_number():
+def test_checkpointing_preserves_outputs_and_gradients():
     grads = []
     for with_cp in (False, True):
         torch.manual_seed(0)
@@ -110,7 +110,7 @@ def test_checkpointing_changes_no_number():
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_drop_path_rates_rise_linearly_over_all_blocks():
+def test_drop_path_rates_rise_linearly():
     model = HorNet('hornet-tiny-7x7', drop_path_rate=0.4)
     rates = [block.drop_path1.p for stage in model.stages for block in stage]
     assert rates == pytest.approx([0.4 * k / 24 for k in range(25)])
@@ -124,7 +124,7 @@ def test_filters_are_stored_at_the_grids_of_img_size():
     assert not any(n.startswith(('stages.0', 'stages.1')) for n in shapes)
 
 
-def test_resize_policy_and_backend_reach_every_filter(micro):
+def test_filter_resize_and_spectral_apply_to_every_filter(micro):
     x = contract.image(1, 3, 96, 160)
     state = micro.state_dict()
     outs = {}
@@ -142,7 +142,7 @@ def test_resize_policy_and_backend_reach_every_filter(micro):
     assert (outs['published'] - outs['kernel']).abs().max() > 1e-3
 
 
-def test_arch_as_a_dict_and_by_underscores():
+def test_arch_can_be_a_dict_or_have_underscores():
     fields = dict(base_dim=16, depths=(1, 1, 1, 1), global_filter=(False, True, True, True), img_size=64)
     model = HorNet(fields)
     assert model.arch_name is None and hasattr(model.stages[1][0].gnconv.dwconv, 'complex_weight')
@@ -150,7 +150,7 @@ def test_arch_as_a_dict_and_by_underscores():
 
 
 @pytest.mark.parametrize(
-    'kwargs,told',
+    'kwargs,message',
     [
         (dict(arch='hornet-tiny-fg'), 'hornet-tiny-gf'),
         (dict(arch=dict(base_dim=16, depth=(1, 1, 1, 1))), r"\['depth'\].*depths"),
@@ -160,14 +160,14 @@ def test_arch_as_a_dict_and_by_underscores():
         (dict(filter_resize='nearest'), 'nearest'),
     ],
 )
-def test_bad_arguments_are_told(kwargs, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments_raise(kwargs, message):
+    with pytest.raises(ValueError, match=message):
         HorNet(**{'arch': 'hornet-micro', **kwargs})
     if isinstance(kwargs.get('arch'), str):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             mmfreq.build_backbone(kwargs['arch'])
 
 
-def test_unknown_family_is_told():
+def test_unknown_family_raises():
     with pytest.raises(ValueError, match='hornet'):
         mmfreq.list_archs('resnet')

@@ -1,4 +1,4 @@
-"""Our classifiers in mmpretrain: its model class around them, its own heads on our backbones, and its HorNet beside ours."""
+"""mmpretrain: FrequencyImageClassifier, its own heads with mmfreq backbones, and its HorNet as a reference."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_batch_augmentations_and_soft_labels():
     model = build('gfnet-micro', train_cfg=dict(augments=[dict(type='Mixup', alpha=1.0)]), data_preprocessor=dict(num_classes=1000))
     data = model.data_preprocessor(dict(inputs=contract.image(2, 3, 64, 64), data_samples=samples(0, 3)), training=True)
     scores = torch.stack([s.gt_score for s in data['data_samples']])
-    assert scores.shape == (2, 5)  # as wide as the head, whatever an inherited config says
+    assert scores.shape == (2, 5)  # the width of the head, not of the inherited config
     torch.testing.assert_close(scores.sum(1), torch.ones(2))
     loss = model(data['inputs'], data['data_samples'], mode='loss')['loss']
     want = -(scores * model(data['inputs']).log_softmax(1)).sum(1).mean()
@@ -50,7 +50,7 @@ def test_batch_augmentations_and_soft_labels():
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_published_files_fit_as_a_whole_and_so_do_its_own(arch, tmp_path):
+def test_published_and_own_files_load_strictly(arch, tmp_path):
     state = golden_state({n: p.shape for n, p in mmfreq.build_classifier(arch, num_classes=5).state_dict().items()})
     torch.save({'model': state}, tmp_path / 'published.pth')
     by_init = build(arch, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'published.pth')))
@@ -63,7 +63,7 @@ def test_published_files_fit_as_a_whole_and_so_do_its_own(arch, tmp_path):
         assert all(torch.equal(value, state[n.removeprefix('backbone.')]) for n, value in model.state_dict().items())
 
 
-def test_a_fresh_head_for_other_classes(tmp_path):
+def test_fresh_head_for_another_number_of_classes(tmp_path):
     torch.save(mmfreq.build_classifier('gfnet-micro', num_classes=9).state_dict(), tmp_path / 'nine.pth')
     with pytest.raises(ValueError, match='head'):
         build('gfnet-micro', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'nine.pth'))).init_weights()
@@ -77,15 +77,15 @@ def test_a_fresh_head_for_other_classes(tmp_path):
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_mmpretrains_own_neck_and_head_on_our_backbone(arch):
+def test_neck_and_head_of_mmpretrain(arch):
     from mmengine.registry import MODELS as ROOT
     from mmengine.registry import DefaultScope
 
-    kind = type(mmfreq.build_backbone(arch)).__name__
+    type_name = type(mmfreq.build_backbone(arch)).__name__
     width = mmfreq.build_backbone(arch).channels[-1]
     cfg = dict(
         type='ImageClassifier',
-        backbone=dict(type=f'mmfreq.{kind}', arch=arch, out_indices=(3,)),
+        backbone=dict(type=f'mmfreq.{type_name}', arch=arch, out_indices=(3,)),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=5, in_channels=width, loss=dict(type='CrossEntropyLoss')),
     )
@@ -96,14 +96,14 @@ def test_mmpretrains_own_neck_and_head_on_our_backbone(arch):
 
 
 def small_arch():
-    """hornet-micro in mmpretrain's terms."""
+    """hornet-micro as an arch of mmpretrain's HorNet."""
     mixers = [dict(type='DW', kernel_size=7), dict(type='DW', kernel_size=7), dict(type='GF', h=14, w=8), dict(type='GF', h=7, w=4)]
     return dict(base_dim=16, depths=[1, 1, 2, 1], orders=[2, 3, 4, 5], dw_cfg=mixers)
 
 
 @pytest.fixture
-def theirs():
-    """mmpretrain's HorNet-GF, small, with random weights that all matter."""
+def reference():
+    """A small HorNet-GF of mmpretrain with distinct values in every parameter."""
     from mmpretrain.models.backbones import HorNet
 
     model = HorNet(small_arch(), out_indices=(0, 1, 2, 3), gap_before_final_norm=False)
@@ -113,18 +113,18 @@ def theirs():
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_mmpretrains_hornet_and_ours_give_the_same_maps(theirs, prefix, within_limit):
-    ours = mmfreq.build_backbone('hornet-micro').eval()
-    report = mmfreq.load_weights(ours, {'state_dict': {prefix + n: v for n, v in theirs.state_dict().items()}})
+def test_maps_equal_those_of_mmpretrains_hornet(reference, prefix, within_limit):
+    model = mmfreq.build_backbone('hornet-micro').eval()
+    report = mmfreq.load_weights(model, {'state_dict': {prefix + n: v for n, v in reference.state_dict().items()}})
     assert 'mmpretrain' in report.layout and report.renamed and not report.fresh
     for size in ((224, 224), (96, 160)):
         x = contract.image(1, 3, *size)
         with torch.no_grad():
-            for a, b in zip(ours(x), theirs(x), strict=True):
+            for a, b in zip(model(x), reference(x), strict=True):
                 within_limit('hornet outputs', ((a - b).norm() / b.norm()).item())
 
 
-def test_mmpretrains_classifier_and_ours_give_the_same_logits(within_limit):
+def test_logits_equal_those_of_mmpretrains_hornet(within_limit):
     from mmengine.registry import MODELS as ROOT
     from mmengine.registry import DefaultScope
 
@@ -134,12 +134,12 @@ def test_mmpretrains_classifier_and_ours_give_the_same_logits(within_limit):
         head=dict(type='LinearClsHead', num_classes=7, in_channels=128),
     )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = ROOT.build(cfg).eval()
-    model.load_state_dict(golden_state({n: p.shape for n, p in model.state_dict().items()}))
-    ours = mmfreq.build_classifier('hornet-micro', num_classes=7).eval()
-    report = mmfreq.load_weights(ours, {'state_dict': model.state_dict()})
+        reference = ROOT.build(cfg).eval()
+    reference.load_state_dict(golden_state({n: p.shape for n, p in reference.state_dict().items()}))
+    model = mmfreq.build_classifier('hornet-micro', num_classes=7).eval()
+    report = mmfreq.load_weights(model, {'state_dict': reference.state_dict()})
     assert 'mmpretrain classifier' in report.layout
     x = contract.image(2, 3, 224, 224)
     with torch.no_grad():
-        want = model.head(model.extract_feat(x))
-        within_limit('hornet outputs', ((ours(x) - want).norm() / want.norm()).item())
+        want = reference.head(reference.extract_feat(x))
+        within_limit('hornet outputs', ((model(x) - want).norm() / want.norm()).item())

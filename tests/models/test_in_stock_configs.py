@@ -1,7 +1,7 @@
-"""Our backbones in the configs of three libraries that know nothing of them: mixed, built, trained a step, asked for a prediction.
+"""Backbones in the stock configs of mmseg, mmdet and mmpretrain: mix, build, one training step, predictions.
 
-Every part keeps its type. Images are small, transformers and their queries fewer, every detection is kept however unsure the
-untrained model is, and nothing is downloaded.
+Nothing is downloaded. The configs are changed for speed: small images, fewer transformer layers and queries, and score thresholds
+of 0, so that an untrained model predicts something.
 """
 
 from itertools import cycle
@@ -22,7 +22,7 @@ from mmfreq.engine.processes import sync_to_batch_norm
 
 FAMILIES = ('hornet-micro', 'gfnet-h-micro', 'dfformer-micro', 'affnet-micro')
 ISOTROPIC = 'gfnet-micro'
-SIZE = (64, 96)  # of pictures to segment
+SIZE = (64, 96)  # of images to segment
 ADE, COCO = '_4xb4-160k_ade20k-512x512.py', '_1x_coco.py'
 NARROW = {'model.decode_head.channels': 64}
 REGIONS = {
@@ -55,8 +55,8 @@ DETECTORS = {
 }
 SSD, DINO = 'mmdet::ssd/ssd300_coco.py', 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
 CHANGED = SEGMENTORS | DETECTORS | {SSD: ONE_STAGE, DINO: DETR}
-MATRIX = list(zip(SEGMENTORS | DETECTORS, cycle(FAMILIES)))  # what a backbone returns does not depend on the head: one of each
-BESIDE_IT = [
+MATRIX = list(zip(SEGMENTORS | DETECTORS, cycle(FAMILIES)))  # outputs of a backbone do not depend on the head: one of each
+OTHERS = [
     ('mmseg::setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512.py', ISOTROPIC),
     ('mmseg::setr/setr_vit-l-mla_8xb1-160k_ade20k-512x512.py', ISOTROPIC),
     ('mmseg::setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512.py', 'dfformer-micro'),
@@ -99,7 +99,7 @@ def detection_batch(base):
 
 
 def train_step(model, batch):
-    """One step; asserts finite losses and gradients, and one that is not zero for every parameter of the backbone."""
+    """One step; asserts finite losses, and a finite gradient that is not zero for every parameter of the backbone."""
     wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1e-3)))
     norms = {}
     for name, p in model.backbone.named_parameters():
@@ -143,20 +143,20 @@ def check_trains_and_predicts(base, arch):
             check_detection(sample, 'mask' in base)
 
 
-def test_the_matrix_is_whole():
-    assert len(SEGMENTORS) == len(DETECTORS) == 6 and len(set(MATRIX)) == 12 and not set(MATRIX) & set(BESIDE_IT)
+def test_matrix_is_complete():
+    assert len(SEGMENTORS) == len(DETECTORS) == 6 and len(set(MATRIX)) == 12 and not set(MATRIX) & set(OTHERS)
     for bases in (SEGMENTORS, DETECTORS):
         assert {arch for base, arch in MATRIX if base in bases} == set(FAMILIES)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('base', 'arch'), MATRIX + BESIDE_IT, ids=short)
+@pytest.mark.parametrize(('base', 'arch'), MATRIX + OTHERS, ids=short)
 def test_mixed_models_train_and_predict(base, arch):
     check_trains_and_predicts(base, arch)
 
 
 def test_one_mixed_model_of_the_matrix():
-    """The first tier's share of it."""
+    """A fast part of the matrix."""
     check_trains_and_predicts(f'mmseg::sem_fpn/fpn_r50{ADE}', 'hornet-micro')
 
 

@@ -1,4 +1,4 @@
-"""Training in half precision: finite in every step, and the loss falls; and how far outputs are off."""
+"""Half precision: training stays finite and the loss falls, and outputs are close to float32."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 import mmfreq
 
-# float16, with the smaller range, where products of many factors and squares of activations are computed
+# float16, with its smaller range, for models with products of many factors or squares
 TRAINED = {
     'hornet-micro': torch.float16,
     'gfnet-h-micro': torch.bfloat16,
@@ -18,16 +18,16 @@ STEPS, CLASSES = 60, 3
 
 
 def toy_batch(generator, count=2, side=64):
-    """Noise with one bright disc and one dark square; the label says which pixel is which."""
+    """Noise with one bright disc (label 1) and one dark square (label 2)."""
     images = 0.2 * torch.randn(count, 3, side, side, generator=generator)
     labels = torch.zeros(count, side, side, dtype=torch.long)
     grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing='ij'))
     for image, label in zip(images, labels):
-        for kind, value in ((1, 1.5), (2, -1.5)):
+        for label_id, value in ((1, 1.5), (2, -1.5)):
             centre = torch.randint(12, side - 12, (2, 1, 1), generator=generator)
             offset = (grid - centre).abs()
-            inside = offset.square().sum(0) < 100 if kind == 1 else offset.amax(0) < 9
-            label[inside] = kind
+            inside = offset.square().sum(0) < 100 if label_id == 1 else offset.amax(0) < 9
+            label[inside] = label_id
             image[:, inside] += value
     return images, labels
 
@@ -58,18 +58,18 @@ def test_autocast_trains_without_nan(arch, dtype):
         scaler.update()
         losses.append(loss.item())
         assert torch.isfinite(loss), f'step {len(losses)}'
-    assert skipped <= (3 if dtype == torch.float16 else 0)  # a scaler may try scales that are too large
+    assert skipped <= (3 if dtype == torch.float16 else 0)  # the scaler may start with scales that are too large
     assert all(torch.isfinite(p).all() for p in parameters)
     first, last = (sum(part) / len(part) for part in (losses[:10], losses[-10:]))
     assert last < 0.5 * first, (first, last)
 
 
-# relative error of the last map in bfloat16 autocast, weights by name and shape: measured, with a margin of about two
+# relative error of the last map in bfloat16, measured, with a margin of about two
 BFLOAT16 = {'hornet-micro': 0.03, 'gfnet-micro': 0.03, 'gfnet-h-micro': 0.03, 'dfformer-micro': 0.06, 'affnet-micro': 0.06}
 
 
 @pytest.mark.parametrize('arch', BFLOAT16)
-def test_outputs_of_bfloat16_are_close(arch):
+def test_bfloat16_outputs_are_close(arch):
     from mmfreq.testing.golden import golden_state
 
     model = mmfreq.build_backbone(arch).eval()

@@ -1,4 +1,4 @@
-"""AFFNet's SSDLite in mmdet's terms: the published numbers, names, anchors, losses and post-processing."""
+"""AFFNet's SSDLite: published numbers, names, anchors, losses and post-processing."""
 
 import pytest
 import torch
@@ -100,7 +100,7 @@ def test_golden_detector(golden_folder, within_limit):
         within_limit('affnet decoders', *worst_error(outputs, case['outputs']))
 
 
-def test_names_go_there_and_back(golden_folder):
+def test_published_names_round_trip(golden_folder):
     state = golden_state(read_golden(golden_folder, GOLDEN)['state_dict'])
     model = detector('affnet-et')
     load_checked(model, {'state_dict': state}, 'a file', strict=True)
@@ -113,18 +113,18 @@ def test_names_go_there_and_back(golden_folder):
     ('proj_channels', 'millions'),
     [
         (PUBLISHED, [1.659, 2.674, 5.353]),
-        # two guesses at the configuration of the published scores, whose sizes are 1.9, 3.0 and 5.6 M
+        # two candidates for the configuration of the published scores, whose sizes are 1.9, 3.0 and 5.6 M
         ((512, 512, 256, 256, 128, 64), [1.948, 2.975, 5.686]),
         ((512, 256, 256, 256, 256, 128), [1.923, 2.938, 5.616]),
     ],
 )
-def test_sizes_as_published(proj_channels, millions):
+def test_published_numbers_of_parameters(proj_channels, millions):
     with torch.device('meta'):
         models = [detector(arch, proj_channels=proj_channels) for arch in ('affnet-et', 'affnet-t', 'affnet')]
     assert [round(count(model) / 1e6, 3) for model in models] == millions
 
 
-def test_anchors_by_hand():
+def test_anchors_are_the_hand_computed_ones():
     levels = AFFNetSSDAnchorGenerator().grid_priors(GRIDS)
     assert [len(level) for level in levels] == [2400, 600, 150, 54, 24, 4] and sum(map(len, levels)) == 3232
     first = levels[0].view(20, 20, 6, 4)
@@ -138,7 +138,7 @@ def test_anchors_by_hand():
 
 
 @pytest.mark.parametrize('sizes', [GRIDS, [(7, 11), (4, 6), (2, 3), (1, 2), (1, 1), (1, 1)]])
-def test_anchors_share_the_image_evenly_and_are_clamped(sizes):
+def test_anchors_are_spaced_evenly_and_clamped(sizes):
     levels = AFFNetSSDAnchorGenerator(scale_range=(0.3, 1.6)).grid_priors(sizes)
     for level, (height, width), anchors in zip(levels, sizes, (6, 6, 6, 6, 6, 4), strict=True):
         assert level.shape == (height * width * anchors, 4) and level.dtype == torch.float32
@@ -151,7 +151,7 @@ def test_anchors_share_the_image_evenly_and_are_clamped(sizes):
     assert (levels[-1][:, 2:] - levels[-1][:, :2]).max() == 1  # something was clamped
 
 
-def test_anchors_of_an_image_cover_it_and_not_its_padding():
+def test_valid_anchors_exclude_the_padding():
     head = head_alone()
     grids = [(4, 8), (2, 4), (1, 2), (1, 1), (1, 1), (1, 1)]
     (whole, half), (all_valid, half_valid) = head.get_anchors(grids, [meta((64, 128)), meta((64, 64), padded=(64, 128))])
@@ -178,7 +178,7 @@ def test_encoding_then_decoding_is_the_identity():
 
 
 def published_loss(scores, offsets, anchors, boxes, labels, num_classes):
-    """(cross-entropy, smooth L1) of a batch, the background first, written down from the published description."""
+    """(cross-entropy, smooth L1) of a batch, the background first, implemented from the published description."""
     total_scores, total_offsets, positives = 0.0, 0.0, 0
     for score, offset, box, label in zip(scores, offsets, boxes, labels):
         target = torch.zeros(len(anchors), dtype=torch.long)
@@ -212,8 +212,8 @@ def test_losses_are_the_published_ones(counts):
     boxes, labels = [random_boxes(n, size) for n in counts], [torch.randint(0, 4, (n,)) for n in counts]
     scores, offsets = 2 * torch.randn(len(counts), len(anchors), 5), torch.randn(len(counts), len(anchors), 4)
     maps = [
-        [torch.cat(level) for level in zip(*(as_maps(rows, head.num_base_priors, grids) for rows in kind))]
-        for kind in (scores.roll(-1, 2), offsets)
+        [torch.cat(level) for level in zip(*(as_maps(rows, head.num_base_priors, grids) for rows in values))]
+        for values in (scores.roll(-1, 2), offsets)
     ]
     truths = [InstanceData(bboxes=box, labels=label) for box, label in zip(boxes, labels)]
     losses = head.loss_by_feat(*maps, truths, [meta(size)] * len(counts))
@@ -224,7 +224,7 @@ def test_losses_are_the_published_ones(counts):
 
 
 def perfect_outputs(head, grids, size, boxes, labels):
-    """Maps that say with certainty, at the anchors the targets name, where the boxes are, and background elsewhere."""
+    """Maps with certain predictions: the boxes at the anchors of the targets, background elsewhere."""
     anchors, valid = head.get_anchors(grids, [meta(size)])
     truth = InstanceData(bboxes=boxes, labels=labels)
     target, _, offsets, *_ = head.get_targets(anchors, valid, [truth], [meta(size)])
@@ -268,8 +268,8 @@ def test_post_processing_is_the_published_one():
     assert len(nothing) == 0 and nothing.bboxes.shape == (0, 4)
 
 
-def test_boxes_are_cut_to_the_image_after_nms():
-    """Two boxes that differ outside the image alone: overlap 1/3 as predicted, so both are kept, and equal in the result."""
+def test_boxes_are_clipped_to_the_image_after_nms():
+    """Boxes that differ only outside the image: their IoU before clipping is 1/3, so NMS keeps both; the results are equal."""
     head, size = head_alone(), (64, 96)
     grids = [(4, 6), (2, 3), (1, 2), (1, 1), (1, 1), (1, 1)]
     anchors = torch.cat(head.get_anchors(grids, [meta(size)])[0][0])
@@ -300,7 +300,7 @@ def test_training_step_reaches_every_parameter():
 
 
 @pytest.mark.parametrize('sizes', [[(32, 32)], [(320, 320)], [(97, 61), (80, 75)]])
-def test_predictions_lie_in_images_of_any_size(sizes):
+def test_predictions_lie_within_images_of_any_size(sizes):
     model = detector('affnet-micro', 3, SMALL, test_cfg=dict(max_per_img=50)).eval()
     nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
     results = model.test_step(batch(sizes, *([x] * len(sizes) for x in nothing)))
@@ -310,7 +310,7 @@ def test_predictions_lie_in_images_of_any_size(sizes):
         assert found.bboxes.min() >= 0 and (found.bboxes <= torch.tensor([width, height, width, height])).all()
 
 
-def test_levels_that_do_not_fit_are_refused():
+def test_inconsistent_levels_raise():
     with pytest.raises(ValueError, match=naming(6, 'proj_channels', 5, 'strides')):
         AFFNetSSDLiteNeck((8, 8), strides=(16, 32, 64, 128, -1))
     with pytest.raises(ValueError, match='pooled'):
