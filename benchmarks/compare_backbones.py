@@ -1,11 +1,11 @@
-"""Several backbones in one segmentation config, trained from scratch by one recipe, in one table.
+"""Train several backbones in one segmentation config from scratch with one recipe, and compare them in a table.
 
     python benchmarks/compare_backbones.py --out docs/measurements/camvid_token_mixers.md      # CamVid; minutes each on a GPU
     python benchmarks/compare_backbones.py --base configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py \\
         --archs hornet-micro dfformer-micro --iterations 40 --img-size 128                     # toy data, on a CPU
 
-Each arch is put into the config by `mmfreq.config.mix`, trained and validated by `tools/train.py`. An arch whose run is there
-already (same folder, iterations done) is read and not trained again.
+`mmfreq.config.mix` puts each arch into the config; `tools/train.py` trains and validates it. Completed runs in the same folder are
+read and not repeated.
 """
 
 import argparse
@@ -24,12 +24,12 @@ import mmfreq  # first: supplies mmcv._ext where no compiled mmcv is
 ROOT = Path(__file__).resolve().parents[1]
 BASE = 'configs/seg/hornet/hornet-tiny-gf_upernet_1xb8-10k_camvid-360x480.py'
 ARCHS = ('hornet-tiny-gf', 'dfformer-s18', 'gfnet-h-ti', 'affnet')
-WARM_UP = 0.05  # of the iterations
+WARM_UP = 0.05  # share of the iterations
 COLUMNS = ('arch', 'parameters, M', 'GMACs', 'mIoU, %', 'pixel accuracy, %', 'last loss', 'time of an iteration', 'memory, GiB')
 
 
 def recipe(iterations, rate):
-    """The same for every arch: AdamW without layer decay, linear warm-up, linear decay to 0, no drop path."""
+    """The recipe for every arch: AdamW without layer decay, linear warm-up, linear decay to 0, no drop path."""
     warm_up = max(1, round(WARM_UP * iterations))
     return {
         'imagenet_checkpoint': None,
@@ -49,7 +49,7 @@ def recipe(iterations, rate):
 
 
 def train(arch, base, folder, options, img_size, amp):
-    """Write the arch's config, train it unless that is done, and return the records of its log."""
+    """Write the config of the arch, train it unless its run is complete, and return the records of its log."""
     from mmfreq.config.mix import mix
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def train(arch, base, folder, options, img_size, amp):
 
 
 def read_log(work_dir):
-    """Records of the newest run that was validated, or none."""
+    """Records of the newest run that was validated; [] if there is none."""
     for log in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
         records = [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()]
         if any('mIoU' in record for record in records):
@@ -72,7 +72,7 @@ def read_log(work_dir):
 
 
 def row(arch, config, records, reference):
-    """The cells of an arch; `reference` is the time of an iteration that counts as 1."""
+    """The cells of an arch; `reference` is the time of an iteration that is reported as 1."""
     from mmfreq.analysis.flops import build_for_counting, count
 
     model, _ = build_for_counting(str(config))
@@ -94,7 +94,7 @@ def row(arch, config, records, reference):
 
 
 def time_of(records):
-    """Median over the second half of the run, without the loading of data."""
+    """Median time of an iteration over the second half of the run, without data loading."""
     steps = [record for record in records if 'loss' in record]
     return median(record['time'] - record['data_time'] for record in steps[len(steps) // 2 :])
 
@@ -128,15 +128,15 @@ def page(args, rows):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--base', default=BASE, help='a segmentation config, scheduled by iterations (default: %(default)s)')
-    parser.add_argument('--archs', nargs='+', default=ARCHS, help='the first is the reference of the times')
+    parser.add_argument('--archs', nargs='+', default=ARCHS, help='the first one is the reference of the times')
     parser.add_argument('--iterations', type=int, default=1500)
     parser.add_argument('--lr', type=float, default=1e-3)
-    parser.add_argument('--img-size', type=int, default=384, help='at whose grids filters are stored')
+    parser.add_argument('--img-size', type=int, default=384, help='square image size whose grids filters are stored at')
     parser.add_argument('--amp', action='store_true', help='mixed precision')
-    parser.add_argument('--data', help='root of the data, if not that of the config')
+    parser.add_argument('--data', help='data root (default: of the config)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare_backbones'))
-    parser.add_argument('--title', default='Token mixers on CamVid, by one recipe')
-    parser.add_argument('--out', type=Path, help='also write the table here, with the command')
+    parser.add_argument('--title', default='Token mixers on CamVid, with one recipe')
+    parser.add_argument('--out', type=Path, help='also write the table to this file, with the command')
     args = parser.parse_args(argv)
     options = recipe(args.iterations, args.lr)
     if args.data:

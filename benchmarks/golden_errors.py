@@ -1,10 +1,10 @@
-"""How far float32 lies from the published numbers on several instruction sets and numbers of threads.
+"""Distances of float32 outputs from the golden numbers, with several instruction sets and numbers of threads.
 
     python benchmarks/golden_errors.py [--out docs/measurements/golden_errors.md]
 
-Runs every test that compares with a golden number (`mmfreq/testing/golden.py`) once for each row of `RUNS`, in a process of
-its own, and prints the largest distance of each kind as a Markdown table. In float64 the project's own rounding vanishes: that
-column is the rounding of the golden files, which were made in float32. Without AVX-512 the first two columns are missing.
+Runs every test that compares with a golden number (`mmfreq/testing/golden.py`) once per entry of `RUNS`, in its own process, and
+prints the largest distances as a Markdown table. In float64 the rounding of mmfreq vanishes: that column shows the rounding of the
+golden files, which were made in float32. Without AVX-512 the first two columns are missing.
 """
 
 import argparse
@@ -34,10 +34,10 @@ RUNS = {
 
 
 def largest_errors(arguments: tuple[str, ...]) -> dict[str, float]:
-    """Kind -> largest distance among the golden tests, run with these arguments.
+    """{quantity: largest distance} of the golden tests, run with these arguments.
 
     Raises:
-        RuntimeError: the tests could not be run; a distance above its limit is no error here.
+        RuntimeError: the tests could not be run; a distance above its limit is not an error here.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / 'report.xml'
@@ -45,22 +45,22 @@ def largest_errors(arguments: tuple[str, ...]) -> dict[str, float]:
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if result.returncode not in (0, 1) or not report.is_file():
             output = result.stdout[-3000:] + result.stderr[-3000:]
-            raise RuntimeError(f'{" ".join(command)} ended with {result.returncode}:\n{output}')
+            raise RuntimeError(f'{" ".join(command)} failed with exit code {result.returncode}:\n{output}')
         errors = {}
         for entry in ElementTree.parse(report).iter('property'):
-            kind = entry.get('name').removeprefix('golden: ')
-            errors[kind] = max(errors.get(kind, 0.0), float(entry.get('value')))
+            quantity = entry.get('name').removeprefix('golden: ')
+            errors[quantity] = max(errors.get(quantity, 0.0), float(entry.get('value')))
     return errors
 
 
 def table(errors: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row for each kind, a column for each run, then the limit and how many times the largest distance it is."""
+    """A Markdown table with a row per quantity and a column per run; then the limit, and its ratio to the largest distance."""
     lines = [f'| compared | {" | ".join(errors)} | limit | limit / largest |', '|---' * (len(errors) + 3) + '|']
-    for kind, limit in LIMITS.items():
-        found = [of_run[kind] for of_run in errors.values()]
+    for quantity, limit in LIMITS.items():
+        found = [run[quantity] for run in errors.values()]
         values = ' | '.join(f'{value:.2e}' for value in found)
-        largest = max(of_run[kind] for title, of_run in errors.items() if title != 'float64')
-        lines.append(f'| {kind} | {values} | {limit:.1e} | {limit / largest:.1f} |')
+        largest = max(run[quantity] for title, run in errors.items() if title != 'float64')
+        lines.append(f'| {quantity} | {values} | {limit:.1e} | {limit / largest:.1f} |')
     return '\n'.join(lines)
 
 
@@ -68,16 +68,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, help='Markdown file to write; default: print only')
     args = parser.parse_args()
-    wide = 'AVX512' in torch.backends.cpu.get_cpu_capability()
+    has_avx512 = 'AVX512' in torch.backends.cpu.get_cpu_capability()
     errors = {}
     for title, (arguments, needs_avx512) in RUNS.items():
-        if wide or not needs_avx512:
+        if has_avx512 or not needs_avx512:
             errors[title] = largest_errors(arguments)
             print(f'{title}: done', file=sys.stderr, flush=True)
     text = (
         '# Distances to the published numbers\n\n'
         f'`python benchmarks/golden_errors.py --out docs/measurements/golden_errors.md`, on {describe_hardware("cpu", 2)}. '
-        'AVX2 and SSE4 are imitated by `tools/run_tests.sh --cpu`. Relative distances, the largest of all golden tests of a kind; '
+        '`tools/run_tests.sh --cpu` emulates AVX2 and SSE4. Relative distances, the largest of all golden tests of a quantity; '
         'the column float64 is the rounding of the golden files themselves. '
         'The limits are those of `mmfreq/testing/golden.py`.\n\n'
         f'{table(errors)}\n'

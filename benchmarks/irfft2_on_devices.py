@@ -1,10 +1,10 @@
-"""What a device's two-dimensional real inverse FFT makes of spectra that are not Hermitian.
+"""How the two-dimensional real inverse FFT of a device transforms spectra that are not Hermitian.
 
     python benchmarks/irfft2_on_devices.py [--device cuda] [--out docs/measurements/irfft2_cuda.md]
 
-Prints a Markdown table: for each grid, the relative difference to the CPU's result of `torch.fft.irfft2` on the device, and of
-`mmfreq.ops.irfft2`, which makes the two columns Hermitian first. Learned filters and spectral masks give such spectra
-(`mmfreq/ops/spectral.py`), so the first column is by how much a model would differ between devices without that.
+Prints a Markdown table: for each grid, the difference relative to the CPU's result of `torch.fft.irfft2` on the device, and of
+`mmfreq.ops.irfft2`, which makes the zero and Nyquist columns Hermitian first. Learned filters and spectral masks produce such
+spectra (`mmfreq/ops/spectral.py`), so the first column shows how much models would differ between devices without that.
 """
 
 import argparse
@@ -21,17 +21,19 @@ CHANNELS = 64
 
 
 def rows(device: str) -> list[tuple[str, float, float]]:
-    """(grid, error of torch.fft.irfft2, error of ours), relative to the CPU's result."""
+    """(grid, error of torch.fft.irfft2, error of mmfreq.ops.irfft2), relative to the CPU's result."""
     found = []
     generator = torch.Generator().manual_seed(0)
     for height, width in SIZES:
         spec = torch.randn(CHANNELS, height, half_width(width), dtype=torch.complex64, generator=generator)
-        want = torch.fft.irfft2(spec, s=(height, width), norm='ortho')
+        expected = torch.fft.irfft2(spec, s=(height, width), norm='ortho')
         on_device = spec.to(device)
-        stock = torch.fft.irfft2(on_device, s=(height, width), norm='ortho')
-        known = hermitian_columns(on_device, width) if device == 'cpu' else on_device  # elsewhere `irfft2` does it itself
-        ours = irfft2(known, (height, width))
-        found.append((f'{height}x{width}', *(((out.cpu() - want).norm() / want.norm()).item() for out in (stock, ours))))
+        from_torch = torch.fft.irfft2(on_device, s=(height, width), norm='ortho')
+        hermitian = hermitian_columns(on_device, width) if device == 'cpu' else on_device  # on others `irfft2` does it
+        from_mmfreq = irfft2(hermitian, (height, width))
+        found.append(
+            (f'{height}x{width}', *(((out.cpu() - expected).norm() / expected.norm()).item() for out in (from_torch, from_mmfreq)))
+        )
     return found
 
 
@@ -43,7 +45,7 @@ def table(device: str) -> str:
         '',
         '| grid | `torch.fft.irfft2` | `mmfreq.ops.irfft2` |',
         '|---|---|---|',
-        *(f'| {grid} | {stock:.1e} | {ours:.1e} |' for grid, stock, ours in rows(device)),
+        *(f'| {grid} | {torch_error:.1e} | {error:.1e} |' for grid, torch_error, error in rows(device)),
     ]
     return '\n'.join(lines)
 

@@ -1,15 +1,17 @@
-"""What each lever of speed and memory buys: forms of a model side by side, in rounds, each in a process of its own.
+"""What each option for speed and memory gains: forms of a model in paired rounds, each in its own process.
 
     python benchmarks/levers.py --out docs/measurements/levers_cpu.md
-    python benchmarks/levers.py --archs affnet --sizes 512 --modes inference --before ../old   # beside another checkout's mmfreq
+    python benchmarks/levers.py --archs affnet --sizes 512 --modes inference --before ../old   # also mmfreq of another checkout
 
-Forms: `published` (the authors' formulation, `benchmarks/published`), `plain` (the model as it is built), `optimize`,
+Forms: `reference` (the reference implementation in `benchmarks/reference`), `eager` (the model as it is built), `optimize`,
 `memory_efficient`, `compile` (`torch.compile`), `compile_blocks`, `compile_optimized` (`torch.compile` of `optimize`),
-`compile_frozen` (inductor's freezing: weights are constants), and `before`, the model of another checkout. timm's models beside
-them have the forms `plain` and `compile` only. Every form runs once in each round, so that a slow moment of the machine hits all
-of them. Times are medians over the rounds, as wall clock and as CPU seconds of the process; a form's speed is the median of the
-ratios to `published` (`plain` for timm's models), round by round. `cold` is the time of the first call, with nothing compiled
-before; `saved` is the memory that a forward pass leaves behind for backward. The system's memory allocator is as it is.
+`compile_frozen` (inductor's freezing: weights are constants), and `before`, the model of another checkout. timm's models have the
+forms `eager` and `compile` only. Each round runs every form once, so that a slow moment of the machine affects all of them. Times
+are medians over the rounds, as wall clock and as CPU seconds of the process; the speed of a form is the median of the ratios to
+`reference` (`eager` for timm's models), round by round. `cold` is the time of the first call, before anything is compiled; `saved`
+is the memory that is saved for backward. The memory allocator is the system's default.
+
+Pages of 2026 call the forms `reference` and `eager` by their earlier names `published` and `plain`.
 """
 
 import argparse
@@ -31,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet', 'gfnet-h-ti')
 PEERS = ('convformer_s18', 'caformer_s18', 'convnext_tiny')  # of timm
 FORMS = {
-    'inference': ('published', 'before', 'plain', 'optimize', 'compile', 'compile_blocks', 'compile_optimized', 'compile_frozen'),
-    'training': ('published', 'before', 'plain', 'memory_efficient', 'compile', 'compile_blocks'),
+    'inference': ('reference', 'before', 'eager', 'optimize', 'compile', 'compile_blocks', 'compile_optimized', 'compile_frozen'),
+    'training': ('reference', 'before', 'eager', 'memory_efficient', 'compile', 'compile_blocks'),
 }
 
 
@@ -49,11 +51,11 @@ def build(form, arch, size, mode):
 
         model = mmfreq.build_backbone(arch, **({'memory_efficient': True} if form == 'memory_efficient' else {}))
     model = model.train(mode == 'training')
-    if form == 'published':
+    if form == 'reference':
         sys.path.insert(0, str(ROOT))
-        from benchmarks import published
+        from benchmarks import reference
 
-        model = published.twin(model).train(mode == 'training')
+        model = reference.twin(model).train(mode == 'training')
     if form in ('optimize', 'compile_optimized'):
         model = mmfreq.optimize(model, size)
     if form in ('compile', 'compile_optimized'):
@@ -66,7 +68,7 @@ def build(form, arch, size, mode):
 
 
 def serve(form, arch, size, mode, precision, threads):
-    """Print what the first call took and what is saved; then, for each line read, the wall and CPU seconds of a call."""
+    """Print the time of the first call and the saved memory; then, for each line read, wall and CPU seconds of a call."""
     import torch
 
     torch.set_num_threads(threads)
@@ -96,34 +98,34 @@ def serve(form, arch, size, mode, precision, threads):
 
 
 def saved_bytes(forward, x, model):
-    """Memory that operators gave out in a forward pass and that is held after it, but for parameters and outputs."""
+    """Memory that a forward pass allocates and that is alive after it, without parameters and outputs."""
     import torch
     from torch.multiprocessing.reductions import StorageWeakRef
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    known = {}
+    allocated = {}
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             for t in tree_leaves(out):
                 if isinstance(t, torch.Tensor) and t.untyped_storage().nbytes():
-                    known[t.untyped_storage().data_ptr()] = StorageWeakRef(t.untyped_storage()), t.untyped_storage().nbytes()
+                    allocated[t.untyped_storage().data_ptr()] = StorageWeakRef(t.untyped_storage()), t.untyped_storage().nbytes()
             return out
 
     try:
         with Watch():
             outs = forward()
-    except Exception:  # compiled code takes no dispatch mode
+    except Exception:  # compiled code does not support dispatch modes
         return None
     gc.collect()
     others = {t.untyped_storage().data_ptr() for t in (x, *tree_leaves(outs), *model.parameters())}
-    return sum(n for at, (storage, n) in known.items() if not storage.expired() and at not in others)
+    return sum(n for at, (storage, n) in allocated.items() if not storage.expired() and at not in others)
 
 
 class Worker:
-    """A form in a process of its own."""
+    """A process that runs one form."""
 
     def __init__(self, form, case, threads, before):
         root = before if form == 'before' else ROOT
@@ -137,7 +139,7 @@ class Worker:
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f'{self.process.args[-1]} ended with {self.process.wait()}')
+            raise RuntimeError(f'{self.process.args[-1]} failed with exit code {self.process.wait()}.')
         return json.loads(line)
 
     def turn(self):
@@ -152,18 +154,18 @@ class Worker:
 
 
 def measure(case, args):
-    """{form: facts} of one arch, size, mode and precision."""
+    """{form: measurements} of one arch, size, mode and precision."""
     arch, _, mode, _ = case
     forms = [form for form in FORMS[mode] if form in args.forms and (form != 'before' or args.before)]
     if arch in PEERS:
-        forms = [form for form in forms if form in ('plain', 'compile')]
+        forms = [form for form in forms if form in ('eager', 'compile')]
     workers = {form: Worker(form, case, args.threads, args.before) for form in forms}
     for _ in range(args.rounds):
         for worker in workers.values():
             worker.turn()
     for worker in workers.values():
         worker.close()
-    base = workers.get('published') or next(iter(workers.values()))
+    base = workers.get('reference') or next(iter(workers.values()))
     return {
         form: {
             **worker.facts,
@@ -193,17 +195,17 @@ def row(case, form, facts, base):
 
 
 def summary(results, size, precision):
-    """Speeds over the reference implementation, wall clock / CPU seconds, a row for each model; lines of Markdown."""
+    """Speeds relative to the reference implementation, wall clock / CPU seconds, with a row per model; lines of Markdown."""
     archs = [arch for arch in dict.fromkeys(case[0] for case in results) if arch not in PEERS]
     columns = {}
     for mode in FORMS:
         found = {arch: results.get((arch, size, mode, precision), {}) for arch in archs}
         for form in FORMS[mode]:
-            if form != 'published' and all(form in each for each in found.values()):
+            if form != 'reference' and all(form in each for each in found.values()):
                 pairs = [(each[form]['wall_speed'], each[form]['cpu_speed']) for each in found.values()]
                 columns[f'{mode}: `{form}`'] = with_mean(pairs, lambda pair: f'{pair[0]:.2f}x / {pair[1]:.2f}x')
-            if mode == 'training' and all(each.get(form, {}).get('saved') for each in found.values()) and form != 'published':
-                shares = [(each[form]['saved'] / each['published']['saved'],) for each in found.values()]
+            if mode == 'training' and all(each.get(form, {}).get('saved') for each in found.values()) and form != 'reference':
+                shares = [(each[form]['saved'] / each['reference']['saved'],) for each in found.values()]
                 columns[f'saved by `{form}`'] = with_mean(shares, lambda share: f'{share[0]:.2f}x')
     lines = [f'| {size}x{size}, {precision} | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
     for i, name in enumerate([*archs, 'geometric mean']):
@@ -212,7 +214,7 @@ def summary(results, size, precision):
 
 
 def with_mean(rows, text):
-    """Cells of tuples, and of their geometric means."""
+    """Cells of tuples, and of their geometric mean."""
     return [text(row) for row in (*rows, tuple(map(statistics.geometric_mean, zip(*rows))))]
 
 
@@ -226,7 +228,7 @@ def main():
     parser.add_argument('--before', type=Path, help='checkout whose mmfreq is the form `before`')
     parser.add_argument('--threads', type=int, default=os.cpu_count())
     parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--out', type=Path, help='page of Markdown; by default the table is printed')
+    parser.add_argument('--out', type=Path, help='also write the page to this Markdown file')
     parser.add_argument('--serve', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -234,7 +236,7 @@ def main():
     import torch
 
     lines = [
-        '# What the levers buy',
+        '# Gains of the options for speed and memory',
         '',
         f'`python benchmarks/levers.py {shlex.join(sys.argv[1:])}`',
         '',
@@ -252,9 +254,9 @@ def main():
         for form, facts in found.items():
             lines.append(row(case, form, facts, base))
             print(lines[-1], flush=True)
-    if 'published' in args.forms:
-        told = 'Speeds over `published`, wall clock / CPU seconds, and memory saved for backward over that of `published`:'
-        lines += ['', told]
+    if 'reference' in args.forms:
+        caption = 'Speed relative to `reference`, wall clock / CPU seconds, and memory saved for backward relative to `reference`:'
+        lines += ['', caption]
         for size, precision in product(args.sizes, args.precisions):
             lines += ['', *summary(results, size, precision)]
     if args.out:

@@ -1,6 +1,6 @@
 """Runs of pytest in forked processes, for `mutations.py`: which test executes which block, and which test fails first.
 
-A server process for each copy of a checkout imports the libraries once, and forks a process for each run. Linux only: it forks
+A server process per copy of a checkout imports the libraries once and forks a process for each run. Linux only, because it forks
 processes that have imported torch.
 """
 

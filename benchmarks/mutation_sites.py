@@ -1,7 +1,7 @@
-"""Mutations of mmfreq: one operator, comparison, constant or condition changed, or one statement dropped.
+"""Mutations of mmfreq: one operator, comparison, constant or condition is changed, or one statement dropped.
 
-`sites_of(checkout)` finds all of them by the syntax trees, `choose` takes some by a seed, `mutated` applies one. Not mutated:
-imports, docstrings, annotations, `__all__`, strings, messages (what is raised, logged or printed) and Triton's kernels.
+`sites_of(checkout)` finds all of them in the syntax trees, `choose` samples some with a seed, `mutated` applies one. Not mutated:
+imports, docstrings, annotations, `__all__`, strings, and messages that are raised, logged or printed.
 """
 
 import ast
@@ -13,14 +13,24 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-PACKAGES = ('engine', 'models', 'analysis', 'checkpoint', 'derive', 'layers', 'ops')  # whose tests take long come first
+PACKAGES = ('engine', 'models', 'analysis', 'weights', 'config', 'layers', 'ops')  # those with the longest tests first
 KINDS = ('operator', 'comparison', 'constant', 'condition', 'dropped line')
 OPERATORS = {'Add': ('+', '-'), 'Sub': ('-', '+'), 'Mult': ('*', '/'), 'Div': ('/', '*')}
 OPERATORS |= {'FloorDiv': ('//', '*'), 'Mod': ('%', '*'), 'Pow': ('**', '*')}
 COMPARISONS = {'Lt': ('<', '<='), 'LtE': ('<=', '<'), 'Gt': ('>', '>='), 'GtE': ('>=', '>')}
 COMPARISONS |= {'Eq': ('==', '!='), 'NotEq': ('!=', '=='), 'Is': ('is', 'is not'), 'IsNot': ('is not', 'is')}
 COMPARISONS |= {'In': ('in', 'not in'), 'NotIn': ('not in', 'in')}
-MESSAGES = {'print', 'print_log', 'log', 'debug', 'info', 'warning', 'warn', 'error', 'exception'}  # functions whose text is free
+MESSAGES = {
+    'print',
+    'print_log',
+    'log',
+    'debug',
+    'info',
+    'warning',
+    'warn',
+    'error',
+    'exception',
+}  # functions whose arguments are messages
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ def is_block(value):
 
 
 def is_text(node):
-    """True for what an operator does not mean arithmetic with: strings, and literals of lists and tuples."""
+    """Whether operators are not arithmetic on the node: strings, and literals of lists and tuples."""
     literal = (ast.JoinedStr, ast.List, ast.Tuple)
     return isinstance(node, literal) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
@@ -186,7 +196,7 @@ def choose(sites, seed, count):
 
 @contextlib.contextmanager
 def mutated(root, site, number):
-    """Every mutation has a time stamp of its own, as a compiled file with the source's time would be taken for it."""
+    """Apply a mutation with its own modification time, because Python reuses a compiled file with the same time."""
     path = root / site.file
     source, stamp = path.read_bytes(), path.stat().st_mtime
     path.write_bytes(source[: site.start] + site.new.encode() + source[site.end :])

@@ -1,19 +1,19 @@
-"""How many seeded faults of mmfreq does a suite of tests notice? Compares suites, for instance before and after a change.
+"""How many seeded faults of mmfreq does a test suite detect? Compares suites, for example before and after a change.
 
     git clone . ../old && git -C ../old checkout COMMIT
     python benchmarks/mutations.py --seed 0 --count 60 --suite old=../old --suite new=. --out docs/measurements/mutations.md
 
-A mutation (`mutation_sites.py`) is in a line that is the same in every suite's checkout. It is applied to a copy of each checkout,
-and tests of its package (`tests/<package>`) run there until one fails (`mutation_runs.py`):
+A mutation (`mutation_sites.py`) changes a line that is equal in the checkouts of all suites. It is applied to a copy of each
+checkout, and tests of its package (`tests/<package>`) run there until one fails (`mutation_runs.py`):
 
-- First every test file runs without a mutation, and it is recorded which test executes which block of statements, also in
-  processes that it starts. Tests that fail without a mutation, and tests longer than `--longest`, are not used.
-- With a mutation, the tests that execute its block run first, then the others of the same files; for what an import executes,
-  all of the package. Cheap tests run first, until their recorded times add up to `--budget` seconds.
-- A test that ends the process, or takes a minute longer than recorded, has noticed the mutation.
+- First every test file runs without a mutation, to record which test executes which block of statements, also in processes that
+  it starts. Tests that fail without a mutation, and tests longer than `--longest`, are not used.
+- With a mutation, the tests that execute its block run first, then the others in the same files; for code that an import executes,
+  all tests of the package. Short tests run first, until their recorded times add up to `--budget` seconds.
+- A test that ends the process, or takes a minute longer than recorded, has detected the mutation.
 
-Results are appended to `--json` as they come. A second call with the same file runs what is missing, and what depends on a file of
-mmfreq or of the package's tests that has changed since. Mutations that no suite notices need a reason in `mutations_reasons.json`.
+Results are appended to `--json`. A second call with the same file runs what is missing, and what depends on a file of mmfreq or of
+the tests of the package that has changed. Mutations that no suite detects need a reason in `mutations_reasons.json`.
 """
 
 import argparse
@@ -44,15 +44,15 @@ from mutation_sites import PACKAGES, choose, mutated, sites_of
 sys.path.remove(str(Path(__file__).resolve().parent))
 
 REASONS = Path(__file__).with_name('mutations_reasons.json')
-GRACE = 60  # seconds that a test may take longer than recorded
-CHEAP = 3  # seconds
-LEFT_OUT = ('.git', '__pycache__', '.mim', '.hypothesis', '.pytest_cache', '.ruff_cache', '.venv*', 'work_dirs', 'data')
+GRACE = 60  # seconds that a test may take beyond the recorded time
+SHORT = 3  # seconds
+NOT_COPIED = ('.git', '__pycache__', '.mim', '.hypothesis', '.pytest_cache', '.ruff_cache', '.venv*', 'work_dirs', 'data')
 
 
 def copy_of(root, folder):
     """(copy of a checkout, folder for notes), with the links to configs that tools/env.sh makes."""
     tree, notes = folder / 'tree', folder / 'notes'
-    shutil.copytree(root, tree, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(root, tree, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
     (tree / 'mmfreq/.mim').mkdir()
     for name in ('configs', 'tools', 'model-index.yml'):
         (tree / 'mmfreq/.mim' / name).symlink_to(f'../../{name}')
@@ -62,7 +62,7 @@ def copy_of(root, folder):
 
 
 def digest(root, package):
-    """Of the files that a result depends on."""
+    """Hash of the files that a result depends on."""
     paths = [*root.glob('mmfreq/**/*.py'), *root.glob(f'tests/{package}/**/*.py'), *root.glob('tests/*.py')]
     return hashlib.sha1(b''.join(path.read_bytes() for path in sorted(paths))).hexdigest()[:12]
 
@@ -77,21 +77,21 @@ def file_of(test):
     return test.partition('::')[0]
 
 
-def cheap_first(tests, seconds):
-    """Three cheap tests of each file, the other cheap ones, the rest. A file's tests stay together, as they share fixtures."""
+def short_first(tests, seconds):
+    """Three short tests of each file, the other short ones, the rest. Tests of a file stay together, as they share fixtures."""
     files, passes = defaultdict(list), {}
     for test in sorted(tests, key=lambda test: (seconds[test], test)):
-        passes[test] = 2 if seconds[test] > CHEAP else int(len(files[file_of(test)]) >= 3)
+        passes[test] = 2 if seconds[test] > SHORT else int(len(files[file_of(test)]) >= 3)
         files[file_of(test)].append(test)
     totals = {file: sum(map(seconds.get, names)) for file, names in files.items()}
     return sorted(tests, key=lambda test: (passes[test], totals[file_of(test)], file_of(test), seconds[test], test))
 
 
 class Recorded:
-    """What the tests of a package do without a mutation.
+    """The tests of a package without a mutation.
 
     Attributes:
-        seconds: of a processor, of the tests that are used.
+        seconds: {test: CPU seconds} of the tests that are used.
         known: names of all tests.
         failed, long: names of those that are not used.
         blocks: {block: names of tests that execute it, '' for an import before the first test}.
@@ -110,7 +110,7 @@ class Recorded:
             self.seconds.pop(name, None)
 
     def candidates(self, site):
-        """Tests that may notice a mutation, the most promising first."""
+        """Tests that may detect a mutation, the most promising first."""
         tests, hits = set(self.seconds), self.blocks[site.block]
         if site.at_import or '' in hits:
             near = set().union(*(names for block, names in self.blocks.items() if block.startswith(f'{site.file}:')))
@@ -120,12 +120,12 @@ class Recorded:
             stages = [hits, {test for test in tests if file_of(test) in files}]
         ordered = []
         for stage in stages:
-            ordered += cheap_first((stage & tests).difference(ordered), self.seconds)
+            ordered += short_first((stage & tests).difference(ordered), self.seconds)
         return ordered
 
 
 class Measurement:
-    """Copies of the checkouts and their servers, one for each worker and suite; and what has been found so far."""
+    """Copies of the checkouts and their servers, one per worker and suite, and the results so far."""
 
     def __init__(self, args, work):
         self.args, self.suites, self.servers, self.free = args, dict(args.suite), {}, queue.Queue()
@@ -144,7 +144,7 @@ class Measurement:
                 connection.send(None)
 
     def each(self, function, tasks):
-        """Call `function(worker, *task)` for each task, by as many threads as there are workers; print how far it is."""
+        """Call `function(worker, *task)` for each task, in as many threads as there are workers, and print the progress."""
         started, left = time.monotonic(), [len(tasks)]
 
         def one(task):
@@ -160,7 +160,7 @@ class Measurement:
             list(pool.map(one, tasks))
 
     def find(self, kind, suite, package):
-        """Lines of the JSON that still hold."""
+        """Lines of the JSON file that are still valid."""
         wanted = {'kind': kind, 'suite': suite, 'package': package}
         if not self.args.keep:
             wanted['digest'] = self.digests[suite, package]
@@ -188,7 +188,7 @@ class Measurement:
             (tree / 'sitecustomize.py').unlink()
 
     def record(self, worker, suite, package, file):
-        """Run a test file; one that ends the process or takes too long is left out in another run."""
+        """Run a test file; if a test ends the process or takes too long, run the others again without it."""
         *_, server = self.servers[worker, suite]
         tests, blocks = {}, defaultdict(set)
         long = sorted(name for name in self.args.long[suite] if file_of(name) == file)
@@ -213,7 +213,7 @@ class Measurement:
 
     # With mutations
 
-    def notice_all(self, chosen, sites):
+    def test_all(self, chosen, sites):
         recorded = {
             (suite, package): self.recorded(suite, package)
             for suite in self.suites
@@ -224,10 +224,10 @@ class Measurement:
             for suite in self.suites:
                 if not any(line['id'] == site.id for line in self.find('result', suite, site.package)):
                     tasks.append((suite, sites[suite][site], number, recorded[suite, site.package]))
-        self.each(self.notice, tasks)
+        self.each(self.test_mutation, tasks)
 
-    def notice(self, worker, suite, site, number, recorded):
-        """Run the tests that may notice a mutation. The first that fails has to pass in the same order without the mutation."""
+    def test_mutation(self, worker, suite, site, number, recorded):
+        """Run the tests that may detect a mutation. The first one that fails must pass in the same order without the mutation."""
         candidates = recorded.candidates(site)
         spent = accumulate(recorded.seconds[test] for test in candidates)
         tests = [test for test, seconds in zip(candidates, spent) if seconds <= self.args.budget]
@@ -275,7 +275,7 @@ def cell(result):
 
 
 def commit_of(root):
-    """' (commit)' of another checkout than this one, if git knows."""
+    """' (commit)' of a checkout other than this one, if it is a git repository."""
     if root == Path.cwd() or not (root / '.git').exists():
         return ''
     command = ['git', '-C', str(root), 'rev-parse', '--short', 'HEAD']
@@ -283,7 +283,7 @@ def commit_of(root):
 
 
 def shown_command(args):
-    """Without paths of this machine."""
+    """The command without paths of this computer."""
     suites = [word for suite, root in args.suite for word in ('--suite', f'{suite}={"." if root == Path.cwd() else f"../{suite}"}')]
     numbers = [] if args.packages == PACKAGES else ['--packages', *args.packages]
     numbers += f'--seed {args.seed} --count {args.count} --budget {args.budget:g} --longest {args.longest:g}'.split()
@@ -377,7 +377,7 @@ def main(argv=None):
         try:
             measurement.record_all(sorted({site.package for site in chosen}))
             if not args.record:
-                measurement.notice_all(chosen, sites)
+                measurement.test_all(chosen, sites)
         finally:
             measurement.end()
     if not args.record:

@@ -1,4 +1,4 @@
-"""Matrix products against ONNX's DFT in onnxruntime on the CPU: the same model exported both ways, timed in turns.
+"""Matrix products against ONNX's DFT in onnxruntime on a CPU: a model exported both ways and timed in turns.
 
 python benchmarks/onnx_dft.py --out docs/measurements/onnx_cpu.md
 """
@@ -29,7 +29,7 @@ SIZES = ((224, 224), (256, 320))
 
 
 def timed(sessions, images, rounds):
-    """Seconds of each in turns `(rounds, sessions)`, after two rounds to warm up."""
+    """Seconds of the sessions in turns, `(rounds, sessions)`, after two warm-up rounds."""
     found = np.zeros((rounds + 2, len(sessions)))
     for row in found:
         for i, session in enumerate(sessions):
@@ -43,10 +43,10 @@ def compare(source, size, rounds, folder):
     """One row of the table."""
     import onnxruntime
 
-    subject = load_model(source)
-    inputs = comparison_inputs(size, subject.normalization)
+    loaded = load_model(source)
+    inputs = comparison_inputs(size, loaded.normalization)
     exported = {
-        backend: export_onnx(build_graph(subject), size, folder / f'{backend}.onnx', backend=backend)
+        backend: export_onnx(build_graph(loaded), size, folder / f'{backend}.onnx', backend=backend)
         for backend in ('matmul', 'fft')
     }
     errors = [max(d.largest for d in verify(e.path, e.model, inputs)) for e in exported.values()]
@@ -58,7 +58,7 @@ def compare(source, size, rounds, folder):
     transforms = ', '.join(f'{n} {name}' for name, n in exported['fft'].spectral.items())
     assert not exported['matmul'].spectral
     return [
-        subject.name,
+        loaded.name,
         f'{size[0]}x{size[1]}',
         f'{middle:.2f}x [{low:.2f}, {high:.2f}]',
         f'{errors[0]:.0e}, {errors[1]:.0e}',
@@ -80,7 +80,7 @@ def main(argv=None):
     import onnx
     import onnxruntime
 
-    words = describe_hardware('cpu', torch.get_num_threads())
+    hardware = describe_hardware('cpu', torch.get_num_threads())
     given = f' --out {args.out}' if args.out else ''
     lines = [
         '# Exported models in onnxruntime',
@@ -92,7 +92,7 @@ def main(argv=None):
         f'python benchmarks/onnx_dft.py{given}',
         '```',
         '',
-        f'{date.today()}. {words[0].upper()}{words[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
+        f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
         f'{args.rounds} rounds in turns, one image, float32; random weights.',
         '',
         '| model | images | speed over the graph with DFT | error: matrix products, DFT | operators | MiB: matrix products, DFT |',

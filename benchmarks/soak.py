@@ -1,18 +1,17 @@
-"""A long training with images of another size at every step: does memory, the number of open files, or the time of a step grow?
+"""A long training with images of changing sizes: do memory, the number of open files, or the time of a step grow?
 
     OMP_NUM_THREADS=1 python benchmarks/soak.py [--iters 2000] [--out docs/measurements/soak_cpu.md] [--json FILE]
 
-The config of `mmfreq/testing/toy_segmentation.py` (UPerHead on HorNet-micro with global filters), by `mmfreq.engine.launch`: one or
-two generated images a step, resized at random so that hardly two steps see the same size, two worker processes, a validation at
-random sizes too and a checkpoint now and then, of which two are kept.
+Trains the config of `mmfreq/testing/toy_segmentation.py` (UPerHead on HorNet-micro with global filters) with
+`mmfreq.engine.launch`: one or two generated images per step, resized at random so that almost every step has another size, two
+worker processes, regular validations at random sizes, and regular checkpoints, of which two are kept.
 
-Time is that of the process on a processor (`time.process_time`) between the ends of two steps, so that whoever else uses the
-machine matters less. First and last quarter are compared by the steps of about as many pixels. On a busy machine the same work
-takes more processor time, so a piece of work that is always the same is timed after every step, and the ratio is taken to its
-ratio.
+Time is CPU time of the process (`time.process_time`) between the ends of two steps, so that other processes matter less. The first
+and last quarter are compared by steps with about the same number of pixels. On a busy machine the same work takes more CPU time,
+so a constant piece of work is timed after every step, and the result is divided by its change.
 
-A leak shows in the memory that malloc has handed out. Resident memory also holds what it keeps of freed blocks, in holes that a
-block of another size does not fit in. Linux with glibc >= 2.33.
+A leak is visible in the memory that malloc has allocated. Resident memory also contains freed blocks in holes that blocks of other
+sizes do not fit in. Needs Linux with glibc 2.33 or newer.
 """
 
 import argparse
@@ -35,12 +34,12 @@ from mmfreq.datasets.toy import write_toy_ade20k
 from mmfreq.engine.launch import train
 from mmfreq.testing.toy_segmentation import toy_segmentation_config, toy_segmentor, write_toy_config
 
-SCALES = [(48, 40), (128, 112)]  # long sides between the first numbers, short ones between the second; each picture its own
-SAMPLES = 100  # of memory and open files in a run
-BINS = 10  # of pixels
+SCALES = [(48, 40), (128, 112)]  # ranges of the long and the short sides, drawn for each image
+SAMPLES = 100  # measurements of memory and open files in a run
+BINS = 10  # of numbers of pixels
 MIB = 2**20
 SHOWN = {
-    'used': 'memory handed out by malloc, MiB',
+    'used': 'memory allocated by malloc, MiB',
     'rss': 'resident memory of the process, MiB',
     'workers': 'the same of its data workers, MiB',
     'files': 'open files',
@@ -51,16 +50,16 @@ SHOWN = {
 
 @FUNCTIONS.register_module(force=True)
 def one_or_two(samples):
-    """Batches of one or two pictures by chance (in a worker, whose random numbers are seeded)."""
+    """Collate batches of one or two images at random (in a worker, whose random numbers are seeded)."""
     return pseudo_collate(samples[: np.random.randint(1, 3)])
 
 
 @HOOKS.register_module(force=True)
 class Meter(Hook):
-    """Notes what each step took, and now and then what the process holds."""
+    """Record the time of each step and, every `every` steps, the memory and files of the process."""
 
     priority = 'LOWEST'  # after logging and saving
-    notes = None  # of the last run
+    notes = None  # records of the last run
 
     def __init__(self, every):
         self.every = every
@@ -84,7 +83,7 @@ class Meter(Hook):
 
 
 def same_work():
-    """Processor time of a convolution and a Fourier transform that are the same at every call, about a millisecond."""
+    """CPU time of a constant piece of work, a convolution and a Fourier transform: about a millisecond."""
     start = time.process_time()
     x = torch.ones(1, 16, 48, 48)
     torch.fft.rfft2(torch.nn.functional.conv2d(x, torch.ones(16, 16, 3, 3)))
@@ -92,10 +91,10 @@ def same_work():
 
 
 def held():
-    """What this process and its workers hold."""
+    """Memory, files and threads of this process, and memory of its workers."""
     workers = [pid for task in os.listdir('/proc/self/task') for pid in _read(f'/proc/self/task/{task}/children').split()]
     return {
-        'used': handed_out(),
+        'used': allocated(),
         'rss': resident('self'),
         'workers': sum(resident(pid) for pid in workers),
         'files': len(os.listdir('/proc/self/fd')),
@@ -110,8 +109,8 @@ class MallInfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in names]
 
 
-def handed_out():
-    """Memory in blocks that malloc has handed out and not got back, in MiB."""
+def allocated():
+    """Memory in blocks that malloc has allocated and that are not freed, in MiB."""
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = MallInfo
     now = mallinfo()
@@ -119,7 +118,7 @@ def handed_out():
 
 
 def resident(pid):
-    """Resident memory of a process in MiB, from its mappings one by one (`status` is kept in per-thread approximations)."""
+    """Resident memory of a process in MiB, from its mappings (`status` has per-thread approximations)."""
     return next(int(line.split()[1]) / 1024 for line in _read(f'/proc/{pid}/smaps_rollup').splitlines() if line.startswith('Rss'))
 
 
@@ -128,12 +127,12 @@ def _read(path):
 
 
 def soak(folder, iters):
-    """Train for `iters` steps with what it needs in `folder`, and return the notes."""
+    """Train for `iters` steps with all files in `folder`, and return the records."""
     write_toy_ade20k(folder / 'data', train=16, val=4, size=(64, 64), seed=0)
     resize = {'type': 'RandomResize', 'scale': SCALES, 'resize_type': 'mmseg.Resize', 'keep_ratio': False}
     changes = toy_segmentation_config(folder / 'data', iters)
     model, train_loader, val_loader = toy_segmentor(norm='GN'), changes['train_dataloader'], changes['val_dataloader']
-    model['data_preprocessor'] |= {'size': None, 'size_divisor': 1}  # batches are padded to their largest picture
+    model['data_preprocessor'] |= {'size': None, 'size_divisor': 1}  # batches are padded to their largest image
     model['backbone']['drop_path_rate'] = 0.1
     load, annotations, pack = train_loader['dataset']['pipeline']
     changing = [{'type': 'RandomFlip', 'prob': 0.5}, {'type': 'PhotoMetricDistortion'}, pack]
@@ -159,20 +158,20 @@ def soak(folder, iters):
 
 
 def slowing(pixels, times):
-    """Median time of a step in the last quarter over that in the first one, the median over `BINS` numbers of pixels."""
+    """Median time of a step in the last quarter over that in the first one; the median over `BINS` bins of pixels."""
     pixels, times = np.array(pixels), np.array(times)
     quarter = len(pixels) // 4
     first, last = slice(None, quarter), slice(-quarter, None)
     edges = np.quantile(pixels, np.linspace(0, 1, BINS + 1)[1:-1])
-    place = np.searchsorted(edges, pixels)
-    pairs = [(times[first][place[first] == k], times[last][place[last] == k]) for k in range(BINS)]
+    bins = np.searchsorted(edges, pixels)
+    pairs = [(times[first][bins[first] == k], times[last][bins[last] == k]) for k in range(BINS)]
     return median(np.median(b) / np.median(a) for a, b in pairs if len(a) and len(b))
 
 
 def figures(notes):
-    """Of one run: by how much a step became slower, and what was held after a warm-up (a quarter), at the end, and at most.
+    """Figures of a run: the slowing of steps, and memory and files after a warm-up (a quarter), at the end, and their maxima.
 
-    The first two are medians over an eighth of the run each: the memory of a step depends on its size.
+    Values after the warm-up and at the end are medians over an eighth of the run, because memory depends on the size of a step.
     """
     count = len(notes['held'])
     early, late = notes['held'][count // 4 : count // 4 + count // 8], notes['held'][-(count // 8) :]
@@ -198,7 +197,7 @@ def page(found, command):
     lines = [
         '# Soak: a training of changing sizes',
         '',
-        'Does anything grow in a long training whose images have another size at every step?',
+        'Do memory, open files or the time of a step grow in a long training whose images change their size at every step?',
         '',
         '<!-- run by: tests/engine/test_soak.py::test_nothing_grows_in_a_long_training -->',
         '```bash',
@@ -206,9 +205,9 @@ def page(found, command):
         '```',
         '',
         f'{os.cpu_count()} processor cores, no GPU; torch {torch.__version__}, one thread. {found["iters"]} steps of one or two '
-        f'pictures, {found["sizes"]} different sizes of batches, two data workers.',
+        f'images, {found["sizes"]} different sizes of batches, two data workers.',
         '',
-        '| held | second quarter begins | end | most in the first half | most in the second half |',
+        '| value | start of the second quarter | end | maximum of the first half | maximum of the second half |',
         '| --- | --- | --- | --- | --- |',
     ]
     for name, title in SHOWN.items():
@@ -217,11 +216,11 @@ def page(found, command):
         lines.append(f'| {title} | ' + ' | '.join(shown) + ' |')
     lines += [
         '',
-        'The first two columns are medians over an eighth of the run. Resident memory of the workers counts pages that they share.',
+        'The first two columns are medians over an eighth of the run. Memory of the workers includes pages that they share.',
         '',
-        f'A step of the last quarter takes {found["cpu"]:.3f} times the processor time of a step of the first one of about as many '
-        f'pixels, and a piece of work that is always the same {found["same"]:.3f} times: {found["cpu"] / found["same"]:.3f} in '
-        f'relation. By the clock on the wall it was {found["wall"]:.3f} times, on a machine that others use too.',
+        f'A step of the last quarter takes {found["cpu"]:.3f} times the CPU time of a step of the first quarter with about as many '
+        f'pixels, and a constant piece of work {found["same"]:.3f} times: the ratio is {found["cpu"] / found["same"]:.3f}. '
+        f'The wall-clock time changed by a factor of {found["wall"]:.3f}, on a machine with other processes.',
     ]
     return '\n'.join(lines) + '\n'
 
@@ -229,8 +228,8 @@ def page(found, command):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--iters', type=int, default=2000)
-    parser.add_argument('--out', type=Path, help='also write the page here')
-    parser.add_argument('--json', type=Path, help='also write figures and notes here')
+    parser.add_argument('--out', type=Path, help='also write the page to this file')
+    parser.add_argument('--json', type=Path, help='also write figures and records to this file')
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

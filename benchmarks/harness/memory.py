@@ -1,6 +1,6 @@
 """Memory of one call, in bytes, from torch's allocator and autograd.
 
-- peak: the most that the allocator held at one time, beyond what it held before the call: on CUDA from its statistics, on a CPU
+- peak: the largest amount that the allocator held, beyond what it held before the call: on CUDA from its statistics, on a CPU
   from the profiler's record of every allocation. Scratch memory of libraries (oneDNN, cuDNN without workspace) is not included.
 - saved: the distinct storages that autograd saves for the backward pass; a view counts as its storage. Not included: attributes of
   custom Functions, and what checkpointing stores. None for `memory_efficient`, which uses its own hooks.

@@ -1,8 +1,7 @@
-"""Triton kernels of the fused spectral operator: transform, filter and inverse of a map without leaving the chip.
+"""Triton kernels of the fused spectral operator: transform, filter and inverse of a map in on-chip memory.
 
 The transform is that of `benchmarks.triton.triton_transforms`. With its real matrix B and the filter as a matrix M the operator is
-B' M B.
-So its adjoint has M', which is the conjugate filter; and the filter's gradient is the spectrum of the map's gradient times the
+B' M B. So its adjoint has M', the conjugate filter, and the filter's gradient is the spectrum of the map's gradient times the
 conjugate of the map's, slot by slot. In the columns m = 0 and m = W / 2, which the inverse makes real, the filter acts by its
 Hermitian part, and the gradient has that symmetry.
 
@@ -24,7 +23,7 @@ from benchmarks.triton.triton_tiles import (
 )
 from benchmarks.triton.triton_transforms import folded, load_bases, spectra
 
-SIZES = ('batch', 'channels', 'height', 'width', 'samples')  # on whose values a compiled kernel does not depend
+SIZES = ('batch', 'channels', 'height', 'width', 'samples')  # a compiled kernel does not depend on these values
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""How a map is cut into tiles and programs for the kernels of `benchmarks.triton.triton_kernels`, and their bases.
+"""How a map is divided into tiles and programs for the kernels of `benchmarks.triton.triton_kernels`, and their bases.
 
 Legend: B batch, C channels, H W grid. A side is folded once or twice, and padded to a power of two; see `triton_transforms`.
 """
@@ -30,11 +30,11 @@ class Cut(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """How the work is shared out and compiled; the result does not depend on it, but for rounding by `precision`."""
+    """How the work is distributed and compiled; it affects the result only by rounding (`precision`)."""
 
     tiles: int  # of one program
     warps: int
-    samples: int  # that one program does in turn; 1 where each has a filter of its own
+    samples: int  # that one program computes in turn; 1 if each has its own filter
     registers: int = 255  # of a thread, at most
     stages: int = 1  # 2: the next sample is loaded ahead
     precision: str = 'tf32x3'  # three tensor-core products, nearly float32; 'ieee': float32, no tensor core; 'tf32': 11 bits
@@ -42,7 +42,7 @@ class Launch(NamedTuple):
 
 @lru_cache(maxsize=256)
 def cut_up(batch: int, channels: int, height: int, width: int) -> Cut:
-    """Fold twice where that makes smaller products, once else; small maps share a tile."""
+    """Fold twice where that makes the products smaller, otherwise once; small maps share a tile."""
     folds = 2 if height % 4 == 0 == width % 4 and max(height, width) >= FOLDED_TWICE_FROM else 1
     folded = tuple(power_of_two((side + 1) // 2 // folds) for side in (height, width))
     tile = tuple(max(SMALLEST_TILE, side) for side in folded)
@@ -59,8 +59,8 @@ def fits(height: int, width: int) -> bool:
 def plan_launch(cut: Cut, shared: bool, backward: bool, processors: int) -> Launch:
     """Programs for all processors first; then several tiles in each, and several samples in turn, which share a filter.
 
-    What warps and registers are best follows from the machine code for Hopper: a warp for each tile of 16 x 16, so that nothing
-    passes between warps, and not so many registers that few warps run at a time. It is not yet measured.
+    Warps and registers follow from the machine code for Hopper: a warp per tile of 16 x 16, so that no data moves between warps,
+    and few enough registers that many warps run in parallel. Not yet measured.
     """
     small = max(cut.tile) == SMALLEST_TILE
     most = 4 if cut.folds == 1 else 2
@@ -80,14 +80,14 @@ def grid_of(cut: Cut, launch: Launch) -> tuple[int, int]:
 
 
 def constants(cut: Cut, launch: Launch) -> dict:
-    """What the kernels are compiled for."""
+    """Compile-time constants of the kernels."""
     sides = dict(zip(('NH', 'NW', 'TH', 'TW'), cut.folded + cut.tile))
     options = dict(num_warps=launch.warps, num_stages=launch.stages, maxnreg=launch.registers)
     return dict(sides, G=launch.tiles, FOLDS=cut.folds, PRECISION=launch.precision, **options)
 
 
 def bases_of(cut: Cut, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of H and of W."""
+    """The bases of H and of W."""
     sides = zip((cut.height, cut.width), cut.folded, cut.tile)
     return tuple(half_shifted_bases(side, cut.folds, folded, tile, device) for side, folded, tile in sides)
 

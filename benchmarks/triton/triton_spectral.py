@@ -1,8 +1,9 @@
 """The spectral operator as one kernel on CUDA: a map is read once and written once, forward and backward.
 
-`fused_filter` is `apply_filter` for four-dimensional maps with sides up to 128 (`supported` says which), with the same meaning of
-the inverse. For the backward pass only the map and the filter are kept; the spectrum is computed again. The method is told in
-`benchmarks.triton.triton_transforms`, which is imported with the kernels when it is first needed: this file needs no Triton.
+`fused_filter` computes `apply_filter` for four-dimensional maps with sides up to 128 (see `supported`), with the same definition
+of the inverse. Only the map and the filter are saved for backward; the spectrum is computed again.
+`benchmarks.triton.triton_transforms` explains the method; it is imported with the kernels when it is first needed, so importing
+this file does not need Triton.
 
 Legend: B batch, C channels, H W grid, F = W // 2 + 1 half width.
 """
@@ -17,7 +18,7 @@ from torch.autograd.function import Function, once_differentiable
 from benchmarks.triton.triton_launch import Launch, bases_of, constants, cut_up, fits, grid_of, plan_launch, processors
 
 HAS_TRITON = find_spec('triton') is not None
-INTERPRETED = environ.get('TRITON_INTERPRET') == '1'  # read once, as Triton does, and as torch 2.4 cannot compile a look at it
+INTERPRETED = environ.get('TRITON_INTERPRET') == '1'  # read once, as Triton does; torch 2.4 cannot compile the access
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 

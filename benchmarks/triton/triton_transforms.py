@@ -10,7 +10,7 @@ So a map is folded into four real quarters (even or odd along H, along W), each 
     X[+k, m] = (p - q) - i (r + t),  X[-k, m] = (p + q) - i (r - t)     (p even-even, q odd-odd, r even-odd, t odd-even)
 
 That is a third of the operations of dense DFT matrices, and no complex number. When 4 divides N, pixels j and n - 1 - j mirror each
-other once more: sums meet cosines of even and sines of odd frequency, differences the others, and the products halve again.
+other again: sums meet cosines of even and sines of odd frequency, differences the others, and the products halve again.
 
 Legend: h w folded pixel, k m frequency along H and W, TH TW tile, G tiles of a program. Spatial tiles are `(G, h, w)`, spectral
 ones `(G, k, m)`.

@@ -1,4 +1,4 @@
-"""The comparison of backbones makes its table on toy data, and trains nothing twice."""
+"""benchmarks/compare_backbones.py writes its table from toy data and repeats no completed run."""
 
 import re
 import runpy
@@ -14,7 +14,7 @@ TOY = ROOT / 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
 
 
 def trained_in_this_process(command, *args, run=subprocess.run, **options):
-    """`tools/train.py` without a process of its own, which costs its imports; any other program is run."""
+    """Run `tools/train.py` in this process, which saves its imports; other programs run as usual."""
     if command[:2] != [sys.executable, str(TRAIN)]:
         return run(command, *args, **options)
     with pytest.MonkeyPatch.context() as patch:
@@ -28,7 +28,7 @@ def run(monkeypatch, *arguments):
     runpy.run_path(str(SCRIPT), run_name='__main__')
 
 
-def test_the_recipe_is_that_of_no_backbone():
+def test_recipe_is_independent_of_the_backbone():
     options = runpy.run_path(str(SCRIPT))['recipe'](1000, 1e-3)
     warm_up, decay = options['param_scheduler']
     assert (warm_up['end'], decay['begin'], decay['end']) == (50, 50, 1000) == (50, 50, options['train_cfg.max_iters'])
@@ -36,7 +36,7 @@ def test_the_recipe_is_that_of_no_backbone():
 
 
 @pytest.mark.slow
-def test_a_table_from_toy_data(tmp_path, monkeypatch, capfd):
+def test_table_from_toy_data(tmp_path, monkeypatch, capfd):
     from mmengine.config import Config
 
     from mmfreq.datasets.toy import write_toy_ade20k

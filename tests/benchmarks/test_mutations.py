@@ -1,4 +1,4 @@
-"""Mutations are applied one by one, and the page says which suite notices which."""
+"""benchmarks/mutations.py: mutations are applied one by one, and the page lists which suite detects which."""
 
 import ast
 import json
@@ -44,7 +44,7 @@ def test_mutations_of_a_line(line, after):
     assert changes(line) == [(line, each) for each in after]
 
 
-def test_what_is_never_mutated():
+def test_nodes_that_are_not_mutated():
     lines = [
         '"""A docstring: 1 + 1."""',
         'import a',
@@ -58,7 +58,7 @@ def test_what_is_never_mutated():
 
 
 @pytest.mark.parametrize('file', ['mmfreq/ops/spectral.py', 'mmfreq/config/wiring.py'])
-def test_every_mutation_is_another_program_and_has_another_name(file):
+def test_every_mutation_changes_the_program_and_has_a_unique_name(file):
     source = (ROOT / file).read_bytes()
     sites, original = Sites(file, source).found, ast.dump(ast.parse(source))
     assert {site.kind for site in sites} == set(KINDS) and len({site.id for site in sites}) == len(sites) > 50
@@ -66,7 +66,7 @@ def test_every_mutation_is_another_program_and_has_another_name(file):
         assert ast.dump(ast.parse(source[: site.start] + site.new.encode() + source[site.end :])) != original, site
 
 
-def test_the_choice_is_by_seed_and_one_of_a_function():
+def test_choice_depends_on_the_seed_and_takes_one_per_function():
     source = b'\n'.join(b'def f%d(a, b):\n    return a + b < %d' % (i, i) for i in range(9))
     sites = [site for package in PACKAGES for site in Sites(f'mmfreq/{package}/x.py', source).found]
     chosen = choose(sites, 0, 14)
@@ -75,7 +75,7 @@ def test_the_choice_is_by_seed_and_one_of_a_function():
     assert sorted(site.package for site in chosen) == sorted([*PACKAGES, *PACKAGES])
 
 
-def test_a_file_is_as_before_afterwards(tmp_path):
+def test_file_is_restored(tmp_path):
     path = tmp_path / 'mmfreq/ops/x.py'
     path.parent.mkdir(parents=True)
     path.write_text('y = 1\n')
@@ -86,7 +86,7 @@ def test_a_file_is_as_before_afterwards(tmp_path):
     assert (path.read_bytes(), path.stat().st_mtime) == before
 
 
-def test_instrumented_blocks_are_those_of_the_mutations():
+def test_instrumented_blocks_equal_those_of_the_mutations():
     source = (
         '"""Doc."""\nfrom __future__ import annotations\ndef f(x):\n    """Doc."""\n    if x:\n        return 1\n    return 2\n'
     )
@@ -134,8 +134,8 @@ STRONG = WEAK + '\ndef test_rectangle():\n    assert area.area(2, 3) == 6\n'
 FAILS = '\ndef test_that_fails():\n    assert area.area(1, 1) == 2\n'
 
 
-def test_a_page_from_two_suites(tmp_path):
-    """The page of a package whose tests are known; a second call runs nothing again."""
+def test_page_of_two_suites(tmp_path):
+    """The page of a small package; a second call runs nothing."""
     for suite, text in (('old', WEAK), ('new', STRONG + FAILS)):
         for path, content in {
             'mmfreq/__init__.py': '',
@@ -151,8 +151,8 @@ def test_a_page_from_two_suites(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     page, found = (tmp_path / 'page.md').read_text(), (tmp_path / 'found.jsonl').read_text()
     rows = {row[0]: row[-2:] for row in (line[2:-2].split(' | ') for line in page.splitlines() if line.startswith('| `'))}
-    told = {re.search(r':(.+):', place)[1]: cells for place, cells in rows.items()}
-    assert told == {
+    cells_by_function = {re.search(r':(.+):', place)[1]: cells for place, cells in rows.items()}
+    assert cells_by_function == {
         '<module>': ['`test_area.py::test_sides`'] * 2,
         'area': ['**no**, 3 tests', '`test_area.py::test_rectangle`'],
         'at_least': ['`test_area.py::test_in_another_process`'] * 2,
@@ -168,7 +168,7 @@ def test_a_page_from_two_suites(tmp_path):
     assert (tmp_path / 'found.jsonl').read_text() == found
 
 
-def test_reasons_are_of_mutations_that_nothing_notices():
+def test_reasons_belong_to_undetected_mutations():
     page, reasons = PAGE.read_text(encoding='utf-8'), json.loads((SCRIPT.parent / 'mutations_reasons.json').read_text())
     assert 'no reason yet' not in page
     assert not [name for name, reason in reasons.items() if f'`{name}`: {reason}' not in page]

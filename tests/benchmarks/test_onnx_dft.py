@@ -1,4 +1,4 @@
-"""benchmarks/onnx_dft.py in little, and the page that it wrote."""
+"""benchmarks/onnx_dft.py with a small model, and the page that it wrote."""
 
 import importlib.util
 import re
@@ -27,11 +27,11 @@ def test_a_small_run_writes_the_page(onnx_dft, tmp_path, capsys):
     assert row in capsys.readouterr().out
 
 
-def test_what_the_deployment_page_says_was_measured():
+def test_deployment_page_cites_the_measured_range():
     measured = (ROOT / 'docs' / 'measurements' / 'onnx_cpu.md').read_text(encoding='utf-8')
     rows = [line.split('|')[3:5] for line in measured.splitlines() if re.match(r'\| [\w-]+ \| \d+x\d+ \|', line)]
     speeds = [float(speed.split('x')[0]) for speed, _ in rows]
     assert len(rows) == 10 and all(float(error) < 1e-4 for _, errors in rows for error in errors.split(','))
     page = (ROOT / 'docs' / 'deployment.md').read_text(encoding='utf-8')
-    told = re.search(r'([\d.]+) to ([\d.]+) times as slowly', page).groups()
-    assert told == (f'{min(speeds):.1f}', f'{max(speeds):.1f}')
+    cited = re.search(r'([\d.]+) to ([\d.]+) times as slowly', page).groups()
+    assert cited == (f'{min(speeds):.1f}', f'{max(speeds):.1f}')

@@ -1,7 +1,7 @@
-"""The fused kernels are the spectral operator: on a CPU by Triton's interpreter, in a process of its own, and on a GPU as they are.
+"""The fused kernels equal the spectral operator: on a CPU with Triton's interpreter, in its own process, and compiled on a GPU.
 
-Run as a program this file prints the errors of all cases as JSON. The interpreter multiplies in float32; here it is made to read
-its operands as tensor cores do, with 11 bits. Memory that nobody wrote is NaN.
+As a program this file prints the errors of all cases as JSON. The interpreter multiplies in float32; here it is patched to read its
+operands with 11 bits, like tensor cores. Uninitialized memory is NaN.
 """
 
 import json
@@ -155,29 +155,29 @@ def interpreted():
 
 
 @pytest.mark.slow
-def test_kernels_are_the_operator_and_its_gradients(interpreted):
+def test_kernels_equal_the_operator_and_its_gradients(interpreted):
     errors = {name: interpreted['errors'][name] for name in CASES}
     assert {len(each) for each in errors.values()} == {3}
     assert not too_large(errors)
 
 
 @pytest.mark.slow
-def test_strides_launch_and_what_is_wanted_change_nothing(interpreted):
+def test_strides_launch_and_requested_gradients_do_not_change_the_result(interpreted):
     assert not too_large({form: interpreted['errors'][form] for form in FORMS})
 
 
 @pytest.mark.slow
-def test_the_interpreter_reads_operands_as_tensor_cores_do(interpreted):
+def test_interpreter_reads_operands_like_tensor_cores(interpreted):
     """Else the errors above would be of products in float32, and would say nothing of the split into three."""
     assert 5e-4 < interpreted['errors']['tf32'][0] < 5e-3
 
 
 @pytest.mark.slow
-def test_triton_is_imported_by_the_kernels_alone(interpreted):
+def test_triton_is_imported_only_by_the_kernels(interpreted):
     assert interpreted['imported early'] == []
 
 
-def test_a_map_that_nobody_can_fuse_is_refused():
+def test_unsupported_maps_are_refused():
     x, weight = torch.randn(2, 3, 8, 8), torch.randn(3, 8, 5, 2)
     assert not available(x.device) and not supported(x, weight)
     with pytest.raises(ValueError, match=naming('cpu', 'apply_filter')):
@@ -204,7 +204,7 @@ NOT_SUPPORTED = [
 ]
 
 
-def test_what_is_supported_is_a_matter_of_shapes(monkeypatch):
+def test_supported_depends_on_shapes_and_dtypes(monkeypatch):
     monkeypatch.setattr('benchmarks.triton.triton_spectral.available', lambda device: True)
 
     def fit(x, weight, dims, *dtypes):
@@ -231,7 +231,7 @@ def test_half_shifted_bases_are_orthogonal():
             torch.testing.assert_close(gram, want.diag_embed(), rtol=1e-6, atol=1e-5, msg=lambda m, at=(side, folds): f'{at}: {m}')
 
 
-def test_every_map_has_its_place_in_a_tile():
+def test_every_map_has_a_place_in_a_tile():
     for size, batch in product(SIZES + LARGE, (1, 8, 512)):
         cut, case = cut_up(batch, 100, *size), (size, batch)
         assert all(SMALLEST_TILE <= side <= 32 and side % part == 0 for side, part in zip(cut.tile, cut.folded)), case
@@ -257,7 +257,7 @@ def test_large_maps_on_cuda():
 
 @pytest.mark.slow
 @pytest.mark.gpu
-def test_strides_launch_and_what_is_wanted_change_nothing_on_cuda():
+def test_strides_launch_and_requested_gradients_do_not_change_the_result_on_cuda():
     found = errors_of_forms('cuda')
     assert set(found) == set(FORMS)
     assert not too_large(found)

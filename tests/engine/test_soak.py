@@ -93,4 +93,4 @@ def test_figures_show_growth(soak):
     assert found['sizes'] == 1 and found['cpu'] == found['wall'] == found['same'] == 1
     assert found['used']['late'] - found['used']['early'] == 50
     assert found['files']['early most'] == found['files']['late most'] == 22
-    assert 'memory handed out by malloc, MiB | 124.5 | 174.5 | 139.0 | 179.0 |' in soak['page'](found, 'command')
+    assert 'memory allocated by malloc, MiB | 124.5 | 174.5 | 139.0 | 179.0 |' in soak['page'](found, 'command')
