@@ -1,4 +1,4 @@
-"""What the name of a dense config says, read back."""
+"""The parts of the file name of a dense config."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NAME = re.compile(
 
 @dataclass(frozen=True)
 class Name:
-    """The parts of a name; `iterations` or `epochs` is None, and `size` where the name gives none."""
+    """The parts of a name; either `iterations` or `epochs` is None, and `size` is None if the name has none."""
 
     arch: str
     method: str
@@ -28,18 +28,22 @@ class Name:
 
 
 def read(path):
-    """Parse a file name; an AssertionError says that it is none."""
-    said = NAME.fullmatch(path.stem)
-    assert said, f'{path.stem} is not <arch>_<method>_<gpus>xb<images>-<variant>-<schedule>_<data>-<height>x<width>'
-    amount, unit = re.fullmatch(r'(\d+)(\w?)', said['schedule']).groups()
+    """Parse a file name.
+
+    Raises:
+        AssertionError: the name does not match the pattern.
+    """
+    match = NAME.fullmatch(path.stem)
+    assert match, f'{path.stem} is not <arch>_<method>_<gpus>xb<images>-<variant>-<schedule>_<data>-<height>x<width>'
+    amount, unit = re.fullmatch(r'(\d+)(\w?)', match['schedule']).groups()
     return Name(
-        arch=said['arch'],
-        method=said['method'],
-        gpus=int(said['gpus']),
-        images=int(said['images']),
-        variant=said['variant'].rstrip('-'),
+        arch=match['arch'],
+        method=match['method'],
+        gpus=int(match['gpus']),
+        images=int(match['images']),
+        variant=match['variant'].rstrip('-'),
         iterations=int(amount) * {'': 1, 'k': 1000}[unit] if unit in ('', 'k') else None,
         epochs=int(amount) * {'e': 1, 'x': 12}[unit] if unit in ('e', 'x') else None,
-        data=said['data'],
-        size=(int(said['height']), int(said['width'])) if said['height'] else None,
+        data=match['data'],
+        size=(int(match['height']), int(match['width'])) if match['height'] else None,
     )

@@ -1,4 +1,4 @@
-"""Config files for tests: each is parsed once in a process, and a law over many files reports all failures in one message."""
+"""Config files for tests: each is parsed once per process, and checks over many files report all failures in one message."""
 
 import copy
 import traceback
@@ -21,14 +21,14 @@ def _parsed(path):
 
 
 def read_config(path, **options):
-    """The config of a file; a copy, which the caller may change. A file that is not one of the project's is always read."""
+    """The config of a file, as a copy that may be changed. Files outside configs/ are always read again."""
     path = Path(path)
     return copy.deepcopy(_parsed(path)) if CONFIGS in path.parents and not options else parse(path, **options)
 
 
 @contextmanager
 def configs_parsed_once():
-    """Lets the package read the project's configs as `read_config` does."""
+    """Make the package read configs through `read_config`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Config, 'fromfile', staticmethod(read_config))
         yield

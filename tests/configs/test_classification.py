@@ -1,4 +1,4 @@
-"""Every classification config: its name, the published evaluation and recipe, and a run on pictures made here."""
+"""Every classification config: its name, the published evaluation and recipe, and a run on generated images."""
 
 import logging
 import math
@@ -41,7 +41,7 @@ RECIPES = {
     'affnet': (1024, 9e-3, 0.008, 16, 300, 9e-4, None, 5e-4, False),
     'finetune': (512, 5e-5, 1e-8, 0, 30, 1e-6, 1.0, 1e-4, False),
 }
-# of single archs: drop path, clipping, RandAugment magnitude; for large our choice
+# arch -> drop path, clipping, RandAugment magnitude; those of large are our own choice
 HORNET = {
     'hornet-tiny-7x7': (0.2, 100, 9),
     'hornet-tiny-gf': (0.2, 1, 9),
@@ -60,11 +60,11 @@ GFNET_DROP_PATH = {
     'gfnet-h-s': 0.2,
     'gfnet-h-b': 0.4,
 }
-ITERATIONS = 10  # of an epoch, where learning rates are followed
+ITERATIONS = 10  # per epoch, in the test of learning rates
 
 
-def steps(cfg, loader, kind):
-    return [step for step in cfg[loader].dataset.pipeline if step.type == kind]
+def steps(cfg, loader, type_name):
+    return [step for step in cfg[loader].dataset.pipeline if step.type == type_name]
 
 
 def recipe_name(file):
@@ -77,50 +77,50 @@ def recipe_of(file):
 
 def test_every_published_arch_has_one_config():
     archs = [NAME.fullmatch(f.stem)['arch'] for f in FILES]
-    ours = {arch for arch in mmfreq.list_archs() if 'micro' in arch or 'cnn' in arch}
-    assert sorted(archs) == sorted(set(mmfreq.list_archs()) - ours)
+    unpublished = {arch for arch in mmfreq.list_archs() if 'micro' in arch or 'cnn' in arch}
+    assert sorted(archs) == sorted(set(mmfreq.list_archs()) - unpublished)
     assert {f.parent.name for f in FILES} == set(FAMILIES)
 
 
 def check_name(file):
-    said = NAME.fullmatch(file.stem)
+    name = NAME.fullmatch(file.stem)
     cfg = read_config(file)
-    assert cfg.model.type == 'mmfreq.FrequencyImageClassifier' and cfg.model.arch == said['arch']
-    assert said['arch'] in mmfreq.list_archs(file.parent.name)
-    assert cfg.train_dataloader.batch_size == int(said['batch']) and cfg.train_cfg.max_epochs == int(said['epochs'])
-    total = int(said['gpus']) * int(said['batch']) * cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert cfg.model.type == 'mmfreq.FrequencyImageClassifier' and cfg.model.arch == name['arch']
+    assert name['arch'] in mmfreq.list_archs(file.parent.name)
+    assert cfg.train_dataloader.batch_size == int(name['batch']) and cfg.train_cfg.max_epochs == int(name['epochs'])
+    total = int(name['gpus']) * int(name['batch']) * cfg.optim_wrapper.get('accumulative_counts', 1)
     assert total == recipe_of(file)[0] == cfg.auto_scale_lr.base_batch_size
-    size = int(said['size'] or 224)
+    size = int(name['size'] or 224)
     assert [step.scale for step in steps(cfg, 'train_dataloader', 'RandomResizedCrop')] == [size]
-    assert file.read_text().startswith(f'# {said["arch"]}') and f'{said["arch"]}' in file.read_text().splitlines()[0]
+    assert file.read_text().startswith(f'# {name["arch"]}') and f'{name["arch"]}' in file.read_text().splitlines()[0]
 
 
-def test_name_tells_the_truth():
+def test_names_agree_with_the_configs():
     check_each(FILES, check_name)
 
 
 def check_evaluation(file):
     cfg = read_config(file)
     arch = cfg.model.arch
-    seen = backbone_class(arch).published_preprocessing(arch)
+    expected = backbone_class(arch).published_preprocessing(arch)
     if file.stem == 'hornet-large-7x7_32xb16-30e_in22k-pre_in1k-384':  # an arch of 224, published at 384
-        seen = replace(seen, size=384, resize=None)
+        expected = replace(expected, size=384, resize=None)
     for loader in ('val_dataloader', 'test_dataloader'):
-        if seen.resize:
+        if expected.resize:
             (resize,) = steps(cfg, loader, 'ResizeEdge')
             (crop,) = steps(cfg, loader, 'CenterCrop')
-            assert (resize.scale, resize.edge, crop.crop_size) == (seen.resize, 'short', seen.size)
+            assert (resize.scale, resize.edge, crop.crop_size) == (expected.resize, 'short', expected.size)
         else:
             (resize,) = steps(cfg, loader, 'Resize')
-            assert tuple(resize.scale) == (seen.size, seen.size) and not steps(cfg, loader, 'CenterCrop')
-        assert (resize.interpolation, resize.backend) == (seen.interpolation, 'pillow')
+            assert tuple(resize.scale) == (expected.size, expected.size) and not steps(cfg, loader, 'CenterCrop')
+        assert (resize.interpolation, resize.backend) == (expected.interpolation, 'pillow')
         assert cfg[loader].dataset.split == 'val'
     assert cfg.data_preprocessor.to_rgb is True
-    assert cfg.data_preprocessor.mean == pytest.approx([255 * value for value in seen.mean])
-    assert cfg.data_preprocessor.std == pytest.approx([255 * value for value in seen.std])
+    assert cfg.data_preprocessor.mean == pytest.approx([255 * value for value in expected.mean])
+    assert cfg.data_preprocessor.std == pytest.approx([255 * value for value in expected.std])
 
 
-def test_evaluation_is_the_published():
+def test_evaluation_is_as_published():
     check_each(FILES, check_evaluation)
 
 
@@ -137,7 +137,7 @@ def check_recipe(file):
     if arch in GFNET_DROP_PATH:
         assert cfg.model.drop_path_rate == GFNET_DROP_PATH[arch] and not steps(cfg, 'train_dataloader', 'RandomErasing')
         assert cfg.optim_wrapper.clip_grad.max_norm == clip
-    if file.parent.name == 'hornet':  # its fine-tuning keeps them too
+    if file.parent.name == 'hornet':  # also in fine-tuning
         assert steps(cfg, 'train_dataloader', 'RandAugment') and steps(cfg, 'train_dataloader', 'RandomErasing')
     assert cfg.get('sync_bn') == ('torch' if file.parent.name == 'affnet' else None)
     if clip is not ...:
@@ -149,7 +149,7 @@ def check_recipe(file):
     assert cfg.model.loss.label_smooth_val == 0.1
 
 
-def test_recipe_is_the_published():
+def test_recipe_is_as_published():
     check_each(FILES, check_recipe)
 
 
@@ -159,9 +159,9 @@ def rates(cfg):
     schedulers = []
     for fields in cfg.param_scheduler:
         fields = dict(fields)
-        kind = PARAM_SCHEDULERS.get(fields.pop('type'))
+        scheduler = PARAM_SCHEDULERS.get(fields.pop('type'))
         by_iterations = fields.pop('convert_to_iter_based', False)
-        build = partial(kind.build_iter_from_epoch, epoch_length=ITERATIONS) if by_iterations else kind
+        build = partial(scheduler.build_iter_from_epoch, epoch_length=ITERATIONS) if by_iterations else scheduler
         schedulers.append(build(optimizer=optimizer, **fields))
     for step in range(1, cfg.train_cfg.max_epochs * ITERATIONS + 1):
         yield optimizer.param_groups[0]['lr']
@@ -179,12 +179,12 @@ def published_rate(recipe, epoch):
     if t < warm_up:
         first = 0 if recipe == 'hornet' else 1e-6
         return first + (base - first) * t / warm_up
-    begin = 0 if by_timm else warm_up  # timm's cosine has run under the warm-up
+    begin = 0 if by_timm else warm_up  # timm's cosine starts together with the warm-up
     return low + (base - low) * (1 + math.cos(math.pi * min((t - begin) / (end - begin), 1))) / 2
 
 
 def one_of_each_schedule():
-    """The first config of every recipe, schedule, rate and duration; the others would give the same rates again."""
+    """The first config of every recipe, schedule, rate and duration; the others have the same rates."""
     found = {}
     for file in FILES:
         cfg = read_config(file)
@@ -229,12 +229,12 @@ def check_layer_decay(file):
 def check_score_and_file(file):
     cfg = read_config(file)
     known = [w for w in files.find(cfg.model.arch) if w.task.startswith('imagenet')]
-    said = re.search(r'published: ([\d.]+) top-1', file.read_text().splitlines()[0])
+    header = re.search(r'Published: ([\d.]+) top-1', file.read_text().splitlines()[0])
     published = {w.metrics['top1'] for w in known if 'top1' in w.metrics and 'mmpretrain' not in w.repository}
-    assert ({float(said[1])} if said else set()) == published
-    tunes = '-30e_' in file.stem
-    assert bool(cfg.get('imagenet_checkpoint')) == tunes
-    if tunes:
+    assert ({float(header[1])} if header else set()) == published
+    fine_tuned = '-30e_' in file.stem
+    assert bool(cfg.get('imagenet_checkpoint')) == fine_tuned
+    if fine_tuned:
         assert cfg.imagenet_checkpoint == cfg.model.init_cfg.checkpoint
         (start,) = (w for w in files.ZOO if w.url == cfg.imagenet_checkpoint)
         assert start.task == ('imagenet-22k' if '_in22k-pre_' in file.stem else 'imagenet-1k')
@@ -246,12 +246,12 @@ def check_score_and_file(file):
         assert not [w for w in known if w.url != files.UNKNOWN]
 
 
-def test_score_and_file_are_those_of_the_zoo():
+def test_score_and_file_agree_with_the_list_of_files():
     check_each(FILES, check_score_and_file)
 
 
 @pytest.mark.slow
-def test_built_at_full_size_with_the_filters_decayed_and_vectors_not():
+def test_full_size_models_and_their_weight_decay():
     check_each(FILES, check_parameters_and_decay)
 
 
@@ -278,9 +278,9 @@ def check_parameters_and_decay(file):
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    """Eight dark and eight bright pictures, as folders of classes."""
-    root = tmp_path_factory.mktemp('pictures')
+def images(tmp_path_factory):
+    """Eight dark and eight bright images, as folders of classes."""
+    root = tmp_path_factory.mktemp('images')
     noise = np.random.default_rng(0)
     for split in ('train', 'val'):
         for label, level in (('bright', 200), ('dark', 40)):
@@ -294,9 +294,9 @@ def pictures(tmp_path_factory):
 TOY_DATA = "dict(_delete_=True, type='CustomDataset', data_root='{}', data_prefix='{}', pipeline={})"
 
 
-def write_toy_leaf(path, leaf, arch, pictures, more=''):
-    """A config that inherits one of ours, with a small arch of the family and the toy pictures."""
-    train, val = (TOY_DATA.format(pictures, split, f'_base_.{split}_dataloader.dataset.pipeline') for split in ('train', 'val'))
+def write_toy_leaf(path, leaf, arch, images, more=''):
+    """A config that inherits a published one, with a small arch of the family and the toy images."""
+    train, val = (TOY_DATA.format(images, split, f'_base_.{split}_dataloader.dataset.pipeline') for split in ('train', 'val'))
     path.write_text(
         f"_base_ = '{ROOT}/configs/cls/{leaf}.py'\n"
         f"model = dict(arch='{arch}', num_classes=2)\n"
@@ -322,33 +322,33 @@ PUBLISHED = [  # two of the recipes with averaged weights, two without
 @pytest.mark.parametrize(
     ('leaf', 'arch', 'entry'), [(*row, entry) for row, entry in zip(PUBLISHED, ('model', 'model', None, None))]
 )
-def test_a_published_file_is_evaluated_as_it_is(leaf, arch, entry, pictures, tmp_path):
-    """Averaged weights (a hook of two of the recipes) included: what runs in the test is what the file holds."""
+def test_published_file_is_evaluated_without_conversion(leaf, arch, entry, images, tmp_path):
+    """The test runs the weights of the file, also with the hook for averaged weights that two recipes have."""
     twin = mmfreq.build_classifier(arch, num_classes=2).eval()
     state = golden_state({n: p.shape for n, p in twin.state_dict().items()})
     mmfreq.load_weights(twin, state)
     torch.save({entry: state} if entry else state, tmp_path / 'published.pth')
-    config = write_toy_leaf(tmp_path / 'toy.py', leaf, arch, pictures)
+    config = write_toy_leaf(tmp_path / 'toy.py', leaf, arch, images)
     runner = build_runner(prepare_test(config, tmp_path / 'published.pth', work_dir=tmp_path / 'work'))
     seen = []
     runner.model.backbone.register_forward_hook(lambda _, x, logits: seen.append((x[0], logits)))
     runner.test()
-    assert len(seen) == 2  # 16 pictures
+    assert len(seen) == 2  # 16 images
     with torch.no_grad():
         for x, logits in seen:
             torch.testing.assert_close(logits, twin(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_averaged_weights_move_once_for_each_step_of_the_optimizer(pictures, tmp_path, monkeypatch):
+def test_averaged_weights_are_updated_once_per_optimizer_step(images, tmp_path, monkeypatch):
     more = 'train_cfg = dict(max_epochs=4, val_interval=9)\nmodel.update(train_cfg=None)\n'
-    config = write_toy_leaf(tmp_path / 'toy.py', *PUBLISHED[0], pictures, more)
-    moves, steps_made = [], []
+    config = write_toy_leaf(tmp_path / 'toy.py', *PUBLISHED[0], images, more)
+    updates, steps_made = [], []
     average, step = ExponentialMovingAverage.avg_func, torch.optim.AdamW.step
-    monkeypatch.setattr(ExponentialMovingAverage, 'avg_func', lambda self, *a: (moves.append(int(a[2])), average(self, *a)))
+    monkeypatch.setattr(ExponentialMovingAverage, 'avg_func', lambda self, *a: (updates.append(int(a[2])), average(self, *a)))
     monkeypatch.setattr(torch.optim.AdamW, 'step', lambda self, *a, **k: (steps_made.append(1), step(self, *a, **k))[1])
     train(config, work_dir=tmp_path / 'work', seed=0)
-    assert len(steps_made) == 4 and sorted(set(moves)) == [2, 4, 6]  # of 8 iterations; the first copies
+    assert len(steps_made) == 4 and sorted(set(updates)) == [2, 4, 6]  # of 8 iterations; the first copies
 
 
 @pytest.fixture
@@ -363,40 +363,40 @@ def logged():
     MMLogger._instance_dict.pop('messages of a test')
 
 
-def test_a_recipe_from_scratch_is_not_told_to_start_from_weights(pictures, tmp_path, monkeypatch, logged):
-    def told():
+def test_warning_of_random_weights_only_for_fine_tuning(images, tmp_path, monkeypatch, logged):
+    def warnings():
         return [message for message in logged if 'random weights' in message]
 
-    prepare_train(write_toy_leaf(tmp_path / 'a.py', *PUBLISHED[1], pictures), work_dir=tmp_path / 'a')
+    prepare_train(write_toy_leaf(tmp_path / 'a.py', *PUBLISHED[1], images), work_dir=tmp_path / 'a')
     tuning = 'hornet/hornet-base-gf-img384_32xb16-30e_in1k-384'
-    with monkeypatch.context() as patch:  # its weights lie behind an address
+    with monkeypatch.context() as patch:  # its weights are at a URL
         torch.save(mmfreq.build_classifier('hornet-micro', num_classes=2).state_dict(), tmp_path / 'weights.pth')
         patch.setattr(start, 'local_file', lambda source: tmp_path / 'weights.pth' if is_address(source) else source)
-        cfg = prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', pictures), work_dir=tmp_path / 'b')
+        cfg = prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', images), work_dir=tmp_path / 'b')
     assert cfg.model.init_cfg.checkpoint == str(tmp_path / 'weights.pth')
-    assert not told()
-    bare = write_toy_leaf(tmp_path / 'c.py', tuning, 'hornet-micro', pictures, 'model.update(init_cfg=None)\n')
+    assert not warnings()
+    bare = write_toy_leaf(tmp_path / 'c.py', tuning, 'hornet-micro', images, 'model.update(init_cfg=None)\n')
     prepare_train(bare, work_dir=tmp_path / 'c')
-    assert len(told()) == 1 and ' model.init_cfg.checkpoint=FILE' in told()[0]
+    assert len(warnings()) == 1 and ' model.init_cfg.checkpoint=FILE' in warnings()[0]
 
 
-def write_learnable(path, leaf, arch, pictures):
-    """Ten epochs of a recipe, at a rate that is enough to tell bright from dark."""
+def write_learnable(path, leaf, arch, images):
+    """Ten epochs of a recipe, with a learning rate that suffices to separate bright from dark."""
     more = (
         'model.update(train_cfg=None)\n'
         'train_cfg = dict(max_epochs=10, val_interval=10)\n'
         'default_hooks = dict(checkpoint=dict(interval=10))\n'
-        'custom_hooks = []\n'  # averages of so few steps are still the initial weights
+        'custom_hooks = []\n'  # averages over so few steps still equal the initial weights
         'param_scheduler = None\n'
         'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n'
         "log_level = 'INFO'\n"
     )
-    return write_toy_leaf(path, leaf, arch, pictures, more)
+    return write_toy_leaf(path, leaf, arch, images, more)
 
 
 @pytest.mark.slow
-def test_trained_and_tested_by_the_tools(pictures, tmp_path):
-    config = write_learnable(tmp_path / 'toy.py', *PUBLISHED[1], pictures)
+def test_tools_train_and_test(images, tmp_path):
+    config = write_learnable(tmp_path / 'toy.py', *PUBLISHED[1], images)
     run = dict(cwd=tmp_path, capture_output=True, text=True, timeout=600)
     trained = subprocess.run(
         [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--work-dir', 'work', '--seed', '0'], **run
@@ -410,8 +410,8 @@ def test_trained_and_tested_by_the_tools(pictures, tmp_path):
 
 
 @pytest.mark.slow
-def test_trained_and_tested_in_this_process(pictures, tmp_path):
-    config = write_learnable(tmp_path / 'toy.py', 'hornet/hornet-tiny-gf_32xb128-300e_in1k', 'hornet-micro', pictures)
+def test_train_and_test_in_this_process(images, tmp_path):
+    config = write_learnable(tmp_path / 'toy.py', 'hornet/hornet-tiny-gf_32xb128-300e_in1k', 'hornet-micro', images)
     train(config, work_dir=tmp_path / 'work', seed=0)
     runner = build_runner(prepare_test(config, tmp_path / 'work/epoch_10.pth', work_dir=tmp_path / 'tested'))
     assert runner.test()['accuracy/top1'] >= 87.5

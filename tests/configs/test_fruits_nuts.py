@@ -1,4 +1,4 @@
-"""What the two configs of the fruits and nuts read, on generated photographs in that layout."""
+"""The data of the two fruits-and-nuts configs, on generated photographs in that layout."""
 
 import json
 from pathlib import Path
@@ -53,19 +53,19 @@ def config(request, folder, monkeypatch):
     return read_config(request.param)
 
 
-def test_there_is_one_for_each_detector():
+def test_one_config_per_detector():
     assert [path.parent.name for path in CONFIGS] == ['dfformer', 'hornet']
 
 
 @pytest.mark.slow
-def test_cropped_training_samples_are_whole(config):
+def test_cropped_training_samples_are_valid(config):
     from mmdet.registry import DATASETS
 
     dataset = DATASETS.build(config.train_dataloader.dataset)
     assert dataset.metainfo['classes'] == tuple(NAMES)
     assert len(dataset) == 10 * COUNTS['train'] and len(config.train_dataloader.dataset.dataset.metainfo.palette) == 3
     sides, seen = [], 0
-    for index in range(len(dataset)):  # a RepeatDataset never ends by itself
+    for index in range(len(dataset)):  # iterating over a RepeatDataset does not end
         sample = dataset[index]
         height, width = sample['inputs'].shape[1:]
         assert height <= 240 and width <= 320
@@ -78,7 +78,7 @@ def test_cropped_training_samples_are_whole(config):
     assert min(sides) > 8 and seen > 0
 
 
-def test_photographs_are_tested_whole_and_scored(config):
+def test_photographs_are_tested_uncropped_with_all_classes(config):
     from mmdet.registry import DATASETS, METRICS
 
     dataset = DATASETS.build(config.test_dataloader.dataset)

@@ -1,4 +1,4 @@
-"""What the audit of the recipes does not see of HorNet's segmentation configs: heads, filters, the learning rate, the weights."""
+"""HorNet's segmentation configs beyond the audit of the recipes: heads, filters, the learning rate, the weights."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FILES = sorted((CONFIGS / 'seg/hornet').glob('*ade20k*.py'))
 HEADLINE = CONFIGS / 'upernet_hornet_ade20k.py'
 
 
-def test_model_is_the_published():
+def test_model_is_as_published():
     check_each(FILES, check_model)
 
 
@@ -32,7 +32,7 @@ def check_model(file):
     assert cfg.imagenet_checkpoint.startswith('https://') and cfg.train_cfg.val_interval == 16000
 
 
-def test_schedule_is_the_published():
+def test_schedule_is_as_published():
     """lr(t) = base (1 - t / 160000), times the warm-up 1 - (1 - t / 1500)(1 - 1e-6) before iteration 1500."""
     cfg = read_config(HEADLINE)
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -54,8 +54,8 @@ def _scheduler(cfg, optimizer):
     return PARAM_SCHEDULERS.build(cfg, default_args=dict(optimizer=optimizer))
 
 
-def test_published_weights_enter_by_options(tmp_path):
-    """As README says: two options name the file of the ImageNet weights."""
+def test_published_weights_can_be_set_by_options(tmp_path):
+    """As in README: two options set the file of the ImageNet weights."""
     classifier = mmfreq.build_classifier('hornet-micro')
     torch.save({'model': classifier.state_dict()}, tmp_path / 'weights.pth')
     cfg = read_config(HEADLINE)

@@ -1,4 +1,4 @@
-"""Every dense config is what its name says, and is written for OpenMMLab 2.x."""
+"""Every dense config agrees with its name and is written for OpenMMLab 2.x."""
 
 from mmfreq.config.reading import type_name
 from mmfreq.models._factory import FAMILIES, backbone_class
@@ -74,8 +74,8 @@ def check_model_and_data(path):
         assert backbone_class(name.arch).family == path.parent.name
     else:
         assert backbone.arch.base_dim == int(name.arch.removeprefix('hornet-dim'))
-    part, kind = METHODS[name.method]
-    assert (cfg.model[part] if part else cfg.model).type == kind
+    part, expected = METHODS[name.method]
+    assert (cfg.model[part] if part else cfg.model).type == expected
     dataset, classes = TOY[path.parts[-3]] if name.data == 'toy' else DATA.get(name.data, ('CocoDataset', 3))
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert type_name(innermost(loader.dataset).type) == dataset
@@ -108,7 +108,7 @@ def test_batch_schedule_and_size():
 
 def check_variant(path):
     name, cfg = read(path), read_config(path)
-    affnet = path.parent.name == 'affnet'  # whose recipes have both always
+    affnet = path.parent.name == 'affnet'  # its recipes always have both
     mixed = cfg.optim_wrapper.type == 'AmpOptimWrapper'
     averaged = any(hook.type == 'EMAHook' for hook in cfg.get('custom_hooks') or [])
     cropped = any(step.type == 'RandomChoice' for step in innermost(cfg.train_dataloader.dataset).pipeline)
@@ -139,18 +139,18 @@ def check_for_old_libraries(path):
     assert not {type_name(value) for key, value in found if key == 'type'} & OLD_TYPES
 
 
-def test_nothing_of_the_old_libraries():
+def test_nothing_of_openmmlab_1():
     check_each(ALL, check_for_old_libraries)
 
 
-def check_head_and_length(path):
+def check_header_and_length(path):
     lines = path.read_text(encoding='utf-8').splitlines()
     own = any(word in path.stem for word in ('camvid', 'toy', 'fruits'))
     assert lines[0].startswith('# ') and len(lines) <= (45 if own else 30)
 
 
-def test_the_head_says_what_it_is_and_leafs_are_short():
-    check_each(ALL, check_head_and_length)
+def test_configs_have_a_header_and_are_short():
+    check_each(ALL, check_header_and_length)
 
 
 def test_headline_is_the_tiny_gf_row():

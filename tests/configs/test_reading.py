@@ -1,4 +1,4 @@
-"""What the tests of many configs rely on can fail, and does not let one test change what another reads."""
+"""The helpers of the config tests report failures and return copies."""
 
 import pytest
 from mmengine.config import Config

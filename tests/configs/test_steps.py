@@ -1,6 +1,6 @@
-"""Dense configs train a step and give a prediction with the smallest arch of their family, by their own optimizer and heads.
+"""Dense configs train a step and predict with the smallest arch of their family and their own optimizer and heads.
 
-One config of each combination of a family and the types of a model is run; every config is built at full size, without memory.
+One config of each combination of family and model types is run; every config is built at full size on the meta device.
 """
 
 import pytest
@@ -16,7 +16,7 @@ from tests.configs.names import CONFIGS, LEAFS
 from tests.configs.reading import check_each, read_config
 
 HEADLINE = CONFIGS / 'upernet_hornet_ade20k.py'
-# how an arch's name begins -> the smallest of its family; the first that fits
+# prefix of an arch name -> smallest arch of its family; the first match is used
 MICRO = {
     'hornet': 'hornet-micro',
     'gfnet-h': 'gfnet-h-micro',
@@ -27,7 +27,7 @@ MICRO = {
     'affnet': 'affnet-micro',
     'upernet_hornet': 'hornet-micro',
 }
-# what is run: one config of each combination
+# the configs that are run: one of each combination
 RUN = (
     'affnet-et_ssdlite_8xb16-200e_coco-320x320',
     'affnet_mask-rcnn_8xb2-1x_coco',
@@ -50,7 +50,7 @@ RUN = (
     'hornet-dim32_upernet_1xb8-1600_camvid-180x240',
     'hornet-small-7x7_horfpn-gf-upernet_8xb2-160k_ade20k-512x512',
 )
-QUICK = ('gfnet-h-ti_fpn_8xb4-40k_ade20k-512x512', 'dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320')  # of the first tier
+QUICK = ('gfnet-h-ti_fpn_8xb4-40k_ade20k-512x512', 'dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320')  # run in the fast tests
 REGIONS = {'model.train_cfg.rpn_proposal.max_per_img': 40, 'model.test_cfg.rpn.max_per_img': 40}
 SLOW = pytest.mark.slow
 run_configs = pytest.mark.parametrize('name', [pytest.param(name, marks=() if name in QUICK else SLOW) for name in RUN])
@@ -68,18 +68,17 @@ def types_of(node):
 
 
 def combination(path):
-    """What a step depends on: the family, and the types of the model and of all its parts but the backbone."""
+    """What a step depends on: the family, and the types of the model and of all its parts except the backbone."""
     model = read_config(path).model
     family = path.parent.name if path != HEADLINE else 'hornet'
     return scope_of(path), family, frozenset(types_of({key: value for key, value in model.items() if key != 'backbone'}))
 
 
-def test_every_config_is_like_one_that_is_run():
-    """And no two that are run are alike."""
+def test_every_combination_is_run_once():
     by_name = {path.stem: combination(path) for path in [*LEAFS, HEADLINE]}
     run = [by_name[name] for name in RUN]
     assert len(set(run)) == len(run)
-    assert {name: sorted(kind[2]) for name, kind in by_name.items() if kind not in run} == {}, 'add one of these to RUN'
+    assert {name: sorted(each[2]) for name, each in by_name.items() if each not in run} == {}, 'add one of these to RUN'
 
 
 def small(path):
@@ -101,10 +100,10 @@ def small(path):
 
 
 def with_smallest_gfnet(cfg):
-    """By hand, since mix.py would put another neck in place of the one that these configs have chosen."""
+    """Set manually, because mix.py would replace the neck of these configs."""
     cfg.merge_from_dict({'model.backbone.arch': 'gfnet-micro', 'model.backbone.img_size': 64})
-    spread, *fpn = cfg.model.neck if isinstance(cfg.model.neck, list) else [cfg.model.neck]
-    spread.embed_dim = 32
+    feature2pyramid, *fpn = cfg.model.neck if isinstance(cfg.model.neck, list) else [cfg.model.neck]
+    feature2pyramid.embed_dim = 32
     for part in (*fpn, cfg.model.get('decode_head'), cfg.model.get('auxiliary_head')):
         if part:
             part.in_channels = [32] * 4 if isinstance(part.in_channels, (list, tuple)) else 32
@@ -112,7 +111,7 @@ def with_smallest_gfnet(cfg):
 
 
 def batch(path, size, count):
-    """Images and what they show, as the data preprocessor takes them."""
+    """Images and annotations, in the format of the data preprocessor."""
     if scope_of(path) == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
@@ -153,7 +152,7 @@ def test_one_training_and_one_prediction_step(name):
 
 @pytest.mark.slow
 def test_built_at_full_size():
-    """Without memory: as many parameters as the zoo says, each of which the optimizer has once."""
+    """On the meta device: as many parameters as in the metafiles, each exactly once in the optimizer."""
     check_each([row for row in load_rows() if row.task != 'cls'], check_full_size, label=lambda row: row.name)
 
 

@@ -1,5 +1,5 @@
-# ADE20K as AFFNet's DeepLabv3 takes it: the shorter side at random in 256..1024, crop 512, flip. CVNets has no photometric
-# distortion in the recipe that this follows. Tests are on whole images at their own size.
+# ADE20K for AFFNet's DeepLabv3: the shorter side at random in 256..1024, crop 512, flip; no photometric distortion, as in CVNets.
+# Images are tested whole, at their original size.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,4 +1,4 @@
-# ADE20K as PVT tests on it: after the resize both sides go up to multiples of 32.
+# ADE20K with PVT's test pipeline: after resizing, both sides are rounded up to multiples of 32.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,4 +1,4 @@
-# COCO at 320x320 with SSD's augmentation, as CVNets names it: crops by overlap, flips, photometric distortion.
+# COCO at 320x320 with SSD's augmentation as in CVNets: crops by overlap, flips, photometric distortion.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,4 +1,4 @@
-# COCO with the multi-scale augmentation of DETR that HorNet's detectors train with.
+# COCO with DETR's multi-scale augmentation, which HorNet's detectors are trained with.
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 scales = [(side, 1333) for side in range(480, 801, 32)]
 train_pipeline = [

@@ -1,5 +1,5 @@
-# Fruits and nuts: 10 + 4 photographs of 600x800 with instance masks, COCO JSON, all pictures in one folder; read at 240x320.
-# An epoch shows every photograph ten times: with so few, validation would take longer than training.
+# Fruits and nuts: 10 + 4 photographs of 600x800 with instance masks, COCO JSON, all images in one folder; read at 240x320.
+# An epoch contains every photograph ten times; otherwise validation would take longer than training.
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 data_root = 'data/fruits_nuts/'
 scale = (320, 240)  # width first, in mmdet's RandomCrop too

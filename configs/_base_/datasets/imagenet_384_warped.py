@@ -1,4 +1,4 @@
-# ImageNet-1k at 384 as HorNet has it: augmented as at 224 for training, warped to the square for testing.
+# ImageNet-1k at 384 as in HorNet: training augmentation as at 224, test images warped to the square.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 train_pipeline = [step | dict(scale=384) if step.type == 'RandomResizedCrop' else step for step in _base_.train_pipeline]
 test_pipeline = [

@@ -1,4 +1,4 @@
-# ImageNet-1k as AFFNet's recipe has it: RGB / 255 alone, crops and flips. Test: shorter side 288, centre crop 256, bilinear.
+# ImageNet-1k as in AFFNet's recipe: only RGB / 255, crops and flips. Test: shorter side 288, center crop 256, bilinear.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 data_preprocessor = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
 train_pipeline = [

@@ -1,5 +1,5 @@
-# ImageNet-1k as DFFormer's recipe has it. Test: shorter side 224, centre crop 224, bicubic (no margin).
-# The published training picks bilinear or bicubic at random for each image; here it is bicubic.
+# ImageNet-1k as in DFFormer's recipe. Test: shorter side 224, center crop 224, bicubic (no margin).
+# The published training selects bilinear or bicubic at random for each image; here it is bicubic.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 test_pipeline = [
     dict(type='LoadImageFromFile'),

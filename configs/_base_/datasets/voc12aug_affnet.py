@@ -1,4 +1,4 @@
-# PASCAL VOC 2012 with the augmented annotations (SBD). AFFNet's ancestors train on images of COCO too, which mmseg has no set for.
+# PASCAL VOC 2012 with the augmented annotations (SBD). CVNets also trains on images of COCO, which mmseg does not support.
 _base_ = 'mmseg::_base_/datasets/pascal_voc12_aug.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),

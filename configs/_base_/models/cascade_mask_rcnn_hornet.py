@@ -1,5 +1,5 @@
-# Cascade Mask R-CNN as HorNet's COCO configs have it: box heads of 4 convolutions and 1 linear layer with SyncBN, one box per
-# class, GIoU on decoded boxes. A leaf gives arch, drop path and the neck's in_channels.
+# Cascade Mask R-CNN as in HorNet's COCO configs: box heads of 4 convolutions and 1 linear layer with SyncBN, one box per
+# class, GIoU on decoded boxes. A leaf config sets arch, drop path and the neck's in_channels.
 _base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
 box_head = dict(
     type='ConvFCBBoxHead',

@@ -1,5 +1,5 @@
-# DeepLabv3 as AFFNet's published segmentors have it: output stride 16, ASPP of 256 channels at rates 6, 12, 18, no auxiliary head,
-# images divided by 255. A leaf gives arch, in_channels and num_classes.
+# DeepLabv3 as in AFFNet's published segmentors: output stride 16, ASPP of 256 channels at rates 6, 12, 18, no auxiliary head,
+# images divided by 255. A leaf config sets arch, in_channels and num_classes.
 _base_ = 'mmseg::_base_/models/deeplabv3_r50-d8.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 data_preprocessor = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], size=(512, 512))

@@ -1,4 +1,4 @@
-# A published classifier with label smoothing, mixup and cutmix. A leaf gives the arch and the drop path rate.
+# A published classifier with label smoothing, mixup and cutmix. A leaf config sets the arch and the drop path rate.
 model = dict(
     type='mmfreq.FrequencyImageClassifier',
     arch='hornet-tiny-gf',

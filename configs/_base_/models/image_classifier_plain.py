@@ -1,3 +1,3 @@
-# The same without mixup and cutmix.
+# image_classifier.py without mixup and cutmix.
 _base_ = 'image_classifier.py'
 model = dict(train_cfg=None)

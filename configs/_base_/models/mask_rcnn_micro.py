@@ -1,4 +1,4 @@
-# Mask R-CNN of 64 channels with HorNet-Micro (GF), for minutes on a CPU. A leaf gives the number of classes.
+# Mask R-CNN with 64 channels and HorNet-Micro (GF), which trains in minutes on a CPU. A leaf config sets the number of classes.
 _base_ = './mask_rcnn.py'
 model = dict(
     backbone=dict(arch='hornet-micro', drop_path_rate=0.0),

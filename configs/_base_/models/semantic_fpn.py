@@ -1,4 +1,4 @@
-# Semantic FPN as PVT has it, and after it GFNet and DFFormer. A leaf gives the backbone and the neck's in_channels.
+# Semantic FPN as in PVT, GFNet and DFFormer. A leaf config sets the backbone and the neck's in_channels.
 _base_ = 'mmseg::_base_/models/fpn_r50.py'
 data_preprocessor = dict(size=(512, 512))
 model = dict(

@@ -1,5 +1,5 @@
-# SSDLite in CVNets' form for 320x320, images divided by 255. The widths of AFFNet's published detectors are unknown; these are
-# those of CVNets' own (MobileViT) configs. A leaf gives arch and in_channels.
+# SSDLite as in CVNets, for 320x320, with images divided by 255. The widths of AFFNet's published detectors are unknown; these are
+# those of CVNets' MobileViT configs. A leaf config sets arch and in_channels.
 model = dict(
     type='SingleStageDetector',
     data_preprocessor=dict(

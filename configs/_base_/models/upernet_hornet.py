@@ -1,4 +1,4 @@
-# UPerNet as HorNet's ADE20K configs have it. A leaf gives arch, drop path and the heads' in_channels.
+# UPerNet as in HorNet's ADE20K configs. A leaf config sets arch, drop path and the heads' in_channels.
 _base_ = 'mmseg::_base_/models/upernet_r50.py'
 data_preprocessor = dict(size=(512, 512))
 model = dict(

@@ -1,4 +1,4 @@
-# DFFormer's COCO schedule, after PVT's: AdamW on every parameter, 12 epochs, steps at 8 and 11, 500 iterations of warm-up.
+# DFFormer's COCO schedule, from PVT: AdamW, weight decay on every parameter, 12 epochs, steps at 8 and 11, 500 warm-up iterations.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 optim_wrapper = dict(
     _delete_=True, type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)

@@ -1,5 +1,5 @@
 # AFFNet-ET's ImageNet-1k schedule: AdamW at a total batch of 1024, 16 epochs of warm-up from 1e-6 to 9e-3, cosine to 9e-4, averaged
-# weights. Vectors and biases are not decayed; the mixers' b1 and b2 are no vectors, and are.
+# weights. Vectors and biases are not decayed; the mixers' b1 and b2 are not vectors and are decayed.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=9e-3, betas=(0.9, 0.999), weight_decay=0.008),

@@ -1,6 +1,6 @@
-# AFFNet's segmentation schedule is not published. This is that of its ancestor (MobileViT's DeepLabv3 in CVNets): AdamW, weight
-# decay 0.01, 500 iterations from 9e-5 to 9e-4, cosine to 1e-6, rate x10 in the head, mixed precision, averaged weights. A leaf
-# gives the number of iterations; the published 50 epochs are of VOC with SBD and COCO.
+# AFFNet's segmentation schedule is not published. This is that of MobileViT's DeepLabv3 in CVNets: AdamW, weight
+# decay 0.01, 500 iterations from 9e-5 to 9e-4, cosine to 1e-6, learning rate x10 in the head, mixed precision, averaged weights.
+# A leaf config sets the number of iterations; the published 50 epochs are of VOC with SBD and COCO.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     loss_scale='dynamic',

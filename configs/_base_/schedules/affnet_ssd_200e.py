@@ -1,5 +1,5 @@
 # AFFNet's detection schedule is not published. This is CVNets' for SSDLite at a total batch of 128: AdamW, 200 epochs, 500
-# iterations from 9e-5 to 9e-4, cosine to 1e-6, averaged weights; weight decay 0.05 as AFIDAF, which builds on AFFNet, says.
+# iterations from 9e-5 to 9e-4, cosine to 1e-6, averaged weights; weight decay 0.05 as in AFIDAF, which builds on AFFNet.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=9e-4, betas=(0.9, 0.999), weight_decay=0.05),

@@ -1,5 +1,5 @@
 # HorNet's ADE20K schedule: AdamW, stage-wise layer decay, linear warm-up times a linear decay to 0.
-# mmengine's schedulers reach their end value after end - begin - 1 steps; the published rule after 1500 and 160000.
+# mmengine's schedulers reach their end value after end - begin - 1 steps, the published ones after 1500 and 160000.
 _base_ = 'mmseg::_base_/schedules/schedule_160k.py'
 optimizer = None
 optim_wrapper = dict(

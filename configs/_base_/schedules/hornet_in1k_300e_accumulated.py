@@ -1,4 +1,5 @@
-# The same with gradients of two iterations added up: half the GPUs. The averaged weights move once for each step of the optimizer.
+# hornet_in1k_300e.py with gradients accumulated over two iterations, for half the GPUs. The averaged weights are updated once per
+# optimizer step.
 # The published code clips after each of the two backward passes, mmengine once before the step.
 _base_ = 'hornet_in1k_300e.py'
 optim_wrapper = dict(accumulative_counts=2)

@@ -1,4 +1,4 @@
-# HorNet's fine-tuning from ImageNet-22k at 384: 30 epochs, layer decay 0.7, neither warm-up nor mixup.
+# HorNet's fine-tuning from ImageNet-22k at 384: 30 epochs, layer decay 0.7, no warm-up, no mixup.
 _base_ = 'hornet_in1k_300e.py'
 optim_wrapper = dict(
     optimizer=dict(lr=5e-5, weight_decay=1e-8),

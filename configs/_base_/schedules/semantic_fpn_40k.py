@@ -1,4 +1,4 @@
-# PVT's Semantic FPN schedule, which GFNet names and DFFormer's configs have: AdamW at a total batch of 32, decay on every
+# PVT's Semantic FPN schedule, which GFNet and DFFormer use: AdamW at a total batch of 32, weight decay on every
 # parameter, power 0.9 to 0 without warm-up. mmengine's PolyLR reaches its end value one step early, hence 40001.
 _base_ = 'mmseg::_base_/schedules/schedule_40k.py'
 optimizer = None

@@ -1,4 +1,4 @@
-# affnet-et on ImageNet-1k at 256, as published: 73.0 top-1 (averaged weights).
+# affnet-et on ImageNet-1k at 256. Published: 73.0 top-1 (averaged weights).
 _base_ = [
     '../../_base_/models/image_classifier_plain.py',
     '../../_base_/datasets/imagenet_affnet.py',

@@ -1,5 +1,5 @@
-# affnet-t on ImageNet-1k at 256, as published: 77.0 top-1 (averaged weights).
-# The recipe of affnet-et; that of this size is unknown, so training with it is our choice.
+# affnet-t on ImageNet-1k at 256. Published: 77.0 top-1 (averaged weights).
+# The recipe is that of affnet-et: the one of this size is not published, so using it is our own choice.
 _base_ = [
     '../../_base_/models/image_classifier_plain.py',
     '../../_base_/datasets/imagenet_affnet.py',

@@ -1,5 +1,5 @@
-# dfformer-s18-relu on ImageNet-1k, an ablation of the paper; no weights were published, top-1: unknown.
-# The drop path rate is our choice: the published recipe is that of dfformer-s18.
+# dfformer-s18-relu on ImageNet-1k, an ablation of the paper without published weights. Published top-1: unknown.
+# The published recipe is for dfformer-s18; the drop path rate of this size is our own choice.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_dfformer.py',

@@ -1,4 +1,4 @@
-# dfformer-s18 on ImageNet-1k, top-1: not quoted, no source at hand states it.
+# dfformer-s18 on ImageNet-1k. Published top-1: unknown.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_dfformer.py',

@@ -1,4 +1,4 @@
-# gfnet-h-b on ImageNet-1k, as published: 82.9 top-1, 96.2 top-5.
+# gfnet-h-b on ImageNet-1k. Published: 82.9 top-1, 96.2 top-5.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_gfnet.py',

@@ -1,4 +1,4 @@
-# gfnet-h-s on ImageNet-1k, as published: 81.5 top-1, 95.6 top-5.
+# gfnet-h-s on ImageNet-1k. Published: 81.5 top-1, 95.6 top-5.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_gfnet.py',

@@ -1,4 +1,4 @@
-# gfnet-h-ti on ImageNet-1k, as published: 80.1 top-1, 95.1 top-5.
+# gfnet-h-ti on ImageNet-1k. Published: 80.1 top-1, 95.1 top-5.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_gfnet.py',

@@ -1,4 +1,4 @@
-# gfnet-s on ImageNet-1k, as published: 80.0 top-1, 94.9 top-5.
+# gfnet-s on ImageNet-1k. Published: 80.0 top-1, 94.9 top-5.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_gfnet.py',

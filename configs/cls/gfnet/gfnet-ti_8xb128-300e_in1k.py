@@ -1,4 +1,4 @@
-# gfnet-ti on ImageNet-1k, as published: 74.6 top-1, 92.2 top-5.
+# gfnet-ti on ImageNet-1k. Published: 74.6 top-1, 92.2 top-5.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_gfnet.py',

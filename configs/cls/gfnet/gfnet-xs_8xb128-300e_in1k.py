@@ -1,4 +1,4 @@
-# gfnet-xs on ImageNet-1k, as published: 78.6 top-1, 94.2 top-5.
+# gfnet-xs on ImageNet-1k. Published: 78.6 top-1, 94.2 top-5.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     '../../_base_/datasets/imagenet_gfnet.py',

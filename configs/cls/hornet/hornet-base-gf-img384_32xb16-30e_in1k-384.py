@@ -1,5 +1,5 @@
-# hornet-base-gf-img384 on ImageNet-1k at 384: no file, top-1: unknown.
-# The recipe, that of large from the weights of base-gf at 224, is our choice.
+# hornet-base-gf-img384 on ImageNet-1k at 384. No weights are published, and the top-1 is unknown.
+# The recipe, that of the large model starting from base-gf at 224, is our own choice.
 _base_ = [
     '../../_base_/models/image_classifier_plain.py',
     '../../_base_/datasets/imagenet_384_warped.py',

@@ -1,4 +1,4 @@
-# hornet-large-gf-img384, fine-tuned from ImageNet-22k at 384 by the published recipe; top-1: unknown (none in the authors' tables).
+# hornet-large-gf-img384, fine-tuned from ImageNet-22k at 384 with the published recipe. Published top-1: unknown.
 _base_ = [
     '../../_base_/models/image_classifier_plain.py',
     '../../_base_/datasets/imagenet_384_warped.py',

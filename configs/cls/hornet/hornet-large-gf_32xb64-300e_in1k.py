@@ -1,5 +1,5 @@
-# hornet-large-gf on ImageNet-1k: published for ImageNet-22k alone (a head of other classes); top-1: unknown.
-# The recipe, that of base-gf, is our choice.
+# hornet-large-gf on ImageNet-1k. It is published for ImageNet-22k only, whose head has other classes; the top-1 is unknown.
+# The recipe, that of base-gf, is our own choice.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',

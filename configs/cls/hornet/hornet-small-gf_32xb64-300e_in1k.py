@@ -1,4 +1,4 @@
-# hornet-small-gf on ImageNet-1k, as published: 84.0 top-1.
+# hornet-small-gf on ImageNet-1k. Published: 84.0 top-1.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',

@@ -1,4 +1,4 @@
-# hornet-tiny-7x7 on ImageNet-1k, as published: 82.8 top-1.
+# hornet-tiny-7x7 on ImageNet-1k. Published: 82.8 top-1.
 _base_ = [
     '../../_base_/models/image_classifier.py',
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',

@@ -1,5 +1,5 @@
-# SSDLite + AFFNet-ET on COCO at 320x320. Its AP stands in no source at hand: unknown. Neither the recipe nor the head's widths are
-# published; see the bases.
+# SSDLite + AFFNet-ET on COCO at 320x320. Published box AP: unknown. Neither the recipe nor the widths of the head are
+# published; see the base configs.
 _base_ = [
     '../../_base_/models/ssdlite_affnet.py',
     '../../_base_/datasets/coco_320x320.py',

@@ -1,5 +1,5 @@
-# SSDLite + AFFNet on COCO at 320x320. Box AP 28.4, second-hand. Neither the recipe nor the head's widths are published; see the
-# bases.
+# SSDLite + AFFNet on COCO at 320x320. Box AP 28.4, from a secondary source. Neither the recipe nor the widths of the head are
+# published; see the base configs.
 _base_ = [
     '../../_base_/models/ssdlite_affnet.py',
     '../../_base_/datasets/coco_320x320.py',

@@ -1,5 +1,5 @@
-# Mask R-CNN + CDFFormer-S18 on COCO, 1x, to compare token mixers.
-# The same recipe for every family, DFFormer's for RetinaNet (PVT's); our choice, no published number.
+# Mask R-CNN + CDFFormer-S18 on COCO, 1x, for comparing token mixers. There is no published score.
+# All families use the same recipe, that of DFFormer's RetinaNet (from PVT); this is our own choice.
 _base_ = [
     '../../_base_/models/mask_rcnn.py',
     'mmdet::_base_/datasets/coco_instance.py',

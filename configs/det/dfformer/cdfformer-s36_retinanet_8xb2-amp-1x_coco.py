@@ -1,5 +1,5 @@
-# RetinaNet + CDFFormer-S36 on COCO, 1x, the published config; its AP stands in no source at hand: unknown.
-# Published with NVIDIA Apex O1, here PyTorch's own mixed precision.
+# RetinaNet + CDFFormer-S36 on COCO, 1x, the published config. Published box AP: unknown.
+# Published with NVIDIA Apex O1; here with PyTorch's mixed precision.
 _base_ = [
     '../../_base_/models/retinanet_dfformer.py',
     'mmdet::_base_/datasets/coco_detection.py',

@@ -1,4 +1,5 @@
-# RetinaNet + DFFormer-Micro on 10 photographs of fruits and nuts, from scratch: minutes on two CPU cores. Our recipe.
+# RetinaNet + DFFormer-Micro on 10 photographs of fruits and nuts, from scratch: minutes on two CPU cores. Our own recipe;
+# measured: 55.8 box AP (docs/measurements/fruits_nuts_cpu.md).
 _base_ = [
     '../../_base_/models/retinanet_dfformer.py',
     '../../_base_/datasets/fruits_nuts.py',

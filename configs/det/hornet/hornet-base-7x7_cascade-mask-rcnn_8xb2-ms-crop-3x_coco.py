@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN + HorNet-Base (7x7) on COCO, 3x, as published: 53.3 box AP, 46.1 mask AP.
+# Cascade Mask R-CNN + HorNet-Base (7x7) on COCO, 3x. Published: 53.3 box AP, 46.1 mask AP.
 _base_ = [
     '../../_base_/models/cascade_mask_rcnn_hornet.py',
     '../../_base_/datasets/coco_instance_ms_crop.py',

@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN + HorNet-Base (GF) on COCO, 3x, as published: 54.0 box AP, 46.9 mask AP.
+# Cascade Mask R-CNN + HorNet-Base (GF) on COCO, 3x. Published: 54.0 box AP, 46.9 mask AP.
 _base_ = [
     '../../_base_/models/cascade_mask_rcnn_hornet.py',
     '../../_base_/datasets/coco_instance_ms_crop.py',

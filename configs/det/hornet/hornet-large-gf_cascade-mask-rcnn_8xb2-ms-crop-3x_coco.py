@@ -1,5 +1,5 @@
-# Cascade Mask R-CNN + HorNet-Large (GF) on COCO, 3x, as published: 56.0 box AP, 48.6 mask AP.
-# ImageNet-22k weights.
+# Cascade Mask R-CNN + HorNet-Large (GF) on COCO, 3x. Published: 56.0 box AP, 48.6 mask AP.
+# Starts from ImageNet-22k weights.
 _base_ = [
     '../../_base_/models/cascade_mask_rcnn_hornet.py',
     '../../_base_/datasets/coco_instance_ms_crop.py',

@@ -1,4 +1,5 @@
-# Mask R-CNN + HorNet-Micro (GF) on 10 photographs of fruits and nuts, from scratch: minutes on two CPU cores. Our recipe.
+# Mask R-CNN + HorNet-Micro (GF) on 10 photographs of fruits and nuts, from scratch: minutes on two CPU cores. Our own recipe;
+# measured: 52.1 box AP, 66.5 mask AP (docs/measurements/fruits_nuts_cpu.md).
 _base_ = [
     '../../_base_/models/mask_rcnn_micro.py',
     '../../_base_/datasets/fruits_nuts.py',

@@ -1,4 +1,4 @@
-# Mask R-CNN + HorNet-Micro (GF) on generated shapes: minutes on two CPU cores. Our recipe.
+# Mask R-CNN + HorNet-Micro (GF) on generated shapes: minutes on two CPU cores. Our own recipe; there is no published score.
 _base_ = [
     '../../_base_/models/mask_rcnn_micro.py',
     '../../_base_/datasets/toy_coco.py',

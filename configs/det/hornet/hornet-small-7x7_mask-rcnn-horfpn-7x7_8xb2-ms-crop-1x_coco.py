@@ -1,3 +1,3 @@
-# Mask R-CNN with HorFPN (7x7 gnConvs) + HorNet-Small (7x7) on COCO, 1x. The code has this config; its AP is unknown.
+# Mask R-CNN with HorFPN (7x7 gnConvs) + HorNet-Small (7x7) on COCO, 1x, as in the authors' code. Published AP: unknown.
 _base_ = './hornet-small-7x7_mask-rcnn_8xb2-ms-crop-1x_coco.py'
 model = dict(neck=dict(type='mmfreq.GnFPN', gnconv_cfg=dict(kernel_size=7, order=2, proj_out=True)))

@@ -1,4 +1,4 @@
-# Mask R-CNN + HorNet-Small (7x7) with the plain FPN on COCO, 1x. The code has this config; its AP is unknown.
+# Mask R-CNN + HorNet-Small (7x7) with FPN on COCO, 1x, as in the authors' code. Published AP: unknown.
 _base_ = [
     '../../_base_/models/mask_rcnn.py',
     '../../_base_/datasets/coco_instance_ms_crop.py',

@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN + HorNet-Tiny (7x7) on COCO, 3x, as published: 51.7 box AP, 44.8 mask AP.
+# Cascade Mask R-CNN + HorNet-Tiny (7x7) on COCO, 3x. Published: 51.7 box AP, 44.8 mask AP.
 _base_ = [
     '../../_base_/models/cascade_mask_rcnn_hornet.py',
     '../../_base_/datasets/coco_instance_ms_crop.py',

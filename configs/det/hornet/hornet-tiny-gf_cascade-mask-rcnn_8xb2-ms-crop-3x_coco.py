@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN + HorNet-Tiny (GF) on COCO, 3x, as published: 52.4 box AP, 45.6 mask AP.
+# Cascade Mask R-CNN + HorNet-Tiny (GF) on COCO, 3x. Published: 52.4 box AP, 45.6 mask AP.
 _base_ = [
     '../../_base_/models/cascade_mask_rcnn_hornet.py',
     '../../_base_/datasets/coco_instance_ms_crop.py',

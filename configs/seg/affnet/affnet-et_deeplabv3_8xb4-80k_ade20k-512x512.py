@@ -1,5 +1,5 @@
-# DeepLabv3 + AFFNet-ET on ADE20K: 33.0 mIoU, as published; the recipe is not. Batch and iterations (about the 120 epochs of
-# CVNets' ADE20K recipes) are our choice.
+# DeepLabv3 + AFFNet-ET on ADE20K. Published: 33.0 mIoU, with a recipe that is not published. Batch and iterations (about the 120
+# epochs of CVNets' ADE20K recipes) are our own choice.
 _base_ = [
     '../../_base_/models/deeplabv3_affnet.py',
     '../../_base_/datasets/ade20k_affnet.py',

@@ -1,5 +1,5 @@
-# DeepLabv3 + AFFNet on PASCAL VOC 2012: 80.5 mIoU, as published; the recipe is not, and its data hold images of COCO too.
-# GPUs and iterations (about as many images as 50 epochs of all those data) are our choice.
+# DeepLabv3 + AFFNet on PASCAL VOC 2012. Published: 80.5 mIoU, with a recipe that is not published and with images of COCO.
+# GPUs and iterations (about the number of images of 50 epochs of that data) are our own choice.
 _base_ = [
     '../../_base_/models/deeplabv3_affnet.py',
     '../../_base_/datasets/voc12aug_affnet.py',

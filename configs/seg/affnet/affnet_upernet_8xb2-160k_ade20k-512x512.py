@@ -1,6 +1,6 @@
-# UPerNet + AFFNet on ADE20K, to compare token mixers.
-# The same recipe for every family, HorNet-Tiny's; our choice, no published number.
-# Images are divided by 255, as the weights want; no drop path, as published.
+# UPerNet + AFFNet on ADE20K, for comparing token mixers. There is no published score.
+# All families use the same recipe, that of HorNet-Tiny; this is our own choice.
+# Images are divided by 255, as the weights require; no drop path, as published.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',

@@ -1,4 +1,4 @@
-# Semantic FPN + CDFFormer-M36 on ADE20K, the published config. mIoU 48.6 (second-hand, from a summary of the paper).
+# Semantic FPN + CDFFormer-M36 on ADE20K, the published config. mIoU 48.6, from a summary of the paper.
 _base_ = [
     '../../_base_/models/semantic_fpn.py',
     'mmseg::_base_/datasets/ade20k.py',

@@ -1,4 +1,4 @@
-# Semantic FPN + CDFFormer-S36 on ADE20K, the published config. Its mIoU stands in no source at hand: unknown.
+# Semantic FPN + CDFFormer-S36 on ADE20K, the published config. Published mIoU: unknown.
 _base_ = [
     '../../_base_/models/semantic_fpn.py',
     'mmseg::_base_/datasets/ade20k.py',

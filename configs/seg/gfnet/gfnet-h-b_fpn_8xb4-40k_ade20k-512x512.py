@@ -1,5 +1,6 @@
-# Semantic FPN + GFNet-H-B on ADE20K in PVT's setting: 44.8 mIoU in the paper's table as recalled, which its parameters confirm.
-# The authors' configs were never released: the drop path is that of the ImageNet training, our choice.
+# Semantic FPN + GFNet-H-B on ADE20K in PVT's setting. mIoU 44.8 in the paper's table, recalled from memory; the number of
+# parameters agrees.
+# The authors' configs were not released: the drop path rate of the ImageNet training is our own choice.
 _base_ = [
     '../../_base_/models/semantic_fpn.py',
     '../../_base_/datasets/ade20k_multiple_of_32.py',

@@ -1,5 +1,5 @@
-# UPerNet + GFNet-H-Ti on ADE20K, to compare token mixers.
-# The same recipe for every family, HorNet-Tiny's; our choice, no published number.
+# UPerNet + GFNet-H-Ti on ADE20K, for comparing token mixers. There is no published score.
+# All families use the same recipe, that of HorNet-Tiny; this is our own choice.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',

@@ -1,6 +1,6 @@
-# UPerNet + GFNet-S on ADE20K, to compare token mixers.
-# The same recipe for every family, HorNet-Tiny's; our choice, no published number.
-# All maps of GFNet have stride 16; mmseg's Feature2Pyramid, made for vision transformers, spreads them over 4 to 32.
+# UPerNet + GFNet-S on ADE20K, for comparing token mixers. There is no published score.
+# All families use the same recipe, that of HorNet-Tiny; this is our own choice.
+# All maps of GFNet have stride 16; mmseg's Feature2Pyramid resizes them to strides 4 to 32.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',

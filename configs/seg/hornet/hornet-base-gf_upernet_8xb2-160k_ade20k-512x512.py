@@ -1,5 +1,5 @@
-# UPerNet + HorNet-Base (GF) on ADE20K, as published: 50.5 mIoU, 50.9 with multi-scale and flip.
-# Its README row says crop 640; the published config and FLOPs say 512, and so does this one.
+# UPerNet + HorNet-Base (GF) on ADE20K. Published: 50.5 mIoU, 50.9 with multi-scale and flip.
+# The row in the authors' README says crop 640; their config and FLOPs are for 512, as here.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',

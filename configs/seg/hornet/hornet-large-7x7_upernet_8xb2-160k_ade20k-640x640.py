@@ -1,5 +1,5 @@
-# UPerNet + HorNet-Large (7x7) on ADE20K, as published: 54.1 mIoU, 54.5 with multi-scale and flip.
-# ImageNet-22k weights.
+# UPerNet + HorNet-Large (7x7) on ADE20K. Published: 54.1 mIoU, 54.5 with multi-scale and flip.
+# Starts from ImageNet-22k weights.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k_640x640.py',

@@ -1,5 +1,5 @@
-# UPerNet + HorNet-Large (GF) on ADE20K, as published: 55.0 mIoU, 55.2 with multi-scale and flip.
-# ImageNet-22k weights. Whether the shared GF file is the 224 or the 384 model is unknown; both load.
+# UPerNet + HorNet-Large (GF) on ADE20K. Published: 55.0 mIoU, 55.2 with multi-scale and flip.
+# Starts from ImageNet-22k weights. Whether the published file is the 224 or the 384 model is unknown; both can be loaded.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k_640x640.py',

@@ -1,5 +1,5 @@
-# UPerNet + HorNet-Micro (GF) on generated shapes: minutes on two CPU cores. Our recipe. Group norm in the heads: no statistics of
-# the batch, so that one image for each of many processes trains like one batch.
+# UPerNet + HorNet-Micro (GF) on generated shapes: minutes on two CPU cores. Our own recipe; there is no published score.
+# The heads use group norm, which has no batch statistics, so that many processes with one image each train like one batch.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     '../../_base_/datasets/toy.py',

@@ -1,4 +1,4 @@
-# UPerNet + HorNet-Small (7x7) on ADE20K, as published: 49.2 mIoU, 49.8 with multi-scale and flip.
+# UPerNet + HorNet-Small (7x7) on ADE20K. Published: 49.2 mIoU, 49.8 with multi-scale and flip.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',

@@ -1,4 +1,4 @@
-# UPerNet + HorNet-Small (GF) on ADE20K, as published: 50.0 mIoU, 50.5 with multi-scale and flip.
+# UPerNet + HorNet-Small (GF) on ADE20K. Published: 50.0 mIoU, 50.5 with multi-scale and flip.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',

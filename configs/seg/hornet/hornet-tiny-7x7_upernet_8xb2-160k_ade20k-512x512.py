@@ -1,4 +1,4 @@
-# UPerNet + HorNet-Tiny (7x7) on ADE20K, as published: 48.1 mIoU, 48.9 with multi-scale and flip.
+# UPerNet + HorNet-Tiny (7x7) on ADE20K. Published: 48.1 mIoU, 48.9 with multi-scale and flip.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',

@@ -1,4 +1,4 @@
-# UPerNet + HorNet-Tiny (GF) on CamVid, for one small GPU. Our recipe; no published number.
+# UPerNet + HorNet-Tiny (GF) on CamVid, for one small GPU. Our own recipe; there is no published score.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     '../../_base_/datasets/camvid_360x480.py',

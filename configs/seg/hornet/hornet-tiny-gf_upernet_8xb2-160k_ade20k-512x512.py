@@ -1,4 +1,4 @@
-# UPerNet + HorNet-Tiny (GF) on ADE20K, as published: 49.2 mIoU, 49.3 with multi-scale and flip.
+# UPerNet + HorNet-Tiny (GF) on ADE20K. Published: 49.2 mIoU, 49.3 with multi-scale and flip.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     'mmseg::_base_/datasets/ade20k.py',
