@@ -129,7 +129,7 @@ def test_measure_in_isolated_processes(release_memory, monkeypatch):
     from benchmarks.models import model_sources
 
     seen, workers = [], measure.workers
-    monkeypatch.setattr(measure, 'SHARE_OF_FREE', 0 if release_memory else 1)
+    monkeypatch.setattr(measure, 'FREE_MEMORY_SHARE', 0 if release_memory else 1)
     monkeypatch.setattr(
         measure, 'workers', lambda entries, release_memory: (seen.append(release_memory), workers(entries, release_memory))[1]
     )
@@ -286,7 +286,7 @@ def test_failures_of_low_precisions_are_notes():
 
 @pytest.mark.slow
 def test_calls_that_exceed_memory_are_not_run(monkeypatch):
-    monkeypatch.setattr(measure, 'TRIED_ABOVE', 64 * 64)
+    monkeypatch.setattr(measure, 'TRIAL_ABOVE', 64 * 64)
     monkeypatch.setattr(measure, 'TRIAL', (64, 64))
     entries = (entry('training', size=(128, 128), model=Squared()),)
     for free, failure in ((10, True), (2**40, False), (None, False)):
