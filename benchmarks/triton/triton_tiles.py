@@ -116,7 +116,7 @@ def store_complex(weight, re, im, at, has, part):
 
 @triton.jit
 def scale_of(k, m, size):
-    """Of the two orthonormal transforms, times the mirror images that a slot stands for."""
+    """Scale of the two orthonormal transforms, times the number of mirror images that a slot represents."""
     return tl.where((k == 0) & (m == 0), 1.0, 2.0) / (size[1] * size[2])
 
 

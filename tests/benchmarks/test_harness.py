@@ -141,7 +141,7 @@ def test_measure_in_isolated_processes(release_memory, monkeypatch):
     assert not any('its own process' in line for line in page.notes(replace(found, settings=QUESTION)))
 
 
-# --- memory, by hand
+# --- memory
 
 
 def memory(model, mode, shape=(1, 3, 2, 4)):

@@ -108,7 +108,7 @@ def test_a_mask_of_ones_changes_nothing():
 def test_gradients(geometry):
     input, offset, mask, weight = tensors(geometry, height=4, width=4, kernel=(2, 2), spread=0.3)
     bias = torch.zeros(4, dtype=torch.float64)
-    offset = (offset * 0.2 + 0.4).clamp(0.1, 0.9)  # away from pixel centres, where the samples have corners
+    offset = (offset * 0.2 + 0.4).clamp(0.1, 0.9)  # away from pixel centers, where the samples have corners
     for tensor in (input, offset, mask, weight, bias):
         tensor.requires_grad_()
     assert torch.autograd.gradcheck(lambda x, o, w: deform_conv2d(x, o, w, *geometry), (input, offset, weight), fast_mode=True)

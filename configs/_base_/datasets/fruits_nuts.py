@@ -11,7 +11,7 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=scale, recompute_bbox=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(8, 8)),  # recomputed boxes may be empty, which makes losses NaN
     dict(type='RandomFlip', **flips),
-    dict(type='Brightness', min_mag=0.6, max_mag=1.4),  # colours tell figs from dates: no shifted hues
+    dict(type='Brightness', min_mag=0.6, max_mag=1.4),  # no shifted hues: colors distinguish figs from dates
     dict(type='Color', min_mag=0.6, max_mag=1.4),
     dict(type='PackDetInputs'),
 ]

@@ -17,8 +17,8 @@ box_head = dict(
     loss_bbox=dict(type='GIoULoss', loss_weight=10.0),
 )
 coders = [
-    dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[centre, centre, side, side])
-    for centre, side in ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))
+    dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[center, center, side, side])
+    for center, side in ((0.1, 0.2), (0.05, 0.1), (0.033, 0.067))
 ]
 model = dict(
     backbone=dict(_delete_=True, type='mmfreq.HorNet', arch='hornet-tiny-gf', drop_path_rate=0.4),
