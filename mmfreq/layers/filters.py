@@ -142,7 +142,7 @@ class GlobalFilter(StoredFilter):
 
 
 class DynamicFilter(StoredFilter):
-    """A filter per sample and channel, mixed from N learned ones (DFFormer, arXiv 2303.03932, section 3).
+    """A filter per sample and channel, mixed from N learned ones (DFFormer, arXiv 2303.03932, section 3)::
 
         r = softmax over n of reweight(mean of x over the grid)           (N, M) coefficients per sample
         z = act1(pwconv1(x))                                              C to M = expansion * C channels
@@ -194,7 +194,7 @@ class DynamicFilter(StoredFilter):
 
 
 class AdaptiveFrequencyFilter(nn.Module):
-    """A filter computed from the spectrum itself (AFFNet, arXiv 2307.14008, section 3).
+    """A filter computed from the spectrum itself (AFFNet, arXiv 2307.14008, section 3)::
 
         s = rfft2(x)
         mask = softshrink(act(s W1 + b1) W2 + b2)     complex, block-diagonal over the channels, the same W and b at every frequency

@@ -18,7 +18,7 @@ Pair = int | tuple[int, int]
 
 
 class GlobalLocalFilter(GlobalFilter):
-    """A 3x3 depth-wise convolution of half of the channels, a global filter of the other half, interleaved.
+    """A 3x3 depth-wise convolution of half of the channels, a global filter of the other half, interleaved::
 
         local, global = halves(pre_norm(x))
         y = post_norm(interleave(dw(local), irfft2(K * rfft2(global))))
@@ -47,7 +47,7 @@ class GlobalLocalFilter(GlobalFilter):
 
 
 class GnConv(nn.Module):
-    """Recursive gated convolution of order n: n gated products, each twice as wide as the one before, no activation.
+    """Recursive gated convolution of order n: n gated products, each twice as wide as the one before, no activation::
 
         p, q = split(proj_in(x))                      widths dims[0] and D; 1x1 convolution to 2 dim channels
         q_0, ..., q_{n-1} = split(scale * dwconv(q))  widths dims; depth-wise 7x7 or `GlobalLocalFilter`

@@ -1,4 +1,4 @@
-"""segmentation_models_pytorch takes our backbones through its `tu-` encoders."""
+"""segmentation_models_pytorch with mmfreq backbones as `tu-` encoders."""
 
 import pytest
 import torch
@@ -12,9 +12,9 @@ pytest.importorskip('mmfreq.integrations.timm')
     'decoder,encoder',
     [('Unet', 'hornet_tiny_gf'), ('FPN', 'dfformer_s18'), ('Unet', 'affnet_micro'), ('Unet', 'gfnet_h_micro')],
 )
-def test_a_step_of_training(decoder, encoder):
-    steady = {'decoder_dropout': 0} if decoder == 'FPN' else {}  # so that the two losses are of the same function
-    model = getattr(smp, decoder)(f'tu-{encoder}', encoder_weights=None, classes=3, **steady)
+def test_training_step(decoder, encoder):
+    fixed = {'decoder_dropout': 0} if decoder == 'FPN' else {}  # without dropout, so that the losses are comparable
+    model = getattr(smp, decoder)(f'tu-{encoder}', encoder_weights=None, classes=3, **fixed)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
     x, want = torch.randn(2, 3, 64, 96), torch.randint(3, (2, 64, 96))
     losses = []

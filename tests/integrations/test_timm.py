@@ -1,4 +1,4 @@
-"""In timm our models are like its own: listed, built, cut, fine-tuned, and loaded from published files."""
+"""mmfreq models in timm: listing, creation, features, pruning, fine-tuning, published files."""
 
 import copy
 import pickle
@@ -14,18 +14,18 @@ from mmfreq.testing.golden import golden_state
 
 timm = pytest.importorskip('timm')
 factory = pytest.importorskip('timm.optim')
-ours = pytest.importorskip('mmfreq.integrations.timm')
+integration = pytest.importorskip('mmfreq.integrations.timm')
 
 ARCHS = mmfreq.list_archs()
 NAMES = [arch.replace('-', '_') for arch in ARCHS]
 MICRO = [name for name in NAMES if 'micro' in name]
-FAMILIES = ('gfnet', 'gfformer', 'hornet', 'dfformer', 'affnet')  # as names begin, but for the c of cdfformer
+FAMILIES = ('gfnet', 'gfformer', 'hornet', 'dfformer', 'affnet')  # prefixes of the names, without the c of cdfformer
 each_family = pytest.mark.parametrize('family', FAMILIES)
 
 
 @cache
 def on_meta(name):
-    """A classifier on the meta device, for several tests."""
+    """A classifier on the meta device, cached."""
     with torch.device('meta'):
         return timm.create_model(name)
 
@@ -45,19 +45,19 @@ def test_every_arch_is_listed(family):
     assert archs and archs <= set(listed)
 
 
-def test_no_name_is_taken_from_timm():
-    assert {timm.model_entrypoint(name).__module__ for name in NAMES} == {ours.__name__}
+def test_names_do_not_collide_with_timm():
+    assert {timm.model_entrypoint(name).__module__ for name in NAMES} == {integration.__name__}
     with pytest.raises(ValueError, match='resnet18'):
-        ours.register('resnet18')
+        integration.register('resnet18')
 
 
-def test_the_families_are_all():
+def test_families_are_complete():
     found = [name for family in FAMILIES for name in names_of(family)]
     assert sorted(found) == sorted(NAMES)
 
 
 @each_family
-def test_configs_state_the_published_evaluation_and_true_names(family):
+def test_configs_have_the_published_evaluation_and_existing_names(family):
     def check(name):
         model = on_meta(name)
         cfg = model.pretrained_cfg
@@ -76,14 +76,14 @@ def test_configs_state_the_published_evaluation_and_true_names(family):
     assert not contract.failures(check, names_of(family))
 
 
-def test_affnet_takes_rgb_over_255_and_the_others_imagenets_statistics():
+def test_normalisation_of_affnet_and_of_the_others():
     transform = timm.data.resolve_data_config(model=timm.create_model('affnet_micro'))
     assert transform['mean'] == (0, 0, 0) and transform['std'] == (1, 1, 1) and transform['crop_pct'] == pytest.approx(256 / 288)
     assert timm.data.resolve_data_config(model=timm.create_model('gfnet_micro'))['mean'] == (0.485, 0.456, 0.406)
 
 
 @pytest.mark.parametrize('name', MICRO)
-def test_logits_are_our_classifiers(name):
+def test_logits_are_those_of_build_classifier(name):
     model = create(name, num_classes=11)
     twin = mmfreq.build_classifier(name, num_classes=11).eval()
     twin.load_state_dict(model.state_dict())
@@ -97,7 +97,7 @@ def test_logits_are_our_classifiers(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', MICRO)
-def test_classifier_can_be_taken_off_and_changed(name):
+def test_reset_classifier(name):
     model = create(name, num_classes=5, in_chans=4)
     x = contract.image(2, 4, 64, 64)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_classifier_can_be_taken_off_and_changed(name):
 
 
 @pytest.mark.parametrize('name', MICRO)
-def test_every_parameter_learns(name):
+def test_every_parameter_has_a_gradient(name):
     model = contract.randomize_scales_and_filters(timm.create_model(name, num_classes=4, drop_path_rate=0.1)).eval()
     (model(contract.image(2, 3, 64, 96)) * contract.image(2, 4)).sum().backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -139,7 +139,7 @@ def test_features_only(name, out_indices):
             torch.testing.assert_close(out, whole.forward_stages(x)[index], rtol=0, atol=0)
     model.train()
     sum(out.square().sum() for out in model(contract.image(2, 3, 64, 64))).backward()
-    assert not [n for n, p in model.named_parameters() if p.grad is None], 'parts that no map needs are gone'
+    assert not [n for n, p in model.named_parameters() if p.grad is None], 'parts without effect on the maps must not exist'
 
 
 @pytest.mark.parametrize('name', MICRO)
@@ -161,7 +161,7 @@ def test_intermediates(name):
 
 
 @pytest.mark.parametrize('name', MICRO)
-def test_gradient_checkpointing_changes_no_gradient(name):
+def test_grad_checkpointing_preserves_gradients(name):
     grads = []
     model = create(name, num_classes=3)
     for enable in (False, True):
@@ -175,7 +175,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 
 
 @each_family
-def test_layer_groups_run_from_the_stem_to_the_head(family):
+def test_group_matcher_orders_from_stem_to_head(family):
     def check(name):
         model = on_meta(name)
         for coarse in (False, True):
@@ -188,7 +188,7 @@ def test_layer_groups_run_from_the_stem_to_the_head(family):
     assert not contract.failures(check, names_of(family))
 
 
-def test_timms_optimizers_and_layer_decay_take_them():
+def test_optimizers_and_layer_decay_of_timm():
     model = timm.create_model('gfnet_micro')
     assert model.no_weight_decay() == {'pos_embed'} and timm.create_model('hornet_micro').no_weight_decay() == set()
     optimizer = factory.create_optimizer_v2(model, 'adamw', lr=1.0, weight_decay=0.05, layer_decay=0.5)
@@ -199,7 +199,7 @@ def test_timms_optimizers_and_layer_decay_take_them():
 
 
 @pytest.mark.parametrize('name', MICRO)
-def test_published_files_load_by_their_path(name, tmp_path):
+def test_pretrained_with_a_published_file(name, tmp_path):
     shapes = {n: p.shape for n, p in mmfreq.build_classifier(name).state_dict().items()}
     state = golden_state(shapes)
     torch.save({'model': state}, tmp_path / 'published.pth')
@@ -219,13 +219,13 @@ def test_published_files_load_by_their_path(name, tmp_path):
     assert own and all(torch.equal(value, state[n]) for n, value in own.items())
 
 
-def test_a_file_of_another_family_is_refused(tmp_path):
+def test_file_of_another_family_raises(tmp_path):
     torch.save(mmfreq.build_classifier('hornet-micro').state_dict(), tmp_path / 'hornet.pth')
     with pytest.raises(ValueError, match='HorNet'):
         timm.create_model('affnet_micro', pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / 'hornet.pth')))
 
 
-def test_models_copy_and_pickle():
+def test_models_can_be_copied_and_pickled():
     x = contract.image(1, 3, 64, 64)
     for name in MICRO:
         model = create(name)
@@ -249,12 +249,12 @@ def test_dropout_pooling_and_output_stride():
         timm.create_model('hornet_micro', global_pool='', num_classes=5)
 
 
-def test_backbone_arguments_pass_through():
+def test_backbone_arguments():
     model = timm.create_model('gfnet_h_micro', img_size=320, spectral='matmul', filter_resize='kernel', drop_path_rate=0.2)
     assert (model.img_size, model.spectral, model.filter_resize) == (320, 'matmul', 'kernel')
 
 
-def test_pretrained_is_listed_where_the_zoo_has_the_file_itself():
+def test_list_models_pretrained_has_the_archs_with_a_direct_url():
     listed = {name.split('.')[0] for name in timm.list_models('*', pretrained=True)} & set(NAMES)
     assert {'dfformer_s18', 'cdfformer_b36', 'hornet_tiny_gf'} <= listed
     assert not {'gfnet_ti', 'affnet', 'gfnet_cnn_t', 'gfformer_s18', 'hornet_micro'} & listed
@@ -262,8 +262,8 @@ def test_pretrained_is_listed_where_the_zoo_has_the_file_itself():
 
 
 @pytest.mark.parametrize(
-    'name,told', [('gfnet_ti', 'cloud.tsinghua.edu.cn'), ('affnet_et', 'microsoft'), ('gfnet_cnn_t', 'no weights')]
+    'name,source', [('gfnet_ti', 'cloud.tsinghua.edu.cn'), ('affnet_et', 'microsoft'), ('gfnet_cnn_t', 'no weights')]
 )
-def test_where_there_is_none_the_error_names_the_sources(name, told):
-    with pytest.raises(RuntimeError, match=naming(told, 'pretrained_cfg_overlay=dict(file=PATH)')):
+def test_error_without_a_url_names_the_sources(name, source):
+    with pytest.raises(RuntimeError, match=naming(source, 'pretrained_cfg_overlay=dict(file=PATH)')):
         timm.create_model(name, pretrained=True)

@@ -1,4 +1,4 @@
-"""Two runs with one seed are equal bit by bit on a CPU: a whole training, and one step of every family's classifier."""
+"""Two runs with the same seed are bitwise equal on a CPU: a training, and one step of every family's classifier."""
 
 import json
 
@@ -9,13 +9,13 @@ from torch.nn.functional import cross_entropy
 import mmfreq
 from mmfreq.engine.launch import train
 from mmfreq.testing.toy_segmentation import toy_segmentation_config, toy_segmentor, write_toy_config
-from tests.numerics.subjects import MICRO, noise
+from tests.numerics.strategies import MICRO, noise
 
 ITERS = 6
 
 
-def config_with_chance(path, data_root, workers):
-    """The toy config with random scale, crop, flip and colours, and drop path and dropout in the model."""
+def random_config(path, data_root, workers):
+    """The toy config with random augmentations in the pipeline, and drop path and dropout in the model."""
     loader = toy_segmentation_config(data_root)['train_dataloader']
     load, annotations, pack = loader['dataset']['pipeline']
     loader['dataset']['pipeline'] = [
@@ -34,7 +34,7 @@ def config_with_chance(path, data_root, workers):
 
 
 def trained(config, work_dir, seed):
-    """Losses of every iteration as they were logged, and the last weights."""
+    """The logged losses of all iterations, and the last weights."""
     train(config, work_dir=work_dir, seed=seed)
     (log,) = work_dir.glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -45,17 +45,17 @@ def trained(config, work_dir, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
-def test_trainings_with_one_seed_are_equal(toy_root, tmp_path, workers):
-    config = config_with_chance(tmp_path / 'toy.py', toy_root, workers)
+def test_trainings_with_the_same_seed_are_equal(toy_root, tmp_path, workers):
+    config = random_config(tmp_path / 'toy.py', toy_root, workers)
     (losses, weights), (again, same) = (trained(config, tmp_path / name, seed=5) for name in ('one', 'two'))
     assert losses == again
     assert set(weights) == set(same) and all(torch.equal(weights[name], same[name]) for name in weights)
-    if workers == 0:  # another seed gives others: chance is at work
+    if workers == 0:  # another seed gives other losses
         assert trained(config, tmp_path / 'three', seed=6)[0] != losses
 
 
 def one_step(arch, seed):
-    """Loss and weights after a training step of a classifier, and its logits in eval mode then."""
+    """Loss of a training step of a classifier, then its logits in eval mode and its weights."""
     torch.manual_seed(seed)
     model = mmfreq.build_classifier(arch, num_classes=5, drop_path_rate=0.3).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -68,7 +68,7 @@ def one_step(arch, seed):
 
 
 @pytest.mark.parametrize('arch', [arch for arch in MICRO if 'cnn' not in arch])
-def test_a_step_with_one_seed_is_equal(arch):
+def test_steps_with_the_same_seed_are_equal(arch):
     first, second, other = (one_step(arch, seed) for seed in (0, 0, 1))
     assert all(map(torch.equal, first, second))
     assert not torch.equal(first[0], other[0])

@@ -1,4 +1,4 @@
-"""Outputs and gradients are finite whatever the family, size, batch, precision, memory layout and mode."""
+"""Outputs and gradients are finite for every family, size, batch, precision, memory layout and mode."""
 
 import pytest
 import torch
@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 
 import mmfreq
 from mmfreq.testing.backbone_contract import failures
-from tests.numerics.subjects import (
+from tests.numerics.strategies import (
     DECODERS,
     FEATURES,
     MICRO,
     MIXERS,
     PRECISIONS,
     C,
-    as_given,
+    as_input,
+    backward,
     batches,
     examples,
     formats,
@@ -23,44 +24,43 @@ from tests.numerics.subjects import (
     noise,
     not_finite,
     precisions,
-    pull,
     run,
     sides,
 )
 
 
 def check_backbone(arch, height, width, batch, precision, memory_format, train):
-    # batch norm of AFFNet has no variance of a single number
+    # AFFNet's batch norm needs more than one value per channel
     if train and arch.startswith('affnet') and batch == 1 and max(height, width) <= 32:
         batch = 2
     model = model_of('backbone', arch, precision, train)
-    x = as_given(noise(batch, 3, height, width), precision, memory_format)
+    x = as_input(noise(batch, 3, height, width), precision, memory_format)
     outs = run(model, x, precision)
     assert len(outs) == 4 and all(len(out) == batch for out in outs)
-    pull(outs)
+    backward(outs)
     assert not not_finite(outs, [x], model)
 
 
 def check_mixer(name, height, width, batch, precision, memory_format):
     model = model_of('mixer', name, precision, train=True)
-    x = as_given(noise(batch, C, height, width), precision, memory_format)
+    x = as_input(noise(batch, C, height, width), precision, memory_format)
     outs = run(model, x, precision)
     assert outs[0].shape == x.shape
-    pull(outs)
+    backward(outs)
     assert not not_finite(outs, [x], model)
 
 
 def check_decoder(name, height, width, batch, precision, memory_format):
     model = model_of('decoder', name, precision, train=True)
     shapes = [(C, 2 * height, 2 * width), (2 * C, height, width)] if name != 'GnConv' else [(C, height, width)]
-    maps = [as_given(noise(batch, *shape), precision, memory_format) for shape in shapes]
+    maps = [as_input(noise(batch, *shape), precision, memory_format) for shape in shapes]
     outs = run(model, maps if name != 'GnConv' else maps[0], precision)
     assert all(len(out) == batch for out in outs)
-    pull(outs)
+    backward(outs)
     assert not not_finite(outs, maps, model)
 
 
-def test_the_subjects_are_all():
+def test_strategies_cover_all_families():
     families = {arch.split('-')[0] for arch in mmfreq.list_archs()}
     assert {arch.split('-')[0] for arch in MICRO} >= families - {'gfformer'} and len(FEATURES) == 2
     assert len(MICRO) >= 6 and len(MIXERS) == 6 and len(DECODERS) == 4 and len(PRECISIONS) == 5
@@ -87,7 +87,7 @@ def test_decoders(name, height, width, batch, precision, memory_format):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', MICRO)
-def test_backbones_widely(arch):
+def test_backbones_with_more_sizes(arch):
     @given(st.integers(32, 160), st.integers(32, 160), batches, precisions, formats, st.booleans())
     @examples(10)
     def check(height, width, batch, precision, memory_format, train):
@@ -96,8 +96,8 @@ def test_backbones_widely(arch):
     check()
 
 
-def with_plain_weights(arch):
-    """A backbone in eval mode whose weights are uniform: large models spend most of their time on the published initialisation."""
+def with_uniform_weights(arch):
+    """A backbone in eval mode with uniform weights, since the published initialisation of large models is slow."""
     with torch.device('meta'):
         model = mmfreq.build_backbone(arch)
     model = model.to_empty(device='cpu').eval()
@@ -112,11 +112,11 @@ def with_plain_weights(arch):
 @pytest.mark.slow
 @pytest.mark.parametrize('family', ['hornet', 'gfnet', 'dfformer', 'affnet'])
 def test_every_arch_at_the_smallest_sizes(family):
-    """Declared shapes and finite values, without gradients, which the families' micro models stand for."""
+    """Declared shapes and finite values; gradients are tested with the micro models."""
 
     def check(arch):
-        model = with_plain_weights(arch)
-        for size, precision in (((32, 39), 'float32'), ((33, 77), 'bfloat16 autocast')):  # not narrow: docs/performance.md
+        model = with_uniform_weights(arch)
+        for size, precision in (((32, 39), 'float32'), ((33, 77), 'bfloat16 autocast')):  # not narrower: docs/performance.md
             with torch.no_grad():
                 outs = run(model, noise(1, 3, *size), precision)
             sides = zip(*(model.stage_sides(side) for side in size))

@@ -1,4 +1,4 @@
-"""How large values may become in float16, as the table of docs/performance.md says; in bfloat16 that is no question."""
+"""The largest inputs with finite outputs in float16 and bfloat16: the table in docs/performance.md."""
 
 import re
 from functools import partial
@@ -10,7 +10,7 @@ from torch import nn
 
 import mmfreq
 from mmfreq.layers import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter, GnConv, Mlp, StarReLU
-from mmfreq.layers.basic import LARGEST_ROOT, squared_relu
+from mmfreq.layers.basic import MAX_FLOAT16_ROOT, squared_relu
 
 PAGE = (Path(mmfreq.__file__).resolve().parents[1] / 'docs' / 'performance.md').read_text(encoding='utf-8')
 ROW = re.compile(r'^\| (?P<name>[^|]+?) \| (?P<float16>\d+) \| (?P<bfloat16>> 1e\d+|[\de]+) \|', re.MULTILINE)
@@ -21,8 +21,8 @@ def mlp():
     return Mlp(C, 4 * C, act=StarReLU, bias=False)
 
 
-# name in the table -> (what makes it, whether its maps are channels-last)
-SUBJECTS = {
+# name in the table -> (constructor, whether its maps are channels-last)
+LAYERS = {
     'StarReLU': (StarReLU, False),
     'MLP with StarReLU': (mlp, True),
     'DynamicFilter': (partial(DynamicFilter, C, 16), False),
@@ -37,20 +37,20 @@ TABLE = {row['name']: row for row in ROW.finditer(PAGE)}
 
 def finite_at(name, scale, dtype):
     torch.manual_seed(0)
-    make, channels_last = SUBJECTS[name]
+    make, channels_last = LAYERS[name]
     model = make().eval()
     x = (scale * torch.randn(1, C, 16, 16)).to(dtype)
     with torch.no_grad(), torch.autocast('cpu', dtype):
         return model(x.permute(0, 2, 3, 1) if channels_last else x).isfinite().all().item()
 
 
-def test_the_table_is_about_all():
-    assert set(TABLE) == set(SUBJECTS)
+def test_table_has_all_layers():
+    assert set(TABLE) == set(LAYERS)
 
 
-@pytest.mark.parametrize('name', SUBJECTS)
-def test_thresholds_are_those_of_the_table(name):
-    """Powers of two: the largest scale of standard normal input at which all is finite."""
+@pytest.mark.parametrize('name', LAYERS)
+def test_thresholds_of_the_table(name):
+    """The largest power of two as scale of a standard normal input at which all outputs are finite."""
     largest = int(TABLE[name]['float16'])
     assert finite_at(name, largest, torch.float16)
     assert largest == 2**14 or not finite_at(name, 2 * largest, torch.float16)  # beyond it the input itself is infinite
@@ -58,16 +58,16 @@ def test_thresholds_are_those_of_the_table(name):
 
 
 @pytest.mark.parametrize('autocast', [False, True])
-def test_squares_saturate_in_float16_and_nowhere_else(autocast):
-    x = torch.tensor([-300.0, 0.0, 3.0, LARGEST_ROOT, 256.0, 60000.0, float('nan')])
+def test_squares_saturate_in_float16_only(autocast):
+    x = torch.tensor([-300.0, 0.0, 3.0, MAX_FLOAT16_ROOT, 256.0, 60000.0, float('nan')])
     with torch.no_grad(), torch.autocast('cpu', torch.float16, enabled=autocast):
         for function in (squared_relu, StarReLU()):
-            assert function(x.half())[:-1].tolist() == [0, 0, 9, 65472, 65472, 65472] and LARGEST_ROOT**2 < 65504 + 16
+            assert function(x.half())[:-1].tolist() == [0, 0, 9, 65472, 65472, 65472] and MAX_FLOAT16_ROOT**2 < 65504 + 16
             assert function(x.half())[-1].isnan()
             for dtype in (torch.float32, torch.bfloat16):
                 wide = x.to(dtype)
                 assert torch.equal(function(wide)[:-1], torch.relu(wide).square()[:-1])
-    assert (LARGEST_ROOT + 0.125) ** 2 > 65520  # the next float16 number's square rounds to infinity
+    assert (MAX_FLOAT16_ROOT + 0.125) ** 2 > 65520  # the next float16 number's square rounds to infinity
 
 
 def test_gradients_are_finite_where_squares_saturate():
@@ -77,8 +77,8 @@ def test_gradients_are_finite_where_squares_saturate():
 
 
 @pytest.mark.parametrize('arch', ['dfformer-micro', 'cdfformer-micro'])
-def test_a_model_whose_squares_overflow_stays_finite(arch):
-    """Weights before a square enlarged until hidden values pass 256; they were infinite, and with them the output."""
+def test_model_with_overflowing_squares_stays_finite(arch):
+    """Hidden values above 256, whose squares exceed the range of float16."""
     torch.manual_seed(0)
     model = mmfreq.build_backbone(arch).eval()
     seen = []
@@ -90,9 +90,9 @@ def test_a_model_whose_squares_overflow_stays_finite(arch):
         module.register_forward_hook(lambda m, i, out: seen.append(out.abs().max().item()))
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad(), torch.autocast('cpu', torch.float16):
-        watched = model(images)
+        hooked = model(images)
         for module in model.modules():
             module._forward_hooks.clear()
         outs = model(images)
     assert max(seen) > 256
-    assert all(out.isfinite().all() for out in (*watched, *outs))
+    assert all(out.isfinite().all() for out in (*hooked, *outs))

@@ -1,30 +1,30 @@
-"""What the numbers must not depend on: how an image lies in memory, and what else is in the batch."""
+"""Outputs do not depend on the memory format or on the rest of the batch; extreme images give finite outputs, NaN propagates."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.numerics.subjects import (
+from tests.numerics.strategies import (
     DECODERS,
     MICRO,
     MIXERS,
     C,
-    as_given,
+    as_input,
+    backward,
     batches,
     examples,
     grids,
     model_of,
     noise,
     not_finite,
-    pull,
     run,
     sides,
 )
 
-# largest difference over the largest value: float32 sums in another order, through as many as 20 layers
+# largest difference over the largest value, for float32 sums in another order through up to 20 layers
 CLOSE = 2e-5
-# gradients of parameters are sums over all pixels of terms that nearly cancel
+# gradients of parameters are sums over all pixels with cancellation
 CLOSE_GRADIENTS = 2e-4
 
 
@@ -35,14 +35,14 @@ def difference(got, want):
 
 def gradients_of(model, x, memory_format):
     model.zero_grad(set_to_none=True)
-    image = as_given(x, 'float32', memory_format)
+    image = as_input(x, 'float32', memory_format)
     outs = run(model, image)
-    pull(outs)
+    backward(outs)
     return [out.detach() for out in outs], [image.grad, *(p.grad.clone() for p in model.parameters())]
 
 
-def check_memory_format(kind, name, shape):
-    model = model_of(kind, name)
+def check_memory_format(group, name, shape):
+    model = model_of(group, name)
     results = {memory: gradients_of(model, noise(*shape), memory) for memory in ('contiguous', 'channels_last')}
     (outs, grads), (other_outs, other_grads) = results.values()
     assert max(difference(*pair) for pair in zip(other_outs, outs, strict=True)) < CLOSE
@@ -63,27 +63,27 @@ def test_mixers_do_not_depend_on_the_memory_format(name, height, width, batch):
 
 @given(st.sampled_from(MICRO), sides, sides)
 @examples(6)
-def test_an_image_of_a_batch_is_as_if_alone(arch, height, width):
+def test_images_of_a_batch_are_independent(arch, height, width):
     """In eval mode."""
     model, images = model_of('backbone', arch), noise(3, 3, height, width)
     with torch.no_grad():
         together = run(model, images)
         for k in range(3):
-            alone = run(model, images[k : k + 1])
-            assert max(difference(many[k : k + 1], one) for many, one in zip(together, alone, strict=True)) < CLOSE
+            single = run(model, images[k : k + 1])
+            assert max(difference(many[k : k + 1], one) for many, one in zip(together, single, strict=True)) < CLOSE
 
 
 @given(st.sampled_from(('GnUPerHead', 'GnFPNHead', 'GnFPN')), grids, grids)
 @examples(6)
-def test_a_map_of_a_batch_is_as_if_alone(name, height, width):
+def test_maps_of_a_batch_are_independent(name, height, width):
     model, maps = model_of('decoder', name), [noise(3, C, 2 * height, 2 * width), noise(3, 2 * C, height, width)]
     with torch.no_grad():
         together = run(model, maps)
-        alone = run(model, [each[:1] for each in maps])
-        assert max(difference(many[:1], one) for many, one in zip(together, alone, strict=True)) < CLOSE
+        single = run(model, [each[:1] for each in maps])
+        assert max(difference(many[:1], one) for many, one in zip(together, single, strict=True)) < CLOSE
 
 
-def test_the_decoders_are_all():
+def test_decoders_are_complete():
     assert set(DECODERS) == {'GnUPerHead', 'GnFPNHead', 'GnFPN', 'GnConv'}
 
 
@@ -102,7 +102,7 @@ def test_extreme_images_give_finite_outputs_and_gradients(arch):
     for content, image in IMAGES.items():
         x = image(1, 3, 40, 33).requires_grad_()
         outs = run(model, x)
-        pull(outs)
+        backward(outs)
         assert not not_finite(outs, [x], model), content
 
 
@@ -115,16 +115,16 @@ def test_extreme_images_in_training(arch):
         outs = run(model, x)
         assert all(out.isfinite().all() for out in outs), content
         if arch.startswith('affnet') and content == 'zeros':
-            continue  # see below
-        pull(outs)
+            continue  # see test_gradients_of_affnet_overflow_for_a_constant_batch
+        backward(outs)
         assert not not_finite(outs, [x], model), content
 
 
-def test_batch_norms_of_a_batch_without_any_difference():
-    """Each of AFFNet's batch norms then multiplies the gradient by 1 / sqrt(eps), 316, until it overflows."""
+def test_gradients_of_affnet_overflow_for_a_constant_batch():
+    """Each of AFFNet's batch norms multiplies the gradient by 1 / sqrt(eps) = 316, until it overflows."""
     model = model_of('backbone', 'affnet-micro', train=True)
     x = torch.zeros(2, 3, 64, 48, requires_grad=True)
-    pull(run(model, x))
+    backward(run(model, x))
     assert not x.grad.isfinite().all()
 
 
@@ -132,7 +132,7 @@ def test_batch_norms_of_a_batch_without_any_difference():
 @pytest.mark.parametrize('precision', ['bfloat16 autocast', 'float16 autocast'])
 @pytest.mark.parametrize('arch', MICRO)
 def test_extreme_images_in_half_precision(arch, precision):
-    """The forward pass; infinite gradients are what loss scaling is for."""
+    """The forward pass only: loss scaling handles infinite gradients."""
     model = model_of('backbone', arch, precision)
     with torch.no_grad():
         for content, image in IMAGES.items():
@@ -140,23 +140,23 @@ def test_extreme_images_in_half_precision(arch, precision):
 
 
 @pytest.mark.parametrize('arch', MICRO)
-def test_nan_in_an_image_is_not_hidden(arch):
-    """A pixel that is no number: no map is finite, not even in float16, where activations saturate and could swallow it."""
+def test_nan_in_an_image_propagates(arch):
+    """No output map is finite, also in float16, where saturating activations could hide a NaN."""
     for precision in ('float32', 'float16 autocast', 'float16'):
         model = model_of('backbone', arch, precision)
         for value in (float('nan'), float('inf')):
             x = noise(1, 3, 40, 33)
             x[0, 1, 20, 20] = value
             with torch.no_grad():
-                outs = run(model, as_given(x, precision, 'contiguous'), precision)
+                outs = run(model, as_input(x, precision, 'contiguous'), precision)
             assert not any(out.isfinite().all() for out in outs), (precision, value)
 
 
 @pytest.mark.parametrize('precision', ['float32', 'float16'])
 @pytest.mark.parametrize('name', MIXERS)
-def test_nan_in_a_map_is_not_hidden(name, precision):
+def test_nan_in_a_map_propagates(name, precision):
     model, x = model_of('mixer', name, precision), noise(1, C, 14, 11)
     x[0, C - 1, 3, 4] = float('nan')
     with torch.no_grad():
-        (out,) = run(model, as_given(x, precision, 'contiguous'), precision)
+        (out,) = run(model, as_input(x, precision, 'contiguous'), precision)
     assert out.isnan().any()

@@ -1,4 +1,4 @@
-"""What the property tests draw from: micro models of every family, mixers, decoders, and ways to run them."""
+"""Strategies of the property tests: micro models of every family, mixers, decoders, precisions, and how to run them."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 
 import mmfreq
 from mmfreq.layers import AdaptiveFrequencyFilter, DynamicFilter, GlobalFilter, GnConv
-from mmfreq.registry import MODELS as OURS
+from mmfreq.registry import MODELS as MMFREQ_MODELS
 
 MICRO = tuple(arch for arch in mmfreq.list_archs() if arch.endswith('micro'))
 C = 16  # channels of mixers; also divisible by AFFNet's 8 blocks and by 2^4
@@ -21,7 +21,7 @@ MIXERS = {
     'dynamic filter': lambda: DynamicFilter(C, 14),
     'adaptive frequency filter': lambda: AdaptiveFrequencyFilter(C),
 }
-FEATURES = [C, 2 * C]  # channels of the maps that a decoder is given
+FEATURES = [C, 2 * C]  # channels of the input maps of a decoder
 SEGMENTATION = dict(channels=C, num_classes=5, norm_cfg=dict(type='GN', num_groups=4), align_corners=False)
 DECODERS = {
     'GnUPerHead': dict(
@@ -45,12 +45,12 @@ FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channel
 
 
 def examples(count):
-    """Settings of a property test: the same examples in every run, and no clock."""
+    """Settings of a property test: the same examples in every run, no time limit."""
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
     return settings(max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=checks)
 
 
-sides = st.integers(32, 97)  # of images: odd ones and not square ones too
+sides = st.integers(32, 97)  # of images
 grids = st.integers(5, 25)  # of maps
 batches = st.integers(1, 3)
 precisions = st.sampled_from(tuple(PRECISIONS))
@@ -58,23 +58,23 @@ formats = st.sampled_from(tuple(FORMATS))
 
 
 @cache
-def made(kind, name, dtype):
+def cached_model(group, name, dtype):
     torch.manual_seed(0)
-    if kind == 'backbone':
+    if group == 'backbone':
         model = mmfreq.build_backbone(name)
-    elif kind == 'mixer':
+    elif group == 'mixer':
         model = MIXERS[name]()
     elif name == 'GnConv':
         config = dict(DECODERS[name])
-        model = OURS.get(config.pop('type').split('.')[1])(**config)
+        model = MMFREQ_MODELS.get(config.pop('type').split('.')[1])(**config)
     else:
         model = MODELS.build(dict(DECODERS[name]))
     return model.to(dtype)
 
 
-def model_of(kind, name, precision='float32', train=False):
-    """A model with fixed weights, without gradients; made once."""
-    model = made(kind, name, PRECISIONS[precision][0]).train(train)
+def model_of(group, name, precision='float32', train=False):
+    """A cached model with fixed weights, without gradients."""
+    model = cached_model(group, name, PRECISIONS[precision][0]).train(train)
     for parameter in model.parameters():
         parameter.grad = None
     return model
@@ -84,8 +84,8 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def as_given(x, precision, memory_format):
-    """An input in the dtype and memory layout of a case, that wants a gradient."""
+def as_input(x, precision, memory_format):
+    """An input in the dtype and memory layout of a case, with requires_grad."""
     return x.to(PRECISIONS[precision][0]).contiguous(memory_format=FORMATS[memory_format]).requires_grad_()
 
 
@@ -97,14 +97,14 @@ def run(model, inputs, precision='float32'):
     return out if isinstance(out, tuple) else (out,)
 
 
-def pull(outs):
-    """The backward pass of a mean of the outputs, none of which has a gradient of zero."""
+def backward(outs):
+    """The backward pass of a weighted mean of the outputs."""
     weights = (noise(*out.shape, seed=1) for out in outs)
     sum((out.float() * weight).mean() for out, weight in zip(outs, weights)).backward()
 
 
 def not_finite(outs, inputs, model):
-    """Names of outputs and gradients that hold NaN or infinities, and of parameters that have no gradient."""
+    """Names of outputs and gradients with NaN or infinities, and of parameters without a gradient."""
     found = [f'output {k}' for k, out in enumerate(outs) if not out.isfinite().all()]
     found += [f'gradient of input {k}' for k, x in enumerate(inputs) if x.grad is None or not x.grad.isfinite().all()]
     return found + [f'gradient of {name}' for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
