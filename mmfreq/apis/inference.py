@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 
 from mmfreq.apis.loading import TASKS, build_model, dataset_meta_of, innermost_dataset, read_config
 from mmfreq.errors import DataError, UserError
-from mmfreq.speed.optimizing import holds_backbone, optimize
+from mmfreq.speed.optimizing import has_backbone, optimize
 
 SUPPORTED_TASKS = ('segmentation', 'detection')
 
@@ -59,9 +59,9 @@ class Predictor:
         scope = cfg.get('default_scope')
         if TASKS.get(scope) not in SUPPORTED_TASKS:
             raise ValueError(f'Expected a config for {" or ".join(SUPPORTED_TASKS)}; its default_scope is {scope!r}.')
-        self.scope, self.task, self.cfg = scope, TASKS[scope], cfg
+        self.task = TASKS[scope]
         self.loaded, meta = build_model(cfg, checkpoint)
-        self.model = self.loaded if plain or not holds_backbone(self.loaded) else optimize(self.loaded)
+        self.model = self.loaded if plain or not has_backbone(self.loaded) else optimize(self.loaded)
         self.model.to(device)
         self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})

@@ -30,7 +30,7 @@ from mmfreq.preflight.samples import (
     sample_name,
 )
 from mmfreq.registry import HOOKS
-from mmfreq.speed.optimizing import holds_backbone, optimize
+from mmfreq.speed.optimizing import has_backbone, optimize
 from mmfreq.weights.load import load_checked
 
 
@@ -206,7 +206,7 @@ class OptimizeHook(Hook):
 
     def before_test_epoch(self, runner):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if holds_backbone(model):
+        if has_backbone(model):
             self.original = model
             set_model(runner, optimize(model))
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmfreq.errors import UserError
 from mmfreq.speed.fixed_size import at_fixed_size
-from mmfreq.speed.optimizing import holds_backbone, optimize
+from mmfreq.speed.optimizing import has_backbone, optimize
 from mmfreq.version import __version__
 
 OPSET = 18
@@ -90,7 +90,7 @@ def export_onnx(
     path = Path(path)
     images = torch.zeros(2 if dynamic_batch else 1, channels, *size)
     model = at_fixed_size(model, images, backend)
-    graph = optimize(model) if optimized and holds_backbone(model) else model
+    graph = optimize(model) if optimized and has_backbone(model) else model
     graph = graph if precision == 'fp32' else HalfPrecision(copy.deepcopy(graph))
     proto = _traced(graph, images, dynamic_batch)
     entries = {'mmfreq_version': __version__, 'size': list(size), 'spectral': backend, 'precision': precision, **(metadata or {})}

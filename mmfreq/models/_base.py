@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from mmfreq.layers.basic import channels_last
 from mmfreq.layers.filters import check_choice
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS
-from mmfreq.speed.memory_efficient import saving_less
+from mmfreq.speed.memory_efficient import recompute_cheap_functions
 from mmfreq.weights.fit import fit_checkpoint
 from mmfreq.weights.load import load_weights
 
@@ -77,7 +77,7 @@ class Stage(nn.Sequential):
         if self.with_cp:
             return checkpoint_block(block, x)
         if self.memory_efficient:
-            with saving_less():
+            with recompute_cheap_functions():
                 return block(x)
         return block(x)
 

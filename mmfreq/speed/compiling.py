@@ -14,28 +14,28 @@ BLOCKS = (AFFBlock, GFNetBlock, GFNetCNNBlock, HorNetBlock, InvertedResidual, Me
 
 
 def compile_blocks(model: nn.Module, **options) -> nn.Module:
-    """Compile the blocks of the backbones in `model`, in place; the rest runs as it is.
+    """Compile the blocks of the backbones in `model`, in place; the rest runs uncompiled.
 
-    Blocks of equal sizes share their compiled code, so the first call takes a fraction of that of `torch.compile(model)`. Parameter
-    names and state dicts stay as they are. `memory_efficient` of a stage becomes False: a compiler chooses by itself what is saved
-    for backward. Stochastic depth becomes `SharedStochasticDepth`, which draws other random numbers.
+    Blocks of equal size share compiled code, so compilation takes a fraction of the time of `torch.compile(model)`. Parameter names
+    and state dicts do not change. `memory_efficient` of the stages becomes False, because the compiler chooses what is saved for
+    backward. Stochastic depth becomes `SharedStochasticDepth`, which draws other random numbers.
 
     Args:
-        model: a backbone or a classifier of mmfreq, or a module around one.
-        **options: of `torch.compile`. `dynamic` is False by default, because stages differ in size, which `torch.compile` would
-            take for a reason to compile for any size. So blocks are compiled for each size of images; after eight combinations of
-            stage and size torch runs further ones uncompiled, with a warning.
+        model: a backbone or classifier of mmfreq, or a module that contains one.
+        **options: of `torch.compile`. `dynamic` is False by default; otherwise `torch.compile` would compile for dynamic sizes,
+            because stages differ in size. Blocks are compiled for each image size; after eight combinations of stage and size
+            torch runs new ones uncompiled, with a warning.
 
     Returns:
         `model`.
 
     Raises:
-        ValueError: no block of mmfreq in it.
+        ValueError: `model` has no block of mmfreq.
     """
     blocks = [module for module in model.modules() if isinstance(module, BLOCKS)]
     if not blocks:
         raise ValueError(
-            f'expected a model with blocks of mmfreq, got {type(model).__name__} without one; use torch.compile(model)'
+            f'expected a model with blocks of mmfreq, got {type(model).__name__} without any; use torch.compile(model)'
         )
     for module in model.modules():
         if isinstance(module, Stage):
@@ -43,27 +43,27 @@ def compile_blocks(model: nn.Module, **options) -> nn.Module:
     options.setdefault('dynamic', False)
     for block in blocks:
         for name, part in block.named_children():
-            watched = part._forward_hooks or part._forward_pre_hooks
-            if type(part) is StochasticDepth and part.mode == 'row' and part.p > 0 and not watched:
+            hooked = part._forward_hooks or part._forward_pre_hooks
+            if type(part) is StochasticDepth and part.mode == 'row' and part.p > 0 and not hooked:
                 setattr(block, name, SharedStochasticDepth(part.p).train(part.training))
         block.compile(**options)
     return model
 
 
 class SharedStochasticDepth(StochasticDepth):
-    """Stochastic depth whose rate is a tensor: a compiler takes a float for a constant, and would compile each block again.
+    """Stochastic depth with its rate in a tensor: a float is a constant for a compiler, which would compile each block again.
 
     Args:
-        p: probability of dropping a sample; may be changed later.
+        p: probability of dropping a sample; can be changed later.
 
     Shape:
-        Any with the samples first, to the same.
+        Any shape with the samples first, to the same.
     """
 
     def __init__(self, p: float):
         nn.Module.__init__(self)
         self.mode = 'row'
-        self.keep = torch.tensor(1 - p, device='cpu')  # no buffer: neither a dtype nor an empty state dict changes it
+        self.keep = torch.tensor(1 - p, device='cpu')  # not a buffer: `.to(dtype)` and state dicts must not change it
 
     @property
     def p(self) -> float:

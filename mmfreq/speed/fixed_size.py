@@ -1,4 +1,7 @@
-"""A model for images of one size: filters and position embeddings stored at the grids they have there, one spectral backend."""
+"""A model for one image size: filters and position embeddings are stored at their final grids, with one spectral backend.
+
+With the backend 'matmul' the model has no FFT operator: this is how FFT is kept out of ONNX files.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -10,29 +13,29 @@ from torch import Tensor, nn
 
 from mmfreq.ops import SPECTRAL_BACKENDS
 
-LOOKUPS = ('filter_for', 'positions_for')  # methods that give what a module stores, for maps of a size; it has `store_at` too
+LOOKUPS = ('filter_for', 'positions_for')  # methods of modules that resize a stored parameter to a size and have `store_at`
 
 
 @torch.no_grad()
 def at_fixed_size(model: nn.Module, images: Tensor, backend: str | None = 'matmul', only: bool = False) -> nn.Module:
-    """A copy of `model` in eval mode that gives the same for images of this size, and resizes nothing stored any more.
+    """A copy of `model` in eval mode whose filters and position embeddings are stored for images of this size.
 
     Args:
-        images: an input, as the model takes it; it is run once.
-        backend: of the spectral operator, see `mmfreq.ops.apply_filter`; None leaves it as it is.
-        only: refuse images of other sizes; without it what is stored is resized again for them.
+        images: an input of the model; the model is run on it once.
+        backend: of the spectral operator, see `mmfreq.ops.apply_filter`; None does not change it.
+        only: raise an error for images of other sizes; by default the stored parameters are resized again for them.
 
     Raises:
-        ValueError: unknown backend; a filter or embedding that is used on maps of several sizes.
+        ValueError: unknown backend; a filter or embedding used on maps of several sizes.
     """
     if backend is not None and backend not in SPECTRAL_BACKENDS:
         raise ValueError(f"spectral backend '{backend}' is unknown; choose one of {', '.join(SPECTRAL_BACKENDS)}")
     model = copy.deepcopy(model).eval()
-    with _sizes_noted(model) as sizes:
-        model.extract_feat(images) if hasattr(model, 'roi_head') else model(images)  # two-stage heads want data samples
+    with _record_sizes(model) as sizes:
+        model.extract_feat(images) if hasattr(model, 'roi_head') else model(images)  # two-stage detectors need data samples
     for name, found in sizes.items():
         if len(found) > 1:
-            raise ValueError(f'{name} is used on maps of several sizes, {sorted(found)}; it cannot be stored for one')
+            raise ValueError(f'{name} is used on maps of several sizes, {sorted(found)}; it cannot be stored for one size')
         for size in found:
             model.get_submodule(name).store_at(size)
             if only:
@@ -44,8 +47,8 @@ def at_fixed_size(model: nn.Module, images: Tensor, backend: str | None = 'matmu
 
 
 @contextmanager
-def _sizes_noted(model: nn.Module) -> Iterator[dict[str, set[tuple[int, int]]]]:
-    """Sizes of the maps for which each module is asked what it stores, by its name."""
+def _record_sizes(model: nn.Module) -> Iterator[dict[str, set[tuple[int, int]]]]:
+    """{name of a module: sizes of the maps that it resizes its stored parameter to}, recorded within the context."""
     sizes, patched = {}, []
 
     def lookup(original: Callable, seen: set, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""`mmfreq.compile_blocks`: the same outputs and gradients, with one compilation for equal blocks."""
+"""`mmfreq.compile_blocks`: outputs and gradients stay the same, equal blocks are compiled once."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ def no_compiled_code():
     ('arch', 'train'),
     [('hornet-micro', False), ('gfnet-cnn-micro', True), ('gfnet-h-micro', True), ('dfformer-micro', True), ('affnet-micro', True)],
 )
-def test_outputs_and_gradients_are_those_of_the_model(arch, train):
+def test_outputs_and_gradients_are_unchanged(arch, train):
     model = randomize_scales_and_filters(mmfreq.build_backbone(arch)).train(train)
     compiled = mmfreq.compile_blocks(copy.deepcopy(model), backend='aot_eager', fullgraph=True)
     x, found = torch.randn(2, 3, 64, 96), []
@@ -38,12 +38,12 @@ def test_outputs_and_gradients_are_those_of_the_model(arch, train):
         found.append([*outs, *(p.grad for p in each.parameters())])
     assert list(compiled.state_dict()) == list(model.state_dict())
     for got, want in zip(*found):
-        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * max(want.abs().max().item(), 1))  # some are 0 but for rounding
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * max(want.abs().max().item(), 1))  # some are almost 0
 
 
 @pytest.mark.slow
 def test_inductor_trains():
-    """Two stages of other sizes, for which inductor fails if shapes are dynamic (torch 2.14)."""
+    """Two stages of different sizes, for which inductor fails with dynamic shapes (torch 2.14)."""
     model = randomize_scales_and_filters(mmfreq.build_backbone('hornet-micro', out_indices=(1,))).train()
     compiled, x, found = mmfreq.compile_blocks(copy.deepcopy(model)), torch.randn(2, 3, 64, 64), []
     for each in (model, compiled):
@@ -56,23 +56,23 @@ def test_inductor_trains():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('make', 'kinds'),
+    ('make', 'compilations'),
     [
         (lambda: HorNet(dict(base_dim=16, depths=(2, 3, 6, 2))), 4),
         (lambda: DFFormer(dict(depths=(3, 3, 4, 2), dims=(16, 32, 48, 64))), 4),
     ],
 )
-def test_equal_blocks_are_compiled_once(make, kinds):
+def test_equal_blocks_are_compiled_once(make, compilations):
     model, counter = make().eval(), CompileCounter()
     mmfreq.compile_blocks(model, backend=counter, fullgraph=True, dynamic=False)
     with torch.no_grad():
         model(torch.randn(1, 3, 64, 96))
-    assert counter.frame_count == kinds
+    assert counter.frame_count == compilations
 
 
 @pytest.mark.slow
-def test_rates_of_stochastic_depth_need_no_code_of_their_own():
-    """More blocks of one kind than the compiler would make code for; the first, which is never dropped, is a kind of its own."""
+def test_stochastic_depth_rates_do_not_cause_recompilation():
+    """More equal blocks than the recompilation limit; the first block is never dropped and is compiled separately."""
     model, counter = HorNet(dict(base_dim=16, depths=(2, 1, 10, 1)), drop_path_rate=0.4).train(), CompileCounter()
     names = list(model.state_dict())
     mmfreq.compile_blocks(model, backend=counter, fullgraph=True, dynamic=False)
@@ -95,13 +95,13 @@ def test_shared_stochastic_depth_is_stochastic_depth():
     assert copy.deepcopy(part).to(torch.bfloat16).p == pickle.loads(pickle.dumps(part)).to_empty(device='meta').p == 0.5
 
 
-def test_stochastic_depth_of_others_stays():
+def test_replaced_or_hooked_stochastic_depth_stays():
     model = mmfreq.build_backbone('hornet-micro', drop_path_rate=0.3)
-    mine, watched = StochasticDepth(0.5, 'batch'), model.stages[2][1].drop_path1
-    model.stages[2][0].drop_path1 = mine
-    watched.register_forward_hook(lambda *_: None)
+    replaced, hooked = StochasticDepth(0.5, 'batch'), model.stages[2][1].drop_path1
+    model.stages[2][0].drop_path1 = replaced
+    hooked.register_forward_hook(lambda *_: None)
     mmfreq.compile_blocks(model, backend='eager')
-    assert model.stages[2][0].drop_path1 is mine and model.stages[2][1].drop_path1 is watched
+    assert model.stages[2][0].drop_path1 is replaced and model.stages[2][1].drop_path1 is hooked
     assert type(model.stages[2][1].drop_path2) is SharedStochasticDepth
     assert (
         repr(mmfreq.optimize(mmfreq.compile_blocks(mmfreq.build_backbone('hornet-micro', drop_path_rate=0.3)))).count(
@@ -111,13 +111,13 @@ def test_stochastic_depth_of_others_stays():
     )
 
 
-def test_it_can_be_copied_and_pickled():
+def test_compiled_model_can_be_copied_and_pickled():
     model = mmfreq.compile_blocks(mmfreq.build_backbone('hornet-micro'), backend='eager')
     assert model is mmfreq.compile_blocks(model, backend='eager')
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert list(twin.state_dict()) == list(model.state_dict())
 
 
-def test_a_model_of_others_is_refused():
+def test_model_without_mmfreq_raises():
     with pytest.raises(ValueError, match=r'expected a model with blocks of mmfreq.*got Linear.*torch.compile'):
         mmfreq.compile_blocks(nn.Linear(2, 2))

@@ -1,4 +1,4 @@
-"""`memory_efficient=True`: the same numbers to the last bit, with less saved for backward."""
+"""`memory_efficient=True`: bitwise equal numbers with less memory saved for backward."""
 
 import gc
 
@@ -17,12 +17,12 @@ from mmfreq.models.affnet import AFFBlock, InvertedResidual
 from mmfreq.models.dfformer import MetaFormerBlock, SepConv
 from mmfreq.models.gfnet import GFNetBlock, GFNetCNNBlock
 from mmfreq.models.hornet import HorNetBlock
-from mmfreq.speed.memory_efficient import saving_less
+from mmfreq.speed.memory_efficient import recompute_cheap_functions
 from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 
 ARCHS = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
 C, GRID = 64, (16, 32)
-# block -> (what makes it, maps of C channels that it may save beside its input)
+# block -> (constructor, maps of C channels that it may save in addition to its input)
 BLOCKS = {
     'hornet 7x7': (lambda: HorNetBlock(C, 3), 12.5),
     'hornet gf': (lambda: HorNetBlock(C, 3, grid=GRID), 13.5),
@@ -36,7 +36,7 @@ BLOCKS = {
 
 
 class Allocated(TorchDispatchMode):
-    """Bytes of the memory that operators gave out and that is still held."""
+    """Bytes allocated by operators and not yet released."""
 
     def __init__(self):
         super().__init__()
@@ -50,18 +50,18 @@ class Allocated(TorchDispatchMode):
                 self.known[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
         return out
 
-    def bytes_beside(self, *tensors):
+    def bytes_except(self, *tensors):
         gc.collect()
         others = {t.untyped_storage().data_ptr() for t in tensors}
         return sum(n for at, (storage, n) in self.known.items() if not storage.expired() and at not in others)
 
 
 def saved_bytes(model, x):
-    """What a forward pass leaves behind for backward, beside parameters, input and outputs."""
+    """Bytes saved for backward by a forward pass, without parameters, input and outputs."""
     x = x.detach().requires_grad_()
     with Allocated() as allocated:
         out = model(x)
-    return allocated.bytes_beside(x, *tree_leaves(out), *model.parameters())
+    return allocated.bytes_except(x, *tree_leaves(out), *model.parameters())
 
 
 def outcome(model, x, autocast=False):
@@ -91,7 +91,7 @@ def test_training_step_is_bitwise_equal(arch, train, autocast):
         found.append(outcome(model, torch.randn(2, 3, 64, 80), autocast))
     plain, efficient = found
     assert set(plain) == set(efficient) and len(plain) > 20
-    if train and 'affnet' in arch:  # batch norms are made again within rounding
+    if train and 'affnet' in arch:  # recomputed batch norms differ by rounding
         one, other = (torch.cat([value.float().flatten() for value in each.values()]) for each in (plain, efficient))
         assert (one - other).norm() < (0.02 if autocast else 1e-5) * one.norm()
     else:
@@ -117,8 +117,8 @@ def test_memory_saved_for_backward_per_block(name):
 def test_backbone_saves_at_most_62_percent_of_the_reference(arch):
     model = mmfreq.build_backbone(arch, memory_efficient=True).train()
     images = torch.randn(1, 3, 160, 160)
-    saved, theirs = saved_bytes(model, images), saved_bytes(reference.twin(model).train(), images)
-    assert images.numel() * 4 < saved <= 0.62 * theirs, saved / theirs
+    saved, limit = saved_bytes(model, images), saved_bytes(reference.twin(model).train(), images)
+    assert images.numel() * 4 < saved <= 0.62 * limit, saved / limit
 
 
 def test_memory_is_released_after_backward():
@@ -126,7 +126,7 @@ def test_memory_is_released_after_backward():
     with Allocated() as allocated:
         sum(out.sum() for out in model(x)).backward()
         model.zero_grad()
-    assert allocated.bytes_beside(x, *model.parameters()) == 0
+    assert allocated.bytes_except(x, *model.parameters()) == 0
 
 
 @pytest.mark.parametrize('arch', ARCHS)
@@ -134,7 +134,7 @@ def test_memory_is_released_without_backward(arch):
     model, x = mmfreq.build_backbone(arch, memory_efficient=True).train(), torch.randn(1, 3, 64, 64)
     with Allocated() as allocated:
         model(x)
-    assert allocated.bytes_beside(x, *model.parameters(), *model.buffers()) < 10_000
+    assert allocated.bytes_except(x, *model.parameters(), *model.buffers()) < 10_000
 
 
 def test_other_saved_tensor_hooks_get_all_saved_tensors():
@@ -148,7 +148,7 @@ def test_other_saved_tensor_hooks_get_all_saved_tensors():
 
 
 def chain(x, weight):
-    """Cheap functions of a result, of a view of it, and of the result of another."""
+    """Cheap functions of a result, of a view of it, and of the result of another cheap function."""
     y = nn.functional.layer_norm(x, x.shape[-1:])
     z = nn.functional.gelu(y[..., 1:].transpose(0, 1) * weight)
     return (z * z * y[..., :-1].transpose(0, 1)) @ torch.ones(z.shape[-1], 2, dtype=x.dtype)
@@ -158,7 +158,7 @@ def test_first_and_second_derivatives_of_views_and_chains():
     x, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 4, 6), (5,)))
 
     def efficient(x, weight):
-        with saving_less():
+        with recompute_cheap_functions():
             return chain(x, weight)
 
     assert torch.autograd.gradcheck(efficient, (x, weight)) and torch.autograd.gradgradcheck(efficient, (x, weight))
@@ -171,13 +171,13 @@ def test_first_and_second_derivatives_of_views_and_chains():
 def test_in_place_writes_to_saved_tensors_raise(changed):
     x = torch.randn(3, 4, requires_grad=True)
     a = x + 1
-    with saving_less():
+    with recompute_cheap_functions():
         y = nn.functional.silu(a)
         z = y.exp()
         loss = (y * z).sum()
     with torch.no_grad():
         {'result': y, 'argument': a, 'other': z}[changed].mul_(2)
-    if changed == 'result':  # it is made again from what nobody wrote into
+    if changed == 'result':  # it is recomputed from unmodified arguments
         loss.backward()
         b = x.detach() + 1
         (want,) = torch.autograd.grad((nn.functional.silu(c := b.requires_grad_()) * nn.functional.silu(c).exp()).sum(), c)
@@ -189,7 +189,7 @@ def test_in_place_writes_to_saved_tensors_raise(changed):
 
 def test_in_place_writes_before_saving_are_respected():
     found = []
-    for context in (saving_less, torch.enable_grad):
+    for context in (recompute_cheap_functions, torch.enable_grad):
         x = torch.linspace(-1, 1, 6, requires_grad=True)
         with context():
             y = nn.functional.gelu(x)
@@ -210,7 +210,7 @@ def test_with_cp_and_memory_efficient_raise():
 @pytest.mark.parametrize('shape', [(6, 4), (3, 4, 5), (2, 4, 3, 5), (2, 4, 2, 3, 2)])
 def test_batch_norm_is_recomputed_with_the_statistics_of_its_batch(shape, affine):
     norm, found = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)](4, affine=affine), []
-    for context in (saving_less, torch.enable_grad):
+    for context in (recompute_cheap_functions, torch.enable_grad):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
         with context():
             y = norm(x)

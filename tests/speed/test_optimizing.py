@@ -1,4 +1,4 @@
-"""`mmfreq.optimize`: the same outputs, from a copy that says what was folded and refuses what it cannot do."""
+"""`mmfreq.optimize`: the outputs stay the same, modified modules are not bypassed, invalid uses raise errors."""
 
 import copy
 import pickle
@@ -14,22 +14,22 @@ from torch.nn.utils import prune
 import mmfreq
 from mmfreq.apis.loading import build_model as model_of_config
 from mmfreq.models.dfformer import DFFormer, Scale
-from mmfreq.speed import folded
+from mmfreq.speed import folded, folded_affnet, folded_blocks
 from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 
 ROOT = Path(mmfreq.__file__).resolve().parents[1]
 ARCHS = [arch for arch in mmfreq.list_archs() if 'micro' in arch]
-LITTLE = {
+SMALL = {
     act: dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40), mixers=('dynamic', 'conv', 'global', 'afno'), act=act)
     for act in ('star_relu', 'gelu', 'relu')
 }
-every_model = pytest.mark.parametrize('arch', [*ARCHS, *LITTLE])
+every_model = pytest.mark.parametrize('arch', [*ARCHS, *SMALL])
 
 
 def model_of(arch, **kwargs):
-    """A backbone whose parts all have a say, in eval mode, with running averages of its own."""
+    """A backbone in eval mode with distinct values in all parameters and running statistics."""
     torch.manual_seed(0)
-    model = DFFormer(LITTLE[arch], **kwargs) if arch in LITTLE else mmfreq.build_backbone(arch, **kwargs)
+    model = DFFormer(SMALL[arch], **kwargs) if arch in SMALL else mmfreq.build_backbone(arch, **kwargs)
     with torch.no_grad():
         for name, p in randomize_scales_and_filters(model).named_parameters():
             if p.ndim == 1 and 'gamma' not in name:
@@ -41,21 +41,21 @@ def model_of(arch, **kwargs):
 
 
 def difference(got, want):
-    """Largest, over the largest value of each map."""
+    """Largest difference over the largest value of each map."""
     assert len(got) == len(want) > 0
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(got, want))
 
 
 @every_model
 @torch.no_grad()
-def test_outputs_are_those_of_the_model(arch, monkeypatch):
+def test_outputs_are_unchanged(arch, monkeypatch):
     model, x = model_of(arch), torch.randn(2, 3, 72, 104)
     want, kept = model(x), x.clone()
     for size in (None, (72, 104)):
         optimized = mmfreq.optimize(model, size)
         for layout in (torch.contiguous_format, torch.channels_last):
             assert difference(optimized(x.contiguous(memory_format=layout)), want) < 1e-5
-        monkeypatch.setattr(folded, 'PIECE_BYTES', 2000)  # many pieces, of a few tokens, rows or channels
+        monkeypatch.setattr(folded, 'CHUNK_BYTES', 2000)  # many chunks
         assert difference(optimized(x), want) < 1e-5
         monkeypatch.undo()
     assert torch.equal(x, kept)
@@ -63,7 +63,7 @@ def test_outputs_are_those_of_the_model(arch, monkeypatch):
 
 @every_model
 @torch.no_grad()
-def test_the_model_is_left_as_it_was(arch):
+def test_original_model_is_not_modified(arch):
     model, x = model_of(arch).train(), torch.randn(1, 3, 64, 64)
     state, text, modes = copy.deepcopy(model.state_dict()), repr(model), [m.training for m in model.modules()]
     optimized = mmfreq.optimize(model, 64)
@@ -71,7 +71,7 @@ def test_the_model_is_left_as_it_was(arch):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     for p in model.parameters():
         p.zero_()
-    assert optimized(x)[-1].abs().max() > 0  # shares no memory with it
+    assert optimized(x)[-1].abs().max() > 0  # it does not share memory with the model
 
 
 @pytest.mark.parametrize('arch', ARCHS)
@@ -81,45 +81,46 @@ def test_print_shows_what_was_folded(arch):
     assert 'BatchNorm2d' not in text
 
 
-def test_every_folded_form_is_used():
+def test_every_folded_class_is_used():
     used = {type(part) for arch in ARCHS for part in mmfreq.optimize(model_of(arch)).modules()}
-    forms = {form for form in vars(folded).values() if isinstance(form, type) and issubclass(form, folded.Folded)}
-    assert len(forms) > 10 and forms - used == {folded.Folded}
+    defined = [value for module in (folded, folded_affnet, folded_blocks) for value in vars(module).values()]
+    classes = {value for value in defined if isinstance(value, type) and issubclass(value, folded.Folded)}
+    assert len(classes) > 10 and classes - used == {folded.Folded}
 
 
 @pytest.mark.parametrize('arch', ARCHS)
-def test_it_refuses_to_train_and_to_load(arch):
+def test_training_and_loading_raise(arch):
     optimized = mmfreq.optimize(model_of(arch))
     assert not any(m.training for m in optimized.modules()) and not any(p.requires_grad for p in optimized.parameters())
-    around = nn.Sequential(optimized)
+    wrapper = nn.Sequential(optimized)
     for refused in (
         optimized.train,
-        around.train,
+        wrapper.train,
         lambda: optimized.load_state_dict({}),
-        lambda: around.load_state_dict(around.state_dict()),
+        lambda: wrapper.load_state_dict(wrapper.state_dict()),
     ):
-        with pytest.raises(RuntimeError, match=r'made by mmfreq.optimize.*do it with the model it was made from'):
+        with pytest.raises(RuntimeError, match=r'returned by mmfreq.optimize cannot.*original model'):
             refused()
     assert optimized.eval() is optimized
-    with pytest.raises(ValueError, match='optimised already'):
-        mmfreq.optimize(around)
+    with pytest.raises(ValueError, match='already optimized'):
+        mmfreq.optimize(wrapper)
 
 
-def test_a_model_of_others_is_refused():
-    with pytest.raises(ValueError, match=r'expected a backbone of mmfreq.*got Linear'):
+def test_model_without_mmfreq_raises():
+    with pytest.raises(ValueError, match=r'expected a model with a backbone of mmfreq.*got Linear'):
         mmfreq.optimize(nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize('arch', [arch for arch in ARCHS if 'affnet' not in arch])
-def test_other_sizes_than_the_given_one_are_refused(arch):
+def test_other_image_sizes_raise(arch):
     optimized = mmfreq.optimize(model_of(arch), (64, 96))
-    with torch.no_grad(), pytest.raises(ValueError, match='stored for maps'):
+    with torch.no_grad(), pytest.raises(ValueError, match='only, got'):
         optimized(torch.randn(1, 3, 96, 96))
 
 
 @every_model
 @torch.no_grad()
-def test_copies_pickles_and_exports(arch):
+def test_optimized_model_can_be_copied_pickled_and_exported(arch):
     optimized, x = mmfreq.optimize(model_of(arch)), torch.randn(1, 3, 64, 96)
     want = optimized(x)
     for twin in (copy.deepcopy(optimized), pickle.loads(pickle.dumps(optimized))):
@@ -132,8 +133,8 @@ def test_copies_pickles_and_exports(arch):
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ['gfnet-micro', 'gfnet-cnn-micro', 'cdfformer-micro', 'star_relu'])
 @torch.no_grad()
-def test_compilers_take_it_whole(arch):
-    """Beside what tests/models/test_capabilities.py tries; any size of images, for which nothing may be cut into pieces."""
+def test_optimized_model_compiles_without_graph_breaks(arch):
+    """In addition to tests/models/test_capabilities.py: dynamic image sizes, for which maps must not be chunked."""
     model, x = model_of(arch), torch.randn(3, 3, 64, 96)
     optimized, auto = mmfreq.optimize(model), torch.export.Dim.AUTO
     torch._dynamo.reset()
@@ -146,8 +147,8 @@ def test_compilers_take_it_whole(arch):
 
 @pytest.mark.parametrize('arch', [*ARCHS, 'star_relu'])
 @torch.no_grad()
-def test_a_part_that_was_replaced_or_is_watched_is_called(arch):
-    """Each leaf in turn: the optimised copy gives what the model gives with the same change."""
+def test_replaced_or_hooked_modules_are_called(arch):
+    """For each leaf: the optimized copy agrees with the model after the same change."""
     x = torch.randn(1, 3, 64, 64)
     names = [name for name, part in model_of(arch).named_modules() if name and not list(part.children())]
     assert len(names) > 15
@@ -163,16 +164,16 @@ def test_a_part_that_was_replaced_or_is_watched_is_called(arch):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('arch', ARCHS)
 @torch.no_grad()
-def test_low_precision_is_as_near_as_the_models(arch, dtype):
+def test_low_precision_is_as_accurate_as_the_original(arch, dtype):
     model, x = model_of(arch), torch.randn(1, 3, 64, 64)
     want, optimized = model(x), mmfreq.optimize(model)
     with torch.autocast('cpu', dtype):
-        of_model, got = model(x), optimized(x)
-    assert difference([t.float() for t in got], want) < 2 * difference([t.float() for t in of_model], want) + 1e-3
+        unoptimized, got = model(x), optimized(x)
+    assert difference([t.float() for t in got], want) < 2 * difference([t.float() for t in unoptimized], want) + 1e-3
 
 
 @pytest.mark.parametrize('arch', ARCHS)
-def test_gradients_of_the_image_are_those_of_the_model(arch):
+def test_gradients_of_the_image_are_unchanged(arch):
     model, found = model_of(arch), []
     for each in (model, mmfreq.optimize(model)):
         x = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64).requires_grad_()
@@ -183,7 +184,7 @@ def test_gradients_of_the_image_are_those_of_the_model(arch):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_a_whole_segmentor_and_a_detector():
+def test_segmentor_and_detector():
     x = torch.randn(1, 3, 64, 96)
     for path, name in (
         ('seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py', 'OptimizedEncoderDecoder'),
@@ -218,7 +219,7 @@ def wide(conv):
     return nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
 
 
-# arch -> changes of a model, each of which makes the folded form of a block wrong or impossible
+# arch -> changes of a model after which a block must not be folded
 CHANGES = {
     'hornet-micro': [
         lambda m: setattr(m.stages[2][0], 'drop_path1', nn.ReLU()),
@@ -249,8 +250,8 @@ CHANGES = {
 
 @pytest.mark.parametrize(('arch', 'change'), [(arch, change) for arch, changes in CHANGES.items() for change in changes])
 @torch.no_grad()
-def test_a_changed_structure_is_kept(arch, change, monkeypatch):
-    monkeypatch.setattr(folded, 'PIECE_BYTES', 20000)
+def test_modified_structure_is_kept(arch, change, monkeypatch):
+    monkeypatch.setattr(folded, 'CHUNK_BYTES', 20000)
     model, x = model_of(arch), torch.randn(1, 3, 64, 64)
     before, names = model(x), list(model.state_dict())
     change(model)
@@ -262,7 +263,7 @@ def test_a_changed_structure_is_kept(arch, change, monkeypatch):
     assert difference(mmfreq.optimize(model)(x), want) < 1e-5
 
 
-def test_a_model_that_torch_cannot_copy_is_refused():
+def test_model_that_cannot_be_copied_raises():
     model = mmfreq.build_backbone('hornet-micro')
     prune.l1_unstructured(model.stages[2][0].pwconv1, 'weight', 0.5)
     with pytest.raises(ValueError, match=r'torch cannot copy.*prune\.remove'):
@@ -273,10 +274,10 @@ def test_a_model_that_torch_cannot_copy_is_refused():
 
 
 @torch.no_grad()
-def test_conv_modules_of_mmcv_are_folded_unless_they_are_watched():
+def test_mmcv_conv_modules_are_folded_unless_modified():
     from mmcv.cnn import ConvModule
 
-    class ConvModuleOfOthers(nn.Module):
+    class OtherConvModule(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 1)
@@ -284,7 +285,7 @@ def test_conv_modules_of_mmcv_are_folded_unless_they_are_watched():
         def forward(self, x):
             return self.conv(x)
 
-    ConvModuleOfOthers.__name__ = 'ConvModule'
+    OtherConvModule.__name__ = 'ConvModule'
     x = torch.randn(2, 3, 8, 8)
     for options, change, folds in (
         ({}, lambda m: None, True),
@@ -297,7 +298,7 @@ def test_conv_modules_of_mmcv_are_folded_unless_they_are_watched():
         module.bn.running_mean.normal_(), module.bn.running_var.uniform_(0.5, 2)
         change(module)
         module(x)
-        around = nn.ModuleDict(dict(backbone=mmfreq.build_backbone('hornet-micro'), head=module, other=ConvModuleOfOthers()))
-        optimized = mmfreq.optimize(around)['head']
+        wrapper = nn.ModuleDict(dict(backbone=mmfreq.build_backbone('hornet-micro'), head=module, other=OtherConvModule()))
+        optimized = mmfreq.optimize(wrapper)['head']
         assert isinstance(optimized.bn, nn.Identity) == folds
         torch.testing.assert_close(optimized(x), module(x), rtol=1e-4, atol=1e-5)
