@@ -1,1 +1,1 @@
-"""Our models in other libraries: `import mmfreq.integrations.timm`."""
+"""mmfreq models in other libraries; `import mmfreq.integrations.timm` registers them with timm."""

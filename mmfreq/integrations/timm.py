@@ -1,4 +1,9 @@
-"""What timm expects of a model, on top of our classifiers."""
+"""Every arch as a timm model: `timm.create_model('hornet_tiny_gf')` after `import mmfreq.integrations.timm`.
+
+`TimmModel` adds timm's interface to a classifier. Entry points, configs and classes are generated from the tables of archs, with
+underscores for hyphens; the classes are attributes of this module, so that models can be pickled. `pretrained=True` works for archs
+with a direct address of the published file; for the others, and offline, use `pretrained_cfg_overlay=dict(file=PATH)`.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,23 +19,27 @@ from mmfreq.models._factory import classifier_class, list_archs
 from mmfreq.weights import files
 from mmfreq.weights.fit import fit_checkpoint
 
-POOLS = ('avg', '')
+POOLS = ('avg', '')  # values of `global_pool`
+SOURCES = ('file', 'url', 'state_dict', 'hf_hub_id')  # fields of a pretrained_cfg that give the location of weights
+__all__ = []
+default_cfgs = {}
 
 
 class TimmModel:
-    """Mixed in before one of our classifiers.
+    """Mixin before an ImageNet classifier of mmfreq.
 
     Args:
         arch: as in `mmfreq.build_classifier`.
-        num_classes: 0 gives pooled features.
+        num_classes: 0 returns pooled features.
         in_chans: channels of the image.
-        global_pool: 'avg', the published one; '' returns the unpooled map, without classes only.
-        drop_rate: dropout before the last layer; None is the published one.
+        global_pool: 'avg' as published; '' returns the unpooled map and needs num_classes=0.
+        drop_rate: dropout before the last layer; None is the published rate.
+        output_stride: 32; AFFNet also supports 16 and 8.
         device, dtype: of the parameters; None is torch's default.
-        **kwargs: as in the backbone's class: `drop_path_rate`, `img_size`, `spectral`, `filter_resize`, ...
+        **kwargs: as in the backbone: `drop_path_rate`, `img_size`, `spectral`, `filter_resize`, ...
 
     Raises:
-        ValueError: another pooling, '' with classes, or an output stride that the family does not have.
+        ValueError: unknown pooling, '' with classes, or an output stride that the family does not support.
     """
 
     def __init__(
@@ -47,7 +56,7 @@ class TimmModel:
     ):
         if output_stride != 32:
             if self.family != 'affnet':
-                raise ValueError(f'{arch} has output stride 32 alone, got {output_stride}; AFFNet also has 16 and 8')
+                raise ValueError(f'{arch} supports output_stride=32 only, got {output_stride}; AFFNet also supports 16 and 8')
             kwargs['output_stride'] = output_stride
         with nullcontext() if device is None else torch.device(device):
             super().__init__(arch, num_classes=num_classes, in_channels=in_chans, **kwargs)
@@ -63,11 +72,11 @@ class TimmModel:
 
     @property
     def head_hidden_size(self) -> int:
-        """Width of what the last layer gets."""
+        """Width of the last layer's input."""
         return self.head_features
 
     def set_drop_rate(self, drop_rate: float | None) -> None:
-        """Dropout before the last layer: the published module where the head has one, else one of its own."""
+        """Set the dropout before the last layer: the published module if the head has one, else a new one."""
         published = [
             m for name, m in self.named_modules() if isinstance(m, nn.Dropout) and name.startswith(('head.', 'classifier.'))
         ]
@@ -77,12 +86,12 @@ class TimmModel:
             published[0].p = drop_rate
 
     def stage_module(self, stage: int) -> str:
-        """Name of the module whose output is the map of `stage`."""
+        """Name of the module that outputs the map of `stage`."""
         name = [n for n, _ in self.named_parameters() if (at := self.block_position(n)) and at[0] == stage][-1]
         return '.'.join(name.split('.')[: 1 if name.startswith('layer_') else 2])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits of a map `(N, C, h, w)`; with `pre_logits` what the last layer gets; the map itself without pooling."""
+        """Logits of a map `(N, C, h, w)`; with `pre_logits` the input of the last layer; the map itself without pooling."""
         if not self.global_pool:
             return x
         if not hasattr(self, 'head_drop'):
@@ -91,7 +100,7 @@ class TimmModel:
         return pooled if pre_logits else self.get_classifier()(pooled)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer; `global_pool` as in the constructor, None keeps it."""
+        """Replace the last layer; `global_pool` as in the constructor, None keeps the current one."""
         if global_pool is not None:
             self.global_pool = checked_pool(global_pool, num_classes)
         super().reset_classifier(num_classes)
@@ -109,27 +118,27 @@ class TimmModel:
 
         Args:
             x: images `(N, in_chans, H, W)`.
-            indices: stages; an int takes the last ones, None all.
-            norm, stop_early: accepted for timm's callers, without effect. The classifiers' norms are of pooled features or of the
-                last map, not of the stages; prune the model to save the later stages.
+            indices: stages; an int selects the last ones, None all.
+            norm, stop_early: accepted for timm's callers, without effect: the classifiers have no norms of stages, and
+                `prune_intermediate_layers` removes later stages.
             output_fmt: 'NCHW'.
-            intermediates_only: leave the final features out.
+            intermediates_only: do not return the final features.
         """
         if output_fmt != 'NCHW':
-            raise ValueError(f"maps come as 'NCHW', got output_fmt='{output_fmt}'")
+            raise ValueError(f"output_fmt must be 'NCHW', got '{output_fmt}'")
         taken, _ = feature_take_indices(len(self.feature_info), indices)
         maps = self.forward_stages(x)
         intermediates = [maps[i] for i in taken]
         return intermediates if intermediates_only else (self.final_features(maps[-1]), intermediates)
 
     def get_intermediate_layers(self, x: Tensor, n: int | Sequence[int] = 1, **kwargs) -> list[Tensor]:
-        """Raw maps of the last `n` stages, or of those that `n` lists."""
+        """Raw maps of the last `n` stages, or of the stages in the list `n`."""
         return self.forward_intermediates(x, n, intermediates_only=True, **kwargs)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Delete the stages after the last of `indices`, the norm and the head; returns the indices counted from 0."""
+        """Delete the stages after the last of `indices`, the norm and the head; return the indices counted from 0."""
         taken, last = feature_take_indices(len(self.feature_info), indices)
         self.drop_stages(last + 1)
         if prune_head or prune_norm:
@@ -143,11 +152,11 @@ class TimmModel:
         self.with_cp = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Published for GFNet: the position embeddings."""
+        """The position embeddings, as published for GFNet."""
         return {'pos_embed'} & {name for name, _ in self.named_parameters()}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
-        """Order of a parameter's layer: the stem, stages (coarse) or blocks, and last norms and the head."""
+        """A function from a parameter name to its position: the stem, then stages (coarse) or blocks, then norms and the head."""
 
         def order(name: str) -> tuple[float, ...]:
             position = self.block_position(name)
@@ -160,27 +169,14 @@ class TimmModel:
 
 
 def checked_pool(global_pool: str, num_classes: int) -> str:
-    """`global_pool`, if the models have it."""
+    """`global_pool`; raises a ValueError if it is unknown or needs num_classes=0."""
     if global_pool not in POOLS or (not global_pool and num_classes > 0):
-        raise ValueError(f"global_pool is 'avg', or '' where num_classes is 0; got '{global_pool}' with {num_classes} classes")
+        raise ValueError(f"global_pool must be 'avg', or '' with num_classes=0, got '{global_pool}' with {num_classes} classes")
     return global_pool
 
 
-# Every arch as a timm model: `timm.create_model('hornet_tiny_gf')` after `import mmfreq.integrations.timm`.
-#
-# Entry points, configs and classes are made from the arch tables; underscores stand for the hyphens. The classes are this module's
-# attributes, so that models pickle. `pretrained=True` works where the zoo has an address that serves the file itself; for the
-# others,
-# and offline, `pretrained_cfg_overlay=dict(file=PATH)` takes a published file as it is.
-
-
-__all__ = []
-default_cfgs = {}
-SOURCES = ('file', 'url', 'state_dict', 'hf_hub_id')  # entries of a pretrained_cfg that say where the weights are
-
-
 def model_class(arch: str) -> type:
-    """The class of an arch's timm models, an attribute of this module."""
+    """The class of an arch's timm models, created as an attribute of this module."""
     base = classifier_class(arch)
     name = base.__name__.replace('Classifier', 'Timm')
     if name not in globals():
@@ -189,71 +185,67 @@ def model_class(arch: str) -> type:
 
 
 def direct_url(arch: str) -> str | None:
-    """Address of the published ImageNet-1k file itself; None where there are only pages to download it from by hand."""
+    """Direct address of the published ImageNet-1k file; None if there are only pages for a manual download."""
     return next((file.url for file in files.find(arch, 'imagenet-1k') if file.url.endswith('.pth')), None)
 
 
-def refuse_no_source(arch: str, overlay: dict | None, pretrained_cfg: dict | str | None) -> None:
-    """Raise, with what a user can do, if there is no file to load.
-
-    Raises:
-        RuntimeError: neither a direct address is known nor a file given.
-    """
+def require_source(arch: str, overlay: dict | None, pretrained_cfg: dict | str | None) -> None:
+    """Raise a RuntimeError that explains how to get the weights, if there is neither a direct address nor a given file."""
     given = {**(pretrained_cfg if isinstance(pretrained_cfg, dict) else {}), **(overlay or {})}
     if direct_url(arch) or any(given.get(key) for key in SOURCES):
         return
     pages = [page for file in files.find(arch, 'imagenet-1k') for page in (file.url, *file.mirrors) if page != files.UNKNOWN]
-    published = [f'{file.repository} publishes it without an address known here' for file in files.find(arch, 'imagenet-1k')]
+    published = [f'{file.repository} publishes it, at an unknown address' for file in files.find(arch, 'imagenet-1k')]
     where = f'download it from {" or ".join(pages)}' if pages else (published or ['no weights were published'])[0]
     raise RuntimeError(
-        f'no file of {arch} can be fetched by its address: {where}. '
-        f'A file at hand is taken by pretrained=True, pretrained_cfg_overlay=dict(file=PATH)'
+        f'pretrained=True needs a direct address of a file of {arch}, which is not known: {where}. '
+        f'Load a local file with pretrained=True, pretrained_cfg_overlay=dict(file=PATH).'
     )
 
 
 def config(arch: str) -> dict:
-    """timm's pretrained_cfg of an arch: the published evaluation, names of the first and the last layer."""
-    kind = model_class(arch)
-    seen = kind.published_preprocessing(arch)
+    """timm's pretrained_cfg of an arch: published evaluation, names of the first and the last layer."""
+    cls = model_class(arch)
+    preprocessing = cls.published_preprocessing(arch)
     with torch.device('meta'):
-        model = kind(arch)
+        model = cls(arch)
     first_conv = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    side = model.stage_sides(seen.size)[-1]
+    side = model.stage_sides(preprocessing.size)[-1]
     url = direct_url(arch)
     source = dict(url=url) if url else {}
     return source | dict(
         num_classes=1000,
-        input_size=(3, seen.size, seen.size),
+        input_size=(3, preprocessing.size, preprocessing.size),
         pool_size=(side, side),
-        crop_pct=1.0 if seen.resize is None else seen.size / seen.resize,
-        crop_mode='squash' if seen.resize is None else 'center',
-        interpolation=seen.interpolation,
-        mean=seen.mean,
-        std=seen.std,
+        crop_pct=1.0 if preprocessing.resize is None else preprocessing.size / preprocessing.resize,
+        crop_mode='squash' if preprocessing.resize is None else 'center',
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
         first_conv=first_conv,
-        classifier=kind.last_layer,
+        classifier=cls.last_layer,
         fixed_input_size=False,
     )
 
 
 def published_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """timm's filter: a file in any published layout, in the model's names and filter sizes."""
+    """timm's pretrained_filter_fn: converts any published layout to the model's names and filter sizes."""
     return fit_checkpoint(state, model).state
 
 
 def register(arch: str) -> None:
-    """Make and register the entry point of `arch`.
+    """Create and register the entry point of `arch`.
 
     Raises:
-        ValueError: timm has a model of that name.
+        ValueError: timm has its own model of that name.
     """
     name = arch.replace('-', '_')
     if timm.is_model(name) and not timm.model_entrypoint(name).__module__.startswith('mmfreq.'):
-        raise ValueError(f'timm has a model {name} of its own; use mmfreq.build_classifier({arch!r})')
+        raise ValueError(f'timm already has a model {name}; use mmfreq.build_classifier({arch!r})')
 
     def entry(pretrained: bool = False, **kwargs) -> nn.Module:
         if pretrained:
-            refuse_no_source(arch, kwargs.get('pretrained_cfg_overlay'), kwargs.get('pretrained_cfg'))
+            require_source(arch, kwargs.get('pretrained_cfg_overlay'), kwargs.get('pretrained_cfg'))
         return build_model_with_cfg(
             model_class(arch),
             name,
