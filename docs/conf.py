@@ -29,7 +29,7 @@ extensions = [
     'sphinx_copybutton',
     'sphinx_gallery.gen_gallery',
     'repository_files',
-    'registered_types',
+    'docstrings',
 ]
 exclude_patterns = [
     '_ext',

@@ -1,4 +1,4 @@
-"""The classes of mmfreq's registries in the API reference, found by their names as configs find them.
+"""Docstrings of mmfreq in the API reference: its registered classes by the names that configs use, and the Markdown in docstrings.
 
 `.. registered:: HorNet` documents the class that `type='mmfreq.HorNet'` builds, and adds how a config names it. It takes several
 names.
@@ -48,13 +48,37 @@ def add_line(app, what, name, obj, options, lines):
         lines[end:end] = ['', f"In a config: ``type='mmfreq.{obj.__name__}'``."]
 
 
-def escape_stars(app, what, name, obj, options, lines):
-    """Handler of `autodoc-process-docstring`, before napoleon: `**` of `a, b, **kwargs: ...` is not the start of bold text."""
-    lines[:] = [re.sub(r'(?<=, )(\*+)(?=\w+: )', lambda stars: stars[0].replace('*', r'\*'), line) for line in lines]
+def markdown_in_docstrings(app, what, name, obj, options, lines):
+    """Handler of `autodoc-process-docstring`, before napoleon: Markdown tables, and `**` of `a, b, **kwargs: ...`."""
+    lines[:] = with_tables([re.sub(r'(?<=, )(\*+)(?=\w+: )', lambda stars: stars[0].replace('*', r'\*'), line) for line in lines])
+
+
+def with_tables(lines):
+    """The lines of a docstring with Markdown tables as list tables of reStructuredText.
+
+    A table starts with a header row and a rule such as `|---|---|`.
+    """
+    out, at = [], 0
+    while at < len(lines):
+        rows = []
+        while at + len(rows) < len(lines) and lines[at + len(rows)].lstrip().startswith('|'):
+            rows.append(lines[at + len(rows)])
+        if len(rows) < 2 or not re.fullmatch(r'[\s|:-]+', rows[1]):
+            out.append(lines[at])
+            at += 1
+            continue
+        indent = ' ' * (len(rows[0]) - len(rows[0].lstrip()))
+        out += ['', f'{indent}.. list-table::', f'{indent}   :header-rows: 1', '']
+        for row in (rows[0], *rows[2:]):
+            cells = [cell.strip() for cell in row.strip().strip('|').split('|')]
+            out += [f'{indent}   {"*" if i == 0 else " "} - {cell}' for i, cell in enumerate(cells)]
+        out.append('')
+        at += len(rows)
+    return out
 
 
 def setup(app):
     app.add_directive('registered', Registered)
     app.connect('autodoc-process-docstring', add_line)
-    app.connect('autodoc-process-docstring', escape_stars, priority=100)
+    app.connect('autodoc-process-docstring', markdown_in_docstrings, priority=100)
     return {'version': '1', 'parallel_read_safe': True, 'parallel_write_safe': True}
