@@ -1,8 +1,8 @@
-"""What docs/troubleshooting.md says is so: its errors are brought about, its messages are given, what is said to work works.
+"""docs/troubleshooting.md: its errors are reproduced, its messages are raised, and its fixes work.
 
-Each heading of the page has one function here, decorated with it. It returns a pair of texts: the error without mmfreq (None: it
-cannot be had here, and the page must say so) and mmfreq's message (None: there is none, and the function has shown that what failed
-works, or that the remedy does). Both are compared with the blocks under the heading.
+Each heading of the page has one function, decorated with `@reproduces(heading)`. It returns two texts: the error without mmfreq
+(None: it cannot be reproduced here, and the page must state that) and mmfreq's message (None: there is none, and the function has
+tested that the operation or the fix works). Both are compared with the code blocks below the heading.
 """
 
 import contextlib
@@ -32,47 +32,44 @@ ROOT = Path(mmfreq.__file__).resolve().parents[1]
 PAGE = (ROOT / 'docs' / 'troubleshooting.md').read_text(encoding='utf-8')
 ENTRY = re.compile(r'^### (?P<title>.+)\n(?P<body>(?:(?!^##).*\n?)*)', re.MULTILINE)
 TEXT = re.compile(r'^```text\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-NOT_HERE = 'not brought about by the tests'
+NOT_HERE = 'not reproduced by the tests'
 ON_A_GPU = 'Shown by the tests where there is a GPU'
 
 ENTRIES = {found['title']: found['body'] for found in ENTRY.finditer(PAGE)}
-SHOWN = {}  # title -> (function, marks)
+REPRODUCED = {}  # title -> (function, marks)
 
 
-def shows(title, *marks):
-    """Decorator: the function brings about what stands under a heading."""
+def reproduces(title, *marks):
+    """Decorator: the function reproduces the error and the message below a heading."""
 
     def register(function):
-        assert title not in SHOWN, title
-        SHOWN[title] = (function, marks)
+        assert title not in REPRODUCED, title
+        REPRODUCED[title] = (function, marks)
         return function
 
     return register
 
 
-def holds(text, line):
-    """Whether a line of the page is found in a text; white space does not matter, `...` is anything."""
-    squeezed = ' '.join(text.split())
-    return re.search('.*?'.join(re.escape(' '.join(part.split())) for part in line.split('...')), squeezed) is not None
+def contains(text, line):
+    """Whether a text contains a line of the page; white space is ignored, and `...` matches anything."""
+    normalized = ' '.join(text.split())
+    return re.search('.*?'.join(re.escape(' '.join(part.split())) for part in line.split('...')), normalized) is not None
 
 
 def blocks_of(title):
-    """(error, message) under a heading as lists of lines; an entry in which nothing is said has no error."""
+    """(error, message) below a heading as lists of lines; the entries of the last section have no error."""
     blocks = [found.splitlines() for found in TEXT.findall(ENTRIES[title])]
     silent = PAGE.index(f'### {title}\n') > PAGE.index('## Wrong results')
     return ([[], *blocks] if silent else blocks) + [[]] * (2 - silent - len(blocks))
 
 
-# How errors are had
-
-
 def error_of(function, *args, **kwargs):
-    """An error as Python prints it at the end of a traceback."""
+    """The error of a function as Python prints it at the end of a traceback."""
     try:
         function(*args, **kwargs)
     except BaseException as error:
-        kind = type(error)
-        name = kind.__name__ if kind.__module__ in ('builtins', 'mmfreq.compat.mmcv_ops') else f'{kind.__module__}.{kind.__name__}'
+        cls = type(error)
+        name = cls.__name__ if cls.__module__ in ('builtins', 'mmfreq.compat.mmcv_ops') else f'{cls.__module__}.{cls.__name__}'
         return f'{name}: {error}' if str(error) else name
     raise AssertionError('no error')
 
@@ -98,26 +95,26 @@ class NoPkgResources:
         if name == 'pkg_resources':
             raise ModuleNotFoundError("No module named 'pkg_resources'")
 
-told = {}
+errors = {}
 for name, code in json.loads(sys.argv[1]).items():
     try:
         exec(code)
     except BaseException as error:
-        kind = type(error)
-        told[name] = f'{kind.__module__}.'.replace('builtins.', '') + f'{kind.__name__}: {error}'
-print(json.dumps(told))
+        cls = type(error)
+        errors[name] = f'{cls.__module__}.'.replace('builtins.', '') + f'{cls.__name__}: {error}'
+print(json.dumps(errors))
 """
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Where this module's files are: toy data, configs, checkpoints."""
+    """The folder of this module's files: toy data, configs, checkpoints."""
     from mmengine.logging import HistoryBuffer
 
     from mmfreq.datasets.toy import write_toy_ade20k, write_toy_coco
     from mmfreq.testing.toy_segmentation import write_toy_config
 
-    folder = tmp_path_factory.mktemp('troubles')
+    folder = tmp_path_factory.mktemp('troubleshooting')
     write_toy_ade20k(folder / 'data', train=4, val=2, size=(64, 64))
     write_toy_coco(folder / 'coco', train=2, val=2)
     write_toy_config(folder / 'toy.py', folder / 'data')
@@ -129,34 +126,34 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def without_mmfreq(folder):
-    """Name -> error of each of `WITHOUT`, all in one fresh process that cannot know mmfreq."""
+    """Name -> error of each entry of `WITHOUT`, in one fresh process that does not import mmfreq."""
     codes = {name: code.replace('{folder}', str(folder)) for name, code in WITHOUT.items()}
     command = [sys.executable, '-c', PROCESS, json.dumps(codes)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told.keys() == WITHOUT.keys()
-    return told
+    errors = json.loads(done.stdout.splitlines()[-1])
+    assert errors.keys() == WITHOUT.keys()
+    return errors
 
 
 @pytest.fixture
-def here(folder, without_mmfreq, tmp_path, monkeypatch):
-    """What a function gets to bring about its error."""
+def context(folder, without_mmfreq, tmp_path, monkeypatch):
+    """The argument of the functions: files, errors without mmfreq, a config, and monkeypatch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging, 'raiseExceptions', False)
-    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')  # an assert on a GPU would end it for every later test
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')  # a device-side assert would break the GPU for later tests
 
-    class Here:
+    class Context:
         files = folder
         raw = without_mmfreq
         config = str(folder / 'toy.py')
         patch = monkeypatch
 
-    return Here
+    return Context
 
 
-def doctors_word(name, **facts):
-    """What the doctor says of a package in an environment with these facts."""
+def doctor_report(name, **facts):
+    """The doctor's error and command for a package in an environment with these facts."""
     versions = {'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmdet': '3.3.0', 'mmsegmentation': '1.2.2'} | facts.pop('versions', {})
     findings = judge(Facts(**{'python': '3.11.7', **facts}, versions={key: value for key, value in versions.items() if value}))
     (found,) = (finding for finding in findings if finding.name == name and finding.verdict == 'fail')
@@ -164,7 +161,7 @@ def doctors_word(name, **facts):
 
 
 def runner(config, **options):
-    """mmengine's own Runner for a config, without what our tools add."""
+    """mmengine's Runner for a config, without what mmfreq's tools add."""
     from mmengine.runner import Runner
 
     cfg = Config.fromfile(config)
@@ -172,11 +169,11 @@ def runner(config, **options):
     return Runner.from_cfg(cfg)
 
 
-def refusal(config, **options):
-    """Our message where training is started from Python."""
+def train_error(config, **options):
+    """mmfreq's message if training is started from Python."""
     from mmfreq.engine.launch import train
 
-    return error_of(train, config, work_dir='ours', cfg_options=options)
+    return error_of(train, config, work_dir='work', cfg_options=options)
 
 
 def in_one_process_group(function):
@@ -201,21 +198,18 @@ def tool(name):
         sys.path.remove(str(ROOT / 'tools'))
 
 
-# Installing and importing
-
-
-@shows('mmcv._ext is missing')
-def missing_ext(here):
+@reproduces('mmcv._ext is missing')
+def missing_ext(context):
     import mmdet.models  # noqa: F401
     import mmseg.models  # noqa: F401
     from mmcv.ops import nms
 
     assert len(nms(torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8]]), torch.tensor([0.9, 0.8]), 0.5)[0]) == 1
-    return here.raw['ext'], None
+    return context.raw['ext'], None
 
 
-@shows('An operator of mmcv is missing')
-def missing_operator(here):
+@reproduces('An operator of mmcv is missing')
+def missing_operator(context):
     from mmcv.ops import carafe
 
     from mmfreq.compat.finder import using_fallback
@@ -225,35 +219,35 @@ def missing_operator(here):
     return error_of(carafe, torch.zeros(1, 4, 2, 2), torch.zeros(1, 25, 4, 4), 5, 1, 2), None
 
 
-@shows('MMCV is used but incompatible')
-def wrong_mmcv(here):
-    what, command = doctors_word('mmcv x mmdet', versions={'mmcv': '2.2.0', 'mmcv-lite': ''})
+@reproduces('MMCV is used but incompatible')
+def wrong_mmcv(context):
+    what, command = doctor_report('mmcv x mmdet', versions={'mmcv': '2.2.0', 'mmcv-lite': ''})
     assert 'uninstall -y mmcv ' in command and 'mmcv-lite==2.1.0' in command
-    return here.raw['mmcv 2.2'], what
+    return context.raw['mmcv 2.2'], what
 
 
-@shows('pkg_resources is missing')
-def no_pkg_resources(here):
-    what, command = doctors_word('setuptools', failures={'pkg_resources': 'ModuleNotFoundError'})
+@reproduces('pkg_resources is missing')
+def no_pkg_resources(context):
+    what, command = doctor_report('setuptools', failures={'pkg_resources': 'ModuleNotFoundError'})
     assert '"setuptools<81"' in command
-    return here.raw['pkg_resources'], what
+    return context.raw['pkg_resources'], what
 
 
-@shows('torch and torchvision are of different builds')
-def other_torchvision(here):
+@reproduces('torch and torchvision are of different builds')
+def other_torchvision(context):
     failure = 'operator torchvision::nms does not exist'
     (Path.cwd() / 'torchvision.py').write_text(f'raise RuntimeError({failure!r})\n')
     code = f'import sys\nsys.path[:0] = [".", {str(ROOT)!r}]\nimport mmfreq, mmcv.ops'
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert failure in done.stderr
-    _, command = doctors_word('torchvision', versions={'torchvision': '0.29.2'}, failures={'torchvision': failure})
+    _, command = doctor_report('torchvision', versions={'torchvision': '0.29.2'}, failures={'torchvision': failure})
     assert '--force-reinstall' in command and all(name in command for name in ('torch>=', 'torchvision'))
     return None, done.stderr
 
 
-@shows('Adafactor is already registered')
-def adafactor(here):
-    what, command = doctors_word('mmengine x torch', versions={'mmengine': '0.10.5', 'torch': '2.15.0'})
+@reproduces('Adafactor is already registered')
+def adafactor(context):
+    what, command = doctor_report('mmengine x torch', versions={'mmengine': '0.10.5', 'torch': '2.15.0'})
     assert 'mmengine==0.10.7' in command
     from mmengine.registry import OPTIMIZERS
 
@@ -261,31 +255,28 @@ def adafactor(here):
     return None, what
 
 
-@shows('pkgutil has no find_loader')
-def find_loader(here):
-    return here.raw['find_loader'], doctors_word('python', python='3.14.0')[0]
+@reproduces('pkgutil has no find_loader')
+def find_loader(context):
+    return context.raw['find_loader'], doctor_report('python', python='3.14.0')[0]
 
 
-@shows('A module was compiled using NumPy 1.x')
-def numpy_two(here):
+@reproduces('A module was compiled using NumPy 1.x')
+def numpy_two(context):
     for name in ('mmcv.ops', 'mmdet.models', 'mmseg.models', 'pycocotools.mask', 'cv2', 'matplotlib'):
         importlib.import_module(name)
     return None, None
 
 
-@shows('numpy has no attribute float')
-def numpy_float(here):
+@reproduces('numpy has no attribute float')
+def numpy_float(context):
     for name in ('mmcv/ops/pixel_group.py', 'mmdet/evaluation/functional/ytviseval.py'):
         library = Path(importlib.import_module(name.partition('/')[0]).__file__).parents[1]
         assert re.search(r'np\.float\b', (library / name).read_text()), name
     return error_of(getattr, np, 'float'), None
 
 
-# Configs
-
-
-@shows('A class is not in the registry')
-def not_in_the_registry(here):
+@reproduces('A class is not in the registry')
+def not_in_the_registry(context):
     from mmseg.registry import MODELS as MMSEG_MODELS
 
     for scope in ('mmseg', 'mmdet', 'mmpretrain'):
@@ -295,16 +286,16 @@ def not_in_the_registry(here):
     return error_of(MMSEG_MODELS.build, dict(type='HorNet')), None
 
 
-@shows('mmengine does not support to load mmfreq config')
-def config_by_name(here):
+@reproduces('mmengine does not support to load mmfreq config')
+def config_by_name(context):
     import mmfreq.registry  # noqa: F401
 
-    assert Config.fromfile(here.files / 'inherits.py').model.type == 'EncoderDecoder'
-    return here.raw['base'], None
+    assert Config.fromfile(context.files / 'inherits.py').model.type == 'EncoderDecoder'
+    return context.raw['base'], None
 
 
-@shows('An unexpected keyword argument')
-def keyword(here):
+@reproduces('An unexpected keyword argument')
+def keyword(context):
     from mmfreq.engine.launch import load_config
 
     path = Path('fpn.py')
@@ -319,103 +310,100 @@ def keyword(here):
         return error_of(MODELS.build, Config.fromfile('merged.py').model.backbone), None
 
 
-@shows('NotImplementedError without a message')
-def layer_decay(here):
+@reproduces('NotImplementedError without a message')
+def layer_decay(context):
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
     from mmseg.engine.optimizers import LearningRateDecayOptimizerConstructor
 
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0))
     (written,) = re.findall(r'^```python\n(.*?)^```$', ENTRIES['NotImplementedError without a message'], re.MULTILINE | re.DOTALL)
     exec(written, space := {})
-    ours = space['optim_wrapper']
+    optim_wrapper = space['optim_wrapper']
     model = nn.Module()
     model.backbone = mmfreq.build_backbone('hornet-micro')
     built = OPTIM_WRAPPER_CONSTRUCTORS.build(
-        dict(type=ours['constructor'], optim_wrapper_cfg=wrapper, paramwise_cfg=ours['paramwise_cfg'])
+        dict(type=optim_wrapper['constructor'], optim_wrapper_cfg=wrapper, paramwise_cfg=optim_wrapper['paramwise_cfg'])
     )(model)
     assert len({group['lr'] for group in built.optimizer.param_groups}) == 6  # stem, four stages, norms
-    raw = error_of(LearningRateDecayOptimizerConstructor(wrapper, ours['paramwise_cfg']), model)
-    assert raw == 'NotImplementedError'  # and not a word
+    raw = error_of(LearningRateDecayOptimizerConstructor(wrapper, optim_wrapper['paramwise_cfg']), model)
+    assert raw == 'NotImplementedError'  # without a message
     return raw, None
 
 
-# Data and labels
-
-
-@shows('The data are not there')
-def missing_data(here):
+@reproduces('The data are not there')
+def missing_data(context):
     where = {'train_dataloader.dataset.data_root': 'nowhere'}
-    return error_of(runner(here.config, **where).train), refusal(here.config, **where)
+    return error_of(runner(context.config, **where).train), train_error(context.config, **where)
 
 
-def unshifted(here):
+def unshifted(context):
     """Options with which the labels of the toy set are 0..6 for a head of six classes."""
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
     plain = dict(type='BaseSegDataset', img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=False, pipeline=load)
     return {f'train_dataloader.dataset.{key}': value for key, value in plain.items()} | {'train_dataloader.sampler.shuffle': False}
 
 
-@shows('A target is out of bounds')
-def wrong_labels(here):
-    return error_of(runner(here.config, **unshifted(here)).train), refusal(here.config, **unshifted(here))
+@reproduces('A target is out of bounds')
+def wrong_labels(context):
+    return error_of(runner(context.config, **unshifted(context)).train), train_error(context.config, **unshifted(context))
 
 
-@shows('The dataset has more classes than the head')
-def few_classes(here):
+@reproduces('The dataset has more classes than the head')
+def few_classes(context):
     few = {'model.decode_head.num_classes': 4, 'train_dataloader.sampler.shuffle': False}
-    return error_of(runner(here.config, **few).train), refusal(here.config, **few)
+    return error_of(runner(context.config, **few).train), train_error(context.config, **few)
 
 
-@shows('Images of other channels')
-def channels(here):
+@reproduces('Images of other channels')
+def channels(context):
     four = torch.zeros(2, 4, 64, 64)
-    ours = error_of(mmfreq.build_backbone('hornet-micro'), four)
-    guard = refusal(here.config, **{'model.backbone.in_channels': 4})
-    assert re.search(r'train_\d+\.jpg has 3 channels and the model takes in_channels=4', guard)
-    return error_of(nn.Conv2d(3, 8, 3), four[:, :, :9, :9]), ours
+    message = error_of(mmfreq.build_backbone('hornet-micro'), four)
+    guard = train_error(context.config, **{'model.backbone.in_channels': 4})
+    assert re.search(r'train_\d+\.jpg has 3 channels, but the model takes in_channels=4', guard)
+    return error_of(nn.Conv2d(3, 8, 3), four[:, :, :9, :9]), message
 
 
-def changed_data(here, change):
-    """Options for a copy of the data in which `change(picture file, label file)` was called for each training pair."""
-    shutil.copytree(here.files / 'data', 'data')
-    for picture in sorted(Path('data/images/training').iterdir()):
-        change(picture, Path('data/annotations/training', f'{picture.stem}.png'))
+def changed_data(context, change):
+    """Options for a copy of the data, after `change(image file, label file)` of each training pair."""
+    shutil.copytree(context.files / 'data', 'data')
+    for image in sorted(Path('data/images/training').iterdir()):
+        change(image, Path('data/annotations/training', f'{image.stem}.png'))
     return {'train_dataloader.dataset.data_root': 'data', 'train_dataloader.sampler.shuffle': False}
 
 
-@shows('An image cannot be loaded')
-def unreadable(here):
-    options = changed_data(here, lambda picture, labels: picture.write_text('a note'))
-    raw = error_of(runner(here.config, **options).train)
-    for picture in Path('data/images/training').iterdir():
-        picture.write_bytes(b'')
-    return raw, refusal(here.config, **options)
+@reproduces('An image cannot be loaded')
+def unreadable(context):
+    options = changed_data(context, lambda image, labels: image.write_text('a note'))
+    raw = error_of(runner(context.config, **options).train)
+    for image in Path('data/images/training').iterdir():
+        image.write_bytes(b'')
+    return raw, train_error(context.config, **options)
 
 
-@shows('Label maps in colours')
-def colours(here):
+@reproduces('Label maps in colors')
+def colored_labels(context):
     from PIL import Image
 
     palette = np.random.default_rng(0).permutation(256)[:8, None] + np.arange(3)  # (8, 3), without doubles
 
-    def paint(picture, labels):
+    def paint(image, labels):
         Image.fromarray(palette.astype(np.uint8)[np.array(Image.open(labels))]).save(labels)
 
-    original = np.array(Image.open(next((here.files / 'data/annotations/training').iterdir())))
-    options = changed_data(here, paint)
-    picture = palette.astype(np.uint8)[original]
-    space = {'np': np, 'picture': picture, 'palette': palette.astype(np.uint8)}
-    code = re.search(r'```python\n(.*?)```', ENTRIES['Label maps in colours'], re.DOTALL)[1]
+    original = np.array(Image.open(next((context.files / 'data/annotations/training').iterdir())))
+    options = changed_data(context, paint)
+    label = palette.astype(np.uint8)[original]
+    space = {'np': np, 'label': label, 'palette': palette.astype(np.uint8)}
+    code = re.search(r'```python\n(.*?)```', ENTRIES['Label maps in colors'], re.DOTALL)[1]
     exec(code, space)
     assert (space['ids'] == original).all()
-    return error_of(runner(here.config, **options).train), refusal(here.config, **options)
+    return error_of(runner(context.config, **options).train), train_error(context.config, **options)
 
 
-@shows('Nothing to concatenate')
-def no_images(here):
+@reproduces('Nothing to concatenate')
+def no_images(context):
     from mmdet.datasets import CocoDataset
 
-    folder = here.files / 'coco'
+    folder = context.files / 'coco'
     table = json.loads((folder / 'annotations/instances_train2017.json').read_text())
     names = tuple(category['name'] for category in table['categories'])
     data = dict(
@@ -425,18 +413,18 @@ def no_images(here):
         pipeline=[],
     )
     assert len(CocoDataset(**data, metainfo=dict(classes=names))) == 2
-    return error_of(CocoDataset, **data), coco_refusal(here, classes=('date', 'fig', 'hazelnut'))[0]
+    return error_of(CocoDataset, **data), check_coco_classes(context, classes=('date', 'fig', 'hazelnut'))[0]
 
 
-def coco_refusal(here, **metainfo):
-    """(error or None, warnings) of the checks of a detection config whose data set is of these classes."""
+def check_coco_classes(context, **metainfo):
+    """(error or None, warnings) of the checks of a detection config whose dataset has these classes."""
     from mmengine.registry import init_default_scope
 
     from mmfreq.preflight import Report
     from mmfreq.preflight.coco import check_coco
 
     init_default_scope('mmdet')
-    leaf = dict(type='CocoDataset', data_root=str(here.files / 'coco'), metainfo=metainfo, data_prefix=dict(img='train2017'))
+    leaf = dict(type='CocoDataset', data_root=str(context.files / 'coco'), metainfo=metainfo, data_prefix=dict(img='train2017'))
     leaf['ann_file'] = 'annotations/instances_train2017.json'
     cfg, report = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=leaf))), Report()
     try:
@@ -446,8 +434,8 @@ def coco_refusal(here, **metainfo):
     return None, report.warnings
 
 
-@shows("Images of another size than the model's")
-def sizes(here):
+@reproduces("Images of another size than the model's")
+def sizes(context):
     with torch.no_grad():
         for arch in (arch for arch in mmfreq.list_archs() if 'micro' in arch):
             for size in ((256, 256), (32, 45)):
@@ -455,53 +443,50 @@ def sizes(here):
     return None, None
 
 
-# Checkpoints
-
-
-@shows('Weights only load failed, for a checkpoint of mmengine')
-def own_checkpoint(here):
+@reproduces('Weights only load failed, for a checkpoint of mmengine')
+def own_checkpoint(context):
     import mmfreq.registry  # noqa: F401
 
-    assert torch.load(here.files / 'mmengine.pth', weights_only=True)['message_hub']['loss'].current() == 1
-    return here.raw['load'], None
+    assert torch.load(context.files / 'mmengine.pth', weights_only=True)['message_hub']['loss'].current() == 1
+    return context.raw['load'], None
 
 
 class OfAProject:
     """A class that no list allows."""
 
 
-@shows('Weights only load failed, for another file')
-def foreign_checkpoint(here):
+@reproduces('Weights only load failed, for another file')
+def foreign_checkpoint(context):
     torch.save({'state_dict': {}, 'options': OfAProject()}, 'foreign.pth')
-    ours = error_of(mmfreq.load_weights, mmfreq.build_backbone('hornet-micro'), 'foreign.pth')
-    assert f'{OfAProject.__module__}.OfAProject' in ours
-    return error_of(torch.load, 'foreign.pth', weights_only=True), ours
+    message = error_of(mmfreq.load_weights, mmfreq.build_backbone('hornet-micro'), 'foreign.pth')
+    assert f'{OfAProject.__module__}.OfAProject' in message
+    return error_of(torch.load, 'foreign.pth', weights_only=True), message
 
 
-@shows('A truncated file')
-def truncated(here):
-    whole = (here.files / 'resnet.pth').read_bytes()
+@reproduces('A truncated file')
+def truncated(context):
+    whole = (context.files / 'resnet.pth').read_bytes()
     raw = []
     for length in (len(whole) // 2, 0):
         Path('short.pth').write_bytes(whole[:length])
         raw.append(error_of(torch.load, 'short.pth', weights_only=False))
-        ours = error_of(mmfreq.load_weights, mmfreq.build_backbone('hornet-micro'), 'short.pth')
-        assert f'({length} bytes)' in ours
-    return '\n'.join(raw), ours
+        message = error_of(mmfreq.load_weights, mmfreq.build_backbone('hornet-micro'), 'short.pth')
+        assert f'({length} bytes)' in message
+    return '\n'.join(raw), message
 
 
-@shows('The model and loaded state dict do not match exactly')
-def another_network(here):
+@reproduces('The model and loaded state dict do not match exactly')
+def another_network(context):
     from mmengine.runner import load_checkpoint
 
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        load_checkpoint(nn.Conv2d(1, 1, 1), str(here.files / 'resnet.pth'), logger=None)
-    return said.getvalue(), refusal(here.config, load_from=str(here.files / 'resnet.pth'))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        load_checkpoint(nn.Conv2d(1, 1, 1), str(context.files / 'resnet.pth'), logger=None)
+    return printed.getvalue(), train_error(context.config, load_from=str(context.files / 'resnet.pth'))
 
 
-@shows('Size mismatch of a filter')
-def other_grid(here):
+@reproduces('Size mismatch of a filter')
+def other_grid(context):
     from mmpretrain.models.backbones.hornet import GlobalLocalFilter
 
     small, large = (mmfreq.build_backbone('hornet-micro', img_size=size) for size in (224, 384))
@@ -512,69 +497,66 @@ def other_grid(here):
     return error_of(stock.load_state_dict, GlobalLocalFilter(8, h=14, w=8).state_dict()), None
 
 
-@shows('No checkpoint to resume')
-def nothing_to_resume(here):
+@reproduces('No checkpoint to resume')
+def nothing_to_resume(context):
     from mmengine.runner import find_latest_checkpoint
 
     from mmfreq.engine.launch import prepare_train
 
-    Path('ours').mkdir()
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        assert find_latest_checkpoint('ours') is None
-    return said.getvalue(), error_of(prepare_train, here.config, work_dir='ours', resume='latest')
+    Path('work').mkdir()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert find_latest_checkpoint('work') is None
+    return printed.getvalue(), error_of(prepare_train, context.config, work_dir='work', resume='latest')
 
 
-# Training
-
-
-@shows('SyncBatchNorm wants a GPU')
-def sync_norm(here):
+@reproduces('SyncBatchNorm wants a GPU')
+def sync_norm(context):
     from mmfreq.engine.launch import prepare_train
 
     raw = in_one_process_group(lambda: error_of(nn.SyncBatchNorm(3), torch.zeros(2, 3, 4, 4)))
-    assert Config.fromfile(here.config).model.decode_head.norm_cfg.type == 'SyncBN'
-    assert prepare_train(here.config, work_dir='ours').model.decode_head.norm_cfg.type == 'BN'
+    assert Config.fromfile(context.config).model.decode_head.norm_cfg.type == 'SyncBN'
+    assert prepare_train(context.config, work_dir='work').model.decode_head.norm_cfg.type == 'BN'
     return raw, None
 
 
-@shows('Mixed precision wants a GPU')
-def amp(here):
+@reproduces('Mixed precision wants a GPU')
+def amp(context):
     from mmengine.optim import AmpOptimWrapper
 
     from mmfreq.engine.launch import prepare_train
 
-    here.patch.setattr('mmfreq.engine.processes.has_amp_device', lambda: False)
+    context.patch.setattr('mmfreq.engine.processes.has_amp_device', lambda: False)
     for name in ('cuda', 'npu', 'mlu', 'musa'):
-        here.patch.setattr(f'mmengine.optim.optimizer.amp_optimizer_wrapper.is_{name}_available', lambda: False)
-    cfg = prepare_train(here.config, work_dir='ours', cfg_options={'optim_wrapper.type': 'AmpOptimWrapper'})
+        context.patch.setattr(f'mmengine.optim.optimizer.amp_optimizer_wrapper.is_{name}_available', lambda: False)
+    cfg = prepare_train(context.config, work_dir='work', cfg_options={'optim_wrapper.type': 'AmpOptimWrapper'})
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     raw = error_of(AmpOptimWrapper, optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1))
-    return raw, error_of(prepare_train, here.config, work_dir='ours', amp=True)
+    return raw, error_of(prepare_train, context.config, work_dir='work', amp=True)
 
 
-@shows('DistributedDataParallel and device ids')
-def device_ids(here):
+@reproduces('DistributedDataParallel and device ids')
+def device_ids(context):
     from mmfreq.engine.processes import fit_processes
 
-    here.patch.setattr(torch.cuda, 'is_available', lambda: False)
-    cfg = Config.fromfile(here.config)
+    context.patch.setattr(torch.cuda, 'is_available', lambda: False)
+    cfg = Config.fromfile(context.config)
     fit_processes(cfg, 'pytorch')
     assert cfg.model_wrapper_cfg.device_ids is None and cfg.env_cfg.dist_cfg.backend == 'gloo'
     return in_one_process_group(lambda: error_of(nn.parallel.DistributedDataParallel, nn.Linear(1, 1), device_ids=[0])), None
 
 
-@shows('persistent_workers')
-def workers(here):
+@reproduces('persistent_workers')
+def workers(context):
     from mmfreq.engine.launch import prepare_train
 
     options = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': True}
-    assert not prepare_train(here.config, work_dir='ours', cfg_options=options).train_dataloader.persistent_workers
+    assert not prepare_train(context.config, work_dir='work', cfg_options=options).train_dataloader.persistent_workers
     return error_of(torch.utils.data.DataLoader, [1], persistent_workers=True), None
 
 
-@shows('Expected to have finished reduction')
-def unused(here):
+@reproduces('Expected to have finished reduction')
+def unused(context):
     class Unused(nn.Module):
         def __init__(self):
             super().__init__()
@@ -589,30 +571,30 @@ def unused(here):
             out = model(x)
             (out if torch.is_tensor(out) else out[-1] + out[0].mean()).sum().backward()
 
-    ours = mmfreq.build_backbone('hornet-micro', out_indices=(0, 2))
-    in_one_process_group(lambda: two_steps(ours, torch.rand(1, 3, 64, 64)))
+    backbone = mmfreq.build_backbone('hornet-micro', out_indices=(0, 2))
+    in_one_process_group(lambda: two_steps(backbone, torch.rand(1, 3, 64, 64)))
     return in_one_process_group(lambda: error_of(two_steps, Unused(), torch.ones(1, 1))), None
 
 
-@shows('Connection closed by peer')
-def contact(here):
+@reproduces('Connection closed by peer')
+def contact(context):
     from mmengine.logging import MMLogger
 
     from mmfreq.engine import failure_log
 
-    here.patch.setattr(MMLogger, '_instance_dict', {})
-    here.patch.setattr(failure_log, '_has_peers', lambda: True)
-    here.patch.setattr(failure_log, 'GRACE', 0.0)
+    context.patch.setattr(MMLogger, '_instance_dict', {})
+    context.patch.setattr(failure_log, '_has_peers', lambda: True)
+    context.patch.setattr(failure_log, 'GRACE', 0.0)
     for rank, error in ((1, LookupError('planted')), (0, RuntimeError('gloo/transport/tcp/pair.cc:1] Connection closed by peer'))):
-        here.patch.setenv('RANK', str(rank))
+        context.patch.setenv('RANK', str(rank))
         with contextlib.suppress(type(error)), failure_log.failures_logged():
             MMLogger.get_instance(f'rank {rank}', log_file=None if rank else 'run.log')._log_file = 'run.log'
             raise error
     return None, Path('run.log').read_text()
 
 
-@shows('Grad strides do not match bucket view strides')
-def strides(here):
+@reproduces('Grad strides do not match bucket view strides')
+def strides(context):
     x = torch.rand(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
     plain = nn.Conv2d(8, 8, 3, padding=1, groups=8)
     plain(x).sum().backward()
@@ -634,8 +616,8 @@ def strides(here):
     return '\n'.join(f'{each.category.__name__}: {each.message}' for each in caught), None
 
 
-@shows('cuFFT in half precision', pytest.mark.gpu)
-def cufft(here):
+@reproduces('cuFFT in half precision', pytest.mark.gpu)
+def cufft(context):
     from mmfreq.layers import GlobalFilter
 
     layer = GlobalFilter(8, 7).cuda()
@@ -645,8 +627,8 @@ def cufft(here):
     return error_of(torch.fft.rfft2, x.half()), None
 
 
-@shows('Unsupported dtype in a Fourier transform')
-def dtypes(here):
+@reproduces('Unsupported dtype in a Fourier transform')
+def dtypes(context):
     raw = []
     for dtype in (torch.half, torch.bfloat16):
         model = mmfreq.build_backbone('hornet-micro').eval().to(dtype)
@@ -656,8 +638,8 @@ def dtypes(here):
     return '\n'.join(raw), None
 
 
-@shows('The loss is NaN')
-def not_a_number(here):
+@reproduces('The loss is NaN')
+def not_a_number(context):
     from mmdet.engine.hooks import CheckInvalidLossHook
 
     from mmfreq.layers import GlobalFilter
@@ -666,8 +648,8 @@ def not_a_number(here):
         iter = 0
         logger = logging.getLogger('troubles')
 
-    said = io.StringIO()
-    Runner.logger.addHandler(handler := logging.StreamHandler(said))
+    printed = io.StringIO()
+    Runner.logger.addHandler(handler := logging.StreamHandler(printed))
     Runner.logger.setLevel(logging.INFO)
     error_of(CheckInvalidLossHook(1).after_train_iter, Runner, 0, outputs=dict(loss=torch.tensor(float('nan'))))
     Runner.logger.removeHandler(handler)
@@ -679,7 +661,7 @@ def not_a_number(here):
     for named in ('configs/_base_/datasets/fruits_nuts.py', 'configs/seg/hornet/hornet-small-7x7_horfpn-gf-upernet*.py'):
         text = next(ROOT.glob(named)).read_text()
         assert ('FilterAnnotations' if 'fruits' in named else 'clip_grad') in text
-    return said.getvalue(), error_of(guard_against_nan)
+    return printed.getvalue(), error_of(guard_against_nan)
 
 
 def guard_against_nan():
@@ -693,16 +675,13 @@ def guard_against_nan():
     LossGuardHook(patience=1).after_train_iter(runner, 9, outputs={'loss': float('nan'), 'decode.loss_ce': float('nan')})
 
 
-@shows('Out of memory', pytest.mark.gpu)
-def out_of_memory(here):
+@reproduces('Out of memory', pytest.mark.gpu)
+def out_of_memory(context):
     return error_of(torch.empty, 2**50, device='cuda'), None
 
 
-# Export and compilation
-
-
-@shows('ONNX has no rfft2')
-def onnx(here):
+@reproduces('ONNX has no rfft2')
+def onnx(context):
     from mmfreq.layers import GlobalFilter
 
     def export(spectral, **options):
@@ -717,58 +696,55 @@ def onnx(here):
     return error_of(export, 'fft', f=io.BytesIO(), opset_version=17, dynamo=False), None
 
 
-@shows('torch.compile and complex numbers', pytest.mark.slow)
-def compiled(here):
+@reproduces('torch.compile and complex numbers', pytest.mark.slow)
+def compiled(context):
     from mmfreq.layers import GlobalFilter
 
     if not shutil.which('g++') and not shutil.which('clang++'):
         pytest.skip('no C++ compiler for torch.compile')
     raw, x = [], torch.rand(1, 4, 8, 8)
-    here.patch.setattr(torch._inductor.config, 'force_disable_caches', True)  # what is cached is not warned of again
+    context.patch.setattr(torch._inductor.config, 'force_disable_caches', True)  # what is cached is not warned of again
     for spectral in ('fft', 'matmul'):
         layer = GlobalFilter(4, 8, spectral=spectral).eval()
         torch._dynamo.reset()
-        with warnings.catch_warnings(record=True) as told, torch.no_grad():
+        with warnings.catch_warnings(record=True) as caught, torch.no_grad():
             warnings.simplefilter('always')
             torch.testing.assert_close(torch.compile(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
-        raw.append('\n'.join(str(each.message) for each in told))
+        raw.append('\n'.join(str(each.message) for each in caught))
     assert 'complex operators' not in raw[1]
     return raw[0], None
 
 
-# Wrong results without an error
-
-
-@shows('Classes in another order than in the COCO file')
-def order_of_classes(here):
-    table = json.loads((here.files / 'coco' / 'annotations/instances_train2017.json').read_text())
+@reproduces('Classes in another order than in the COCO file')
+def order_of_classes(context):
+    table = json.loads((context.files / 'coco' / 'annotations/instances_train2017.json').read_text())
     names = [category['name'] for category in table['categories']]
-    assert coco_refusal(here, classes=names) == (None, [])
-    refused, (warning,) = coco_refusal(here, classes=names[::-1])
+    assert check_coco_classes(context, classes=names) == (None, [])
+    refused, (warning,) = check_coco_classes(context, classes=names[::-1])
     assert refused is None
     return None, warning
 
 
-@shows('Fewer GPUs than the config is for')
-def fewer_gpus(here):
-    said = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+@reproduces('Fewer GPUs than the config is for')
+def fewer_gpus(context):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(printed):
         tool('few_gpus').main([str(ROOT / 'configs/upernet_hornet_ade20k.py'), '2', '--images', '1'])
-    return None, said.getvalue()
+    return None, printed.getvalue()
 
 
-@shows('Training from random weights')
-def random_weights(here):
+@reproduces('Training from random weights')
+def random_weights(context):
     from mmfreq.engine.resume import start
 
-    said = []
-    here.patch.setattr(start, 'log_once', lambda message, level=None: said.append(message))
+    messages = []
+    context.patch.setattr(start, 'log_once', lambda message, level=None: messages.append(message))
     start.warn_of_random_backbone(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'))
-    return None, said[0]
+    return None, messages[0]
 
 
-@shows('Too few FLOPs')
-def flops(here):
+@reproduces('Too few FLOPs')
+def flops(context):
     from mmengine.analysis import get_model_complexity_info
 
     from mmfreq.analysis.flops import count
@@ -783,13 +759,13 @@ def flops(here):
 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        told = get_model_complexity_info(Transforms(), (1, 8, 8), show_table=False, show_arch=False)
-    assert told['flops'] == 64 < count(Transforms(), torch.zeros(1, 1, 8, 8)).macs.total
+        info = get_model_complexity_info(Transforms(), (1, 8, 8), show_table=False, show_arch=False)
+    assert info['flops'] == 64 < count(Transforms(), torch.zeros(1, 1, 8, 8)).macs.total
     return None, None
 
 
-@shows('Images rotated by EXIF')
-def turned_pictures(here):
+@reproduces('Images rotated by EXIF')
+def rotated_images(context):
     from PIL import Image
 
     from mmfreq.datasets.toy import write_toy_ade20k
@@ -797,53 +773,50 @@ def turned_pictures(here):
     write_toy_ade20k('data', train=4, val=2, size=(48, 64))
     exif = Image.Exif()
     exif[274] = 6
-    for picture in Path('data/images/training').iterdir():
-        Image.open(picture).copy().save(picture, exif=exif)
+    for image in Path('data/images/training').iterdir():
+        Image.open(image).copy().save(image, exif=exif)
     options = {f'{split}_dataloader.dataset.data_root': 'data' for split in ('train', 'val')}
-    runner(here.config, **options).train()  # and not a word
-    told = refusal(here.config, **options)
+    runner(context.config, **options).train()  # no error
+    message = train_error(context.config, **options)
     upright = {'train_dataloader.dataset.pipeline.0.color_type': 'color_ignore_orientation'}
     from mmfreq.engine.launch import train
 
-    assert train(here.config, work_dir='upright', cfg_options=options | upright).iter == 2
-    return None, told
+    assert train(context.config, work_dir='upright', cfg_options=options | upright).iter == 2
+    return None, message
 
 
-# The page against all this
-
-
-def test_every_entry_is_shown():
-    assert list(SHOWN) == list(ENTRIES) and len(ENTRIES) > 30
+def test_every_entry_is_reproduced():
+    assert list(REPRODUCED) == list(ENTRIES) and len(ENTRIES) > 30
     for title, body in ENTRIES.items():
         error, message, *more = blocks_of(title)
         assert not more and body.count('```text') == bool(error) + bool(message), title
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('title', [pytest.param(title, marks=marks, id=title) for title, (_, marks) in SHOWN.items()])
-def test_what_the_page_says(title, here):
+@pytest.mark.parametrize('title', [pytest.param(title, marks=marks, id=title) for title, (_, marks) in REPRODUCED.items()])
+def test_error_and_message_are_those_of_the_page(title, context):
     error, message = blocks_of(title)
-    raw, ours = SHOWN[title][0](here)
+    raw, raised = REPRODUCED[title][0](context)
     if raw is not None:
-        assert any(holds(raw, line) for line in error), f'on the page: {error}\nhad here: {raw}'
+        assert any(contains(raw, line) for line in error), f'on the page: {error}\nwithout mmfreq: {raw}'
     else:
-        assert not error or NOT_HERE in ENTRIES[title], f'{title}: the page must say that its error is {NOT_HERE}'
-    assert bool(message) == (ours is not None)
+        assert not error or NOT_HERE in ENTRIES[title], f'{title}: the page must state that its error is {NOT_HERE}'
+    assert bool(message) == (raised is not None)
     for line in message:
-        assert holds(ours, line), f'on the page: {line}\nsaid: {ours}'
+        assert contains(raised, line), f'on the page: {line}\nraised: {raised}'
 
 
-def test_the_page_names_what_needs_a_gpu():
-    on_a_gpu = {title for title, (_, marks) in SHOWN.items() if pytest.mark.gpu in marks}
+def test_entries_that_need_a_gpu_have_a_note():
+    on_a_gpu = {title for title, (_, marks) in REPRODUCED.items() if pytest.mark.gpu in marks}
     assert on_a_gpu == {title for title, body in ENTRIES.items() if ON_A_GPU in ' '.join(body.split())} and on_a_gpu
 
 
-def test_links_within_the_page_lead_somewhere():
+def test_links_within_the_page_are_valid():
     anchors = {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in ENTRIES}
     found = re.findall(r'\]\(#([\w-]+)\)', PAGE)
     assert found and set(found) <= anchors
 
 
-def test_another_text_is_noticed():
-    assert holds("x\nKeyError: 'a is  not'", "KeyError: 'a is not'") and holds('looked at here now', 'looked at ... now')
-    assert not holds("KeyError: 'a is'", "KeyError: 'a is not'")
+def test_contains():
+    assert contains("x\nKeyError: 'a is  not'", "KeyError: 'a is not'") and contains('looked at here now', 'looked at ... now')
+    assert not contains("KeyError: 'a is'", "KeyError: 'a is not'")
