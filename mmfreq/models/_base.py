@@ -356,13 +356,20 @@ class FrequencyClassifier(FrequencyBackbone):
 
 
 class NormedHead(FrequencyClassifier):
-    """`head(norm(mean of x over the map))`, as in HorNet and ConvNeXt."""
+    """`head(norm(mean of x over the map))`, as in HorNet and ConvNeXt.
+
+    Args:
+        arch, **kwargs: as in the backbone class; there are no `out_indices`, since a classifier has no output norms.
+        num_classes: width of the head; 0 for no head.
+
+    Shape:
+        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
+    """
 
     head: nn.Module
 
-    def add_head(self, num_classes: int) -> None:
-        """Create both layers, the linear one truncated normal 0.02; for the constructor."""
-        self.num_classes = num_classes
+    def __init__(self, arch: str | dict | None = None, num_classes: int = 1000, **kwargs):
+        super().__init__(arch, out_indices=(), **kwargs)
         self.head_features = self.channels[-1]
         self.norm = nn.LayerNorm(self.channels[-1], eps=1e-6)
         self.reset_classifier(num_classes)

@@ -432,54 +432,15 @@ class GFNetHead(NormedHead):
 
 
 class GFNetClassifier(GFNetHead, GFNet):
-    """Published ImageNet classifier, isotropic.
-
-    Args:
-        arch: as in `GFNet`.
-        num_classes: width of the head; 0 for no head.
-        **kwargs: as in `GFNet`, but for `out_indices`.
-
-    Shape:
-        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
-    """
-
-    def __init__(self, arch: str | dict = 'gfnet-ti', num_classes: int = 1000, **kwargs):
-        super().__init__(arch, out_indices=(), **kwargs)
-        self.add_head(num_classes)
+    """Published ImageNet classifier, isotropic; arguments as in `NormedHead`."""
 
 
 class GFNetPyramidClassifier(GFNetHead, GFNetPyramid):
-    """Published ImageNet classifier, hierarchical.
-
-    Args:
-        arch: as in `GFNetPyramid`.
-        num_classes: width of the head; 0 for no head.
-        **kwargs: as in `GFNetPyramid`, but for `out_indices`.
-
-    Shape:
-        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
-    """
-
-    def __init__(self, arch: str | dict = 'gfnet-h-ti', num_classes: int = 1000, **kwargs):
-        super().__init__(arch, out_indices=(), **kwargs)
-        self.add_head(num_classes)
+    """Published ImageNet classifier, hierarchical; arguments as in `NormedHead`."""
 
 
 class GFNetCNNClassifier(NormedHead, GFNetCNN):
-    """Classifier of the reconstruction, `head(norm(mean of x over the map))` as in ConvNeXt.
-
-    Args:
-        arch: as in `GFNetCNN`.
-        num_classes: width of the head; 0 for no head.
-        **kwargs: as in `GFNetCNN`, but for `out_indices`.
-
-    Shape:
-        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
-    """
-
-    def __init__(self, arch: str | dict = 'gfnet-cnn-t', num_classes: int = 1000, **kwargs):
-        super().__init__(arch, out_indices=(), **kwargs)
-        self.add_head(num_classes)
+    """Classifier of the reconstruction, as in ConvNeXt; arguments as in `NormedHead`."""
 
 
 def resized_positions(tokens: Tensor, grid: int | tuple[int, int], size: tuple[int, int], may_resize: bool) -> Tensor:

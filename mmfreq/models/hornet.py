@@ -207,18 +207,8 @@ class HorNet(StagedBackbone):
 
 
 class HorNetClassifier(NormedHead, HorNet):
-    """Published ImageNet classifier, `head(norm(mean of x over the map))`.
+    """Published ImageNet classifier, `head(norm(mean of x over the map))`; arguments as in `NormedHead`."""
 
-    Args:
-        arch: as in `HorNet`.
-        num_classes: width of the head; 0 for no head.
-        **kwargs: as in `HorNet`, but for `out_indices`: a classifier has no output norms.
-
-    Shape:
-        `(N, in_channels, H, W)` to logits `(N, num_classes)`.
-    """
-
-    def __init__(self, arch: str | dict = 'hornet-tiny-gf', num_classes: int = 1000, **kwargs):
-        super().__init__(arch, out_indices=(), **kwargs)
-        self.add_head(num_classes)
+    def __init__(self, arch: str | dict | None = None, num_classes: int = 1000, **kwargs):
+        super().__init__(arch, num_classes, **kwargs)
         self.apply(init_linear_and_conv)

@@ -86,11 +86,6 @@ def block_mlp_cost(channels: int, blocks: int, height: int, width: int) -> int:
     return 2 * COMPLEX_PRODUCT * blocks * (channels // blocks) ** 2 * height * half_width(width)
 
 
-def adaptive_filter_cost(channels: int, blocks: int, height: int, width: int, backend: str = 'fft') -> float:
-    """AFFNet's mixer without activations: transform, mask, product, inverse transform."""
-    return block_mlp_cost(channels, blocks, height, width) + global_filter_cost(channels, height, width, backend)
-
-
 def published_fft_cost(height: int, width: int, channels: int = 1) -> int:
     """One transform as counted by the scripts of GFNet's and HorNet's authors: N C ceil(log2 N), N = H W.
 

@@ -39,7 +39,6 @@ def test_layers():
     assert cost.dynamic_filter_cost(8, 2, 4, 16, 8, 8) == 2 * 64 * 8 * 16 + 144 + 5120 + 16 * 1024
     # C 16, 8 blocks of 2: two layers of 8 * 2 * 2 complex products at 40 frequencies
     assert cost.block_mlp_cost(16, 8, 8, 8) == 2 * 32 * 40 * 4
-    assert cost.adaptive_filter_cost(16, 8, 8, 8) == 10240 + 16 * 1024
 
 
 def test_published_count_of_affnets_profiler():
