@@ -45,15 +45,10 @@ def main(argv=None):
         if args.out:
             check_new_file(args.out)
         written = few_gpus(args.config, args.gpus, args.images, args.scale_lr, args.batch, args.out)
-    if args.out:
-        args.out.write_text(written.text, encoding='utf-8')
-    else:
-        sys.stdout.write(written.text)
-    lines = [*written.summary, 'Differences from the base:', *(f'  {line}' for line in written.difference)]
-    lines += [f'Note: {note}' for note in written.notes]
+    written.write(args.out)
     name = args.out or 'FILE'
     command = f'python tools/train.py {name}' if args.gpus == 1 else f'tools/dist_train.sh {name} {args.gpus}'
-    print('\n'.join([*lines, f'Train it with: {command}']), file=sys.stderr)
+    print(f'{written}\nTrain it with: {command}', file=sys.stderr)
 
 
 if __name__ == '__main__':

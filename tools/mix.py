@@ -55,13 +55,10 @@ def main(argv=None):
         if args.out:
             check_new_file(args.out)
         mixed = mix(args.base, args.arch, args.img_size, args.set, folder)
+    mixed.write(args.out)
+    print(mixed, file=sys.stderr)
     if args.out:
-        args.out.write_text(mixed.text, encoding='utf-8')
-    else:
-        sys.stdout.write(mixed.text)
-    lines = ['Differences from the base:', *(f'  {line}' for line in mixed.difference), *(f'Note: {note}' for note in mixed.notes)]
-    lines += [f'Written to {args.out}; train it with: python tools/train.py {args.out}'] if args.out else []
-    print('\n'.join(lines), file=sys.stderr)
+        print(f'Written to {args.out}; train it with: python tools/train.py {args.out}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@
 | `few_gpus` | the same total batch, or a scaled learning rate, on fewer GPUs (`tools/few_gpus.py`) |
 | `iteration_counts` | everything in a config that counts iterations, multiplied |
 | `options` | `--cfg-options` that replace a backbone |
-| `difference` | the difference of two configs, as the text of a leaf and as lines for a reader |
+| `leaf` | the leaf config that turns a base into another config, and its differences |
 | `meta_model` | models on the meta device |
 | `reading` | configs, paths and types by name |
 """

@@ -5,21 +5,18 @@ it stays the published one, and more iterations are accumulated, or it changes, 
 """
 
 import ast
-import copy
 import math
 import re
-import textwrap
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from mmengine.config import Config
 from torch import nn
 
-from mmfreq.config.difference import changes, difference_lines, leaf_text, plain
 from mmfreq.config.iteration_counts import Clock, counts_iterations, rescale_counts, schedulers_of
+from mmfreq.config.leaf import make_leaf, plain
 from mmfreq.config.meta_model import build_model
-from mmfreq.config.reading import absolute, base_reference, read_config, type_name
+from mmfreq.config.reading import absolute, read_config, type_name
 from mmfreq.errors import UserError
 
 RULES = {'linear': float, 'sqrt': math.sqrt}  # factor of the learning rate, from the ratio of the batches
@@ -27,27 +24,7 @@ ACCUMULATING = ('OptimWrapper', 'AmpOptimWrapper', 'ApexOptimWrapper')
 RATES = ('eta_min', 'eta_max', 'min_value')  # a scheduler's fields that are learning rates, not ratios of them
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 BATCH_IN_NAME = re.compile(r'(?<![a-z0-9])(\d+)xb(\d+)(?![a-z0-9])')
-WIDTH = 128  # of a comment line
 REMEDY = 'Give the total batch, the images of one optimizer step on all GPUs, with --batch.'
-
-
-@dataclass(frozen=True)
-class FewGpus:
-    """A config for other GPUs.
-
-    Attributes:
-        config: the whole config, as the leaf gives it.
-        text: source of the leaf; its `_base_` is a `package::name`, or a path relative to the output file, else absolute.
-        summary: sentences on what was kept and what was changed, with the numbers.
-        difference: `key: old -> new`, relative to the base.
-        notes: what the user should know about the result.
-    """
-
-    config: Config
-    text: str
-    summary: list[str]
-    difference: list[str]
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -97,6 +74,9 @@ def few_gpus(base, gpus, images=None, rule=None, batch=None, out=None):
         batch: total batch that the config is made for, if it does not state it.
         out: path of the leaf, if its `_base_` should be relative to it.
 
+    Returns:
+        A `Leaf`.
+
     Raises:
         UserError: there is no such config; its total batch is not known or cannot be divided so; there is nothing to change; the
             type of its optimizer or of a scheduler is not supported; the name of `out` states other numbers.
@@ -127,14 +107,8 @@ def few_gpus(base, gpus, images=None, rule=None, batch=None, out=None):
         notes.append(f'Counts of iterations times {clock.ratio} are rounded.')
     notes += _mixing_notes(old, images) + batch_norm_notes(cfg, published, here)
     summary = _kept(published, here, clock, new) if rule is None else _scaled(published, here, clock, rule, old, new)
-    stated = changes(old, new)
-    whole = _with_leaf(cfg, leaf_text(base_reference(base), stated))
-    if wrong := difference_lines(new, plain(whole.to_dict())):
-        raise AssertionError(f'The written leaf does not give the config that it was made for: {wrong}')
-    comments = [f'{Path(str(base)).stem} on {count(gpus, "GPU")}; written by tools/few_gpus.py.', *summary]
-    comments = [line for text in comments for line in textwrap.wrap(text, WIDTH)]
-    text = leaf_text(base_reference(base, out and absolute(out).parent), stated, comments)
-    return FewGpus(whole, text, summary, difference_lines(old, new), notes)
+    title = f'{Path(str(base)).stem} on {count(gpus, "GPU")}; written by tools/few_gpus.py.'
+    return make_leaf(base, cfg, new, title, notes, summary, out and absolute(out).parent)
 
 
 def _check(base, cfg, gpus, images, rule, batch, out):
@@ -350,10 +324,3 @@ def count_batch_norms(cfg):
     norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS) and module.training]
     synced = len(norms) if cfg.get('sync_bn') else sum(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
     return len(norms) - synced, synced
-
-
-def _with_leaf(cfg, text):
-    """The config that a leaf's text on top of `cfg` gives, without reading the base again, which takes seconds."""
-    whole = copy.deepcopy(cfg)
-    whole.merge_from_dict(Config.fromstring(text.partition('\n')[2], '.py').to_dict())  # without its first line, `_base_`
-    return whole

@@ -5,15 +5,14 @@ its feature maps: necks and heads (`wiring`). Adapted: layer-wise learning rates
 else stays as in the base, above all the schedule and the optimizer.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 
-from mmfreq.config.difference import changes, difference_lines, leaf_text, plain
 from mmfreq.config.feature_maps import backbone_maps, neck_maps, returned_maps, stage_maps
+from mmfreq.config.leaf import make_leaf, plain
 from mmfreq.config.options import BACKBONE, backbone_options, build_arch_on_meta, dotted
-from mmfreq.config.reading import base_reference, read_config, type_name
+from mmfreq.config.reading import read_config, type_name
 from mmfreq.config.wiring import (
     choose_stages,
     deeper_for_ssd,
@@ -33,23 +32,6 @@ LAYER_GROUPS = 12  # of layer-wise decay here, for any number in the base
 SSD_REPAIR = 'mmfreq.compat.mmdet_ssd'
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """A config with another backbone.
-
-    Attributes:
-        config: the whole config, as the leaf gives it.
-        text: source of the leaf; its `_base_` is a `package::name`, or a path relative to the given folder, else absolute.
-        difference: `key: old -> new`, relative to the base.
-        notes: what the user should know about the result.
-    """
-
-    config: Config
-    text: str
-    difference: list[str]
-    notes: list[str]
-
-
 def mix(base, arch, img_size=None, options=None, folder=None):
     """Put the backbone `arch` into a segmentation or detection config.
 
@@ -65,6 +47,9 @@ def mix(base, arch, img_size=None, options=None, folder=None):
             A key of a neck or head given here is not changed.
         folder: folder of the leaf, if its `_base_` should be relative to it.
 
+    Returns:
+        A `Leaf`.
+
     Raises:
         UserError: there is no such config, it has no backbone, how its parts are fed is not known, or an option is invalid.
         ValueError: unknown arch, or a value that the backbone refuses.
@@ -75,12 +60,8 @@ def mix(base, arch, img_size=None, options=None, folder=None):
     backbone, notes = exchange_backbone(new['model'], old['model'], scope, arch, arguments, set(rest))
     notes += _fit_preprocessing(new['model'], backbone, set(rest)) + _fit_training(new)
     notes += _training_notes(new, backbone, arguments, scope)
-    stated = changes(old, new)
-    mixed = Config.fromstring(leaf_text(base_reference(base), stated), '.py')
-    if wrong := difference_lines(new, plain(mixed.to_dict())):
-        raise AssertionError(f'The written leaf does not give the config that it was made for: {wrong}')
-    comment = f'{arch} in {base if "::" in str(base) else Path(base).name}; written by tools/mix.py.'
-    return Mixed(mixed, leaf_text(base_reference(base, folder), stated, [comment]), difference_lines(old, new), notes)
+    title = f'{arch} in {base if "::" in str(base) else Path(base).name}; written by tools/mix.py.'
+    return make_leaf(base, cfg, new, title, notes, folder=folder)
 
 
 def _read_base(base):

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmfreq.config.difference import WIDTH, changes, difference_lines, leaf_text, plain
+from mmfreq.config.leaf import WIDTH, changes, difference_lines, leaf_text, plain
 
 OLD = {
     'kept': 1,

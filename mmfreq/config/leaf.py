@@ -1,10 +1,68 @@
-"""The difference of two configs, as the text of a leaf config and as lines for a reader."""
+"""A config made from another: as a leaf that inherits from it, and as lines with the differences."""
 
+import copy
 import math
+import sys
+import textwrap
+from dataclasses import dataclass
 from keyword import iskeyword
+
+from mmengine.config import Config
+
+from mmfreq.config.reading import base_reference
 
 WIDTH = 128  # of a line of source
 MISSING = object()
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A config that inherits from a base.
+
+    Attributes:
+        config: the whole config.
+        text: source of the leaf; its `_base_` is a `package::name`, or a path relative to the folder of the leaf, else absolute.
+        difference: `key: old -> new`, relative to the base.
+        notes: what the user should know about the result.
+        summary: sentences on what was kept and changed, also in the first lines of the text.
+    """
+
+    config: Config
+    text: str
+    difference: list[str]
+    notes: list[str]
+    summary: list[str]
+
+    def write(self, out=None):
+        """Write the text to a file, or to standard output."""
+        if out:
+            out.write_text(self.text, encoding='utf-8')
+        else:
+            sys.stdout.write(self.text)
+
+    def __str__(self):
+        lines = [*self.summary, 'Differences from the base:', *(f'  {line}' for line in self.difference)]
+        return '\n'.join([*lines, *(f'Note: {note}' for note in self.notes)])
+
+
+def make_leaf(base, cfg, new, title, notes, summary=(), folder=None):
+    """The `Leaf` that turns a base into another config.
+
+    Args:
+        cfg: the Config of `base`.
+        new: the whole new config, as plain dicts and lists.
+        title: first comment line.
+        folder: folder of the leaf, if its `_base_` should be relative to it.
+    """
+    old = plain(cfg.to_dict())
+    stated = changes(old, new)
+    config = copy.deepcopy(cfg)  # reading the base again would take seconds
+    config.merge_from_dict(Config.fromstring(leaf_text([], stated).partition('\n')[2], '.py').to_dict())
+    if wrong := difference_lines(new, plain(config.to_dict())):
+        raise AssertionError(f'The written leaf does not give the config that it was made for: {wrong}')
+    comments = [line for text in (title, *summary) for line in textwrap.wrap(text, WIDTH)]
+    text = leaf_text(base_reference(base, folder), stated, comments)
+    return Leaf(config, text, difference_lines(old, new), notes, list(summary))
 
 
 def changes(old, new):
