@@ -1,4 +1,4 @@
-"""Modules with parameters that call `mmfreq.ops`; they import torch and torchvision alone, so that any code base can use them.
+"""Modules with parameters that call `mmfreq.ops`; they import only torch and torchvision, so that any code base can use them.
 
 | module | contents |
 |---|---|

@@ -1,4 +1,4 @@
-"""Functions on tensors; they import torch alone.
+"""Functions on tensors; they import only torch.
 
 | module | contents |
 |---|---|

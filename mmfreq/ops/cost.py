@@ -1,6 +1,6 @@
 """Multiply-adds of the spectral layers, by formula, for one image.
 
-A multiply-add (MAC) is one real product with its addition; additions alone are not counted. The papers of all four families call
+A multiply-add (MAC) is one real product with its addition; single additions are not counted. The papers of all four families call
 MACs "FLOPs".
 
 A radix-2 FFT of n complex numbers has n / 2 log2 n complex products of four real ones each: 2 n log2 n MACs, and half of that for
