@@ -11,7 +11,7 @@ from torch.utils.benchmark import Timer
 
 from mmfreq.analysis.flops import CountedForward
 
-MIN_RUNS = 5
+MIN_RUNS, MIN_SECONDS = 5, 3.0
 NUMBERS = ('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve')
 EXTENSIONS = (('AVX-512', 'avx512f'), ('AMX', 'amx_tile'), ('AVX2', 'avx2'), ('SVE', 'sve'))  # name, flag in /proc/cpuinfo
 
@@ -27,7 +27,7 @@ class Latency:
 
 
 @torch.inference_mode()
-def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str = 'cpu', seconds: float = 3.0) -> Latency:
+def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str = 'cpu') -> Latency:
     """Measure the forward pass of `flops.count` on one random image in eval mode, after a warm-up.
 
     The model is moved to the device and left there in eval mode.
@@ -35,7 +35,6 @@ def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str 
     Args:
         model: as in `flops.count`, but not on the meta device.
         size: (H, W) of the image.
-        seconds: least duration of the measurement.
 
     Raises:
         ValueError: a CUDA device is requested and there is none.
@@ -44,7 +43,7 @@ def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str 
     forward = CountedForward(model.to(device).eval())
     images = torch.randn(1, 3, *size, device=device)
     timer = Timer('forward(images)', globals={'forward': forward, 'images': images}, num_threads=torch.get_num_threads())
-    measured = timer.blocked_autorange(min_run_time=max(seconds, MIN_RUNS * timer.timeit(1).median))
+    measured = timer.blocked_autorange(min_run_time=max(MIN_SECONDS, MIN_RUNS * timer.timeit(1).median))
     hardware = describe_hardware(device, torch.get_num_threads())
     return Latency(measured.median, measured.iqr, len(measured.times) * measured.number_per_run, hardware)
 

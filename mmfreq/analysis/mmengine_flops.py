@@ -22,11 +22,8 @@ from mmfreq.analysis.flops import complex_fft_macs, real_fft_macs
 from mmfreq.ops.cost import COMPLEX_PRODUCT
 
 
-def register_handles(analyzer: FlopAnalyzer | None = None) -> FlopAnalyzer | None:
-    """Add the handles to one analyzer and return it; without an argument, add them to every analyzer created from now on."""
-    if analyzer is None:
-        complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.update(HANDLES)
-        return None
+def register_handles(analyzer: FlopAnalyzer) -> FlopAnalyzer:
+    """Add the handles to an analyzer and return it."""
     return analyzer.set_op_handle(**HANDLES)
 
 

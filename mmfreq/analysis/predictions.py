@@ -1,6 +1,6 @@
 """Predictions as files, and as drawings: masks, overlays and panels for segmentation, boxes and masks for detection.
 
-All images are uint8 RGB. A palette is a sequence of K (r, g, b); pixels of `ignore_index` are hatched in black and white.
+All images are uint8 RGB. A palette is a sequence of K (r, g, b); pixels of `IGNORE_INDEX` are hatched in black and white.
 """
 
 import json
@@ -14,6 +14,7 @@ from mmfreq.analysis.images import output_names, read_image, refuse_to_overwrite
 from mmfreq.compat.file_type import describe_file, printable_path
 
 MAX_CLASSES = 256  # of an 8-bit index mask
+IGNORE_INDEX = 255
 BACKGROUND, TEXT, OUTLINE = (255, 255, 255), (25, 25, 25), (190, 190, 190)
 GAP = 10  # pixels between the parts of a panel
 MIN_COLUMN = 256  # pixels; smaller images are enlarged by an integer factor, so that titles fit and pixels stay sharp
@@ -122,7 +123,7 @@ def _check_opacity(opacity):
         raise ValueError(f'opacity is {opacity}; it must be between 0 (only the image) and 1 (only the labels).')
 
 
-def overlay(image, labels, palette, opacity=0.5, ignore_index=255):
+def overlay(image, labels, palette, opacity=0.5):
     """`image` with the color of its label blended over each pixel: (H, W, 3) uint8. `opacity` 0 shows the image, 1 the labels.
 
     Shape: image (H, W, 3) uint8, labels (H, W) integers.
@@ -135,12 +136,12 @@ def overlay(image, labels, palette, opacity=0.5, ignore_index=255):
             f'Expected an image (H, W, 3) uint8 and labels (H, W), got {image.shape} {image.dtype} and {labels.shape}.'
         )
     _check_opacity(opacity)
-    ignored = labels == ignore_index
+    ignored = labels == IGNORE_INDEX
     labeled = labels[~ignored]
     if labeled.size and not 0 <= labeled.min() <= labeled.max() < len(palette):
         raise ValueError(
             f'The labels are {labeled.min()}..{labeled.max()}, but the palette has {len(palette)} colors. Give a color for each '
-            f'class, or mark pixels without a class as {ignore_index}.'
+            f'class, or mark pixels without a class as {IGNORE_INDEX}.'
         )
     colors = np.asarray(palette, np.float32)[np.where(ignored, 0, labels)]
     colors[ignored] = hatch(labels.shape)[ignored]
@@ -148,17 +149,17 @@ def overlay(image, labels, palette, opacity=0.5, ignore_index=255):
     return blended.round().astype(np.uint8)
 
 
-def hatch(shape, period=8):
+def hatch(shape):
     """Diagonal black and white stripes (H, W, 3) uint8, which mark ignored pixels."""
     ys, xs = np.indices(shape)
-    return np.where((ys + xs)[..., None] % period < period // 2, 0, 255).astype(np.uint8).repeat(3, axis=-1)
+    return np.where((ys + xs)[..., None] % 8 < 4, 0, 255).astype(np.uint8).repeat(3, axis=-1)
 
 
-def legend_of(label_maps, classes, palette, ignore_index=255):
+def legend_of(label_maps, classes, palette):
     """The legend [(name, color)] of the classes that occur in any map, by id; color None stands for ignored pixels."""
     ids = sorted(set(np.concatenate([np.unique(labels) for labels in label_maps]).tolist()))
-    entries = [(classes[label], tuple(palette[label])) for label in ids if label != ignore_index]
-    return entries + [('not labeled', None)] * (ignore_index in ids)
+    entries = [(classes[label], tuple(palette[label])) for label in ids if label != IGNORE_INDEX]
+    return entries + [('not labeled', None)] * (IGNORE_INDEX in ids)
 
 
 def panel(columns, legend=()):

@@ -9,7 +9,7 @@ lies around the center of the contribution, not of the image; with strides the t
 Legend: H W pixels, h w feature map.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mmfreq.analysis.plot_style import LINES, MAGNITUDE, NORMAL, SMALL, add_color_bar, new_figure, wrapped
 from mmfreq.models._base import FrequencyBackbone
 
-SHARES = (0.2, 0.5, 0.8, 0.99)
+SHARES = (0.2, 0.5, 0.8, 0.99)  # of the contribution
 MIN_DRAWN = 1e-4  # relative to the largest contribution; smaller ones get the same color
 MAX_SIDE = 60  # of a drawn map; larger ones are averaged over squares of pixels
 MAPS_PER_ROW = 4
@@ -106,8 +106,8 @@ def _median(weights: np.ndarray) -> float:
     return (np.searchsorted(below, 0.5 - 1e-9) + np.searchsorted(below, 0.5 + 1e-9)) / 2
 
 
-def plot_receptive_fields(fields: Mapping[str, ReceptiveField], title: str, shares: Sequence[float] = SHARES) -> Figure:
-    """A map for each model, titled with its name, with the squares that contain `shares`; below, a curve for each model."""
+def plot_receptive_fields(fields: Mapping[str, ReceptiveField], title: str) -> Figure:
+    """A map for each model, titled with its name, with the squares that contain `SHARES`; below, a curve for each model."""
     rows, columns = -(-len(fields) // MAPS_PER_ROW), min(len(fields), MAPS_PER_ROW)
     figure = new_figure(0.6 + 2.5 * rows + 2.6, title)
     maps, curves = figure.subfigures(2, 1, height_ratios=(2.5 * rows, 2.6))
@@ -124,7 +124,7 @@ def plot_receptive_fields(fields: Mapping[str, ReceptiveField], title: str, shar
             interpolation='nearest',
             extent=(-0.5, values.shape[1] * block - 0.5, values.shape[0] * block - 0.5, -0.5),
         )
-        for share in shares:
+        for share in SHARES:
             side, _ = field.smallest_square(share)
             row, column = field.center
             corner = (column - side / 2, row - side / 2)
@@ -136,7 +136,7 @@ def plot_receptive_fields(fields: Mapping[str, ReceptiveField], title: str, shar
     axes[-1, 0].set_xlabel('pixels', fontsize=SMALL)
     unit = f'mean of {block} x {block} pixels' if block > 1 else 'of each pixel'
     add_color_bar(maps, image, axes.flat, f'contribution,\n{unit},\nlargest = 1', aspect=18)
-    _draw_curves(curves.subplots(), fields, shares)
+    _draw_curves(curves.subplots(), fields)
     return figure
 
 
@@ -147,13 +147,13 @@ def block_means(values: np.ndarray, side: int) -> np.ndarray:
     return sums / counts
 
 
-def _draw_curves(axis: Axes, fields: Mapping[str, ReceptiveField], shares: Sequence[float]) -> None:
+def _draw_curves(axis: Axes, fields: Mapping[str, ReceptiveField]) -> None:
     for number, (name, field) in enumerate(fields.items()):
         _, area, inside = field.squares()
         axis.plot(100 * area, 100 * inside, color=LINES[number % len(LINES)], linewidth=1.8, label=name)
-    for share in shares:
+    for share in SHARES:
         axis.axhline(100 * share, color='0.6', linewidth=0.8, linestyle=':')
-    axis.set(xlim=(0, 100), ylim=(0, 101), yticks=[0, *(100 * share for share in shares)])
+    axis.set(xlim=(0, 100), ylim=(0, 101), yticks=[0, *(100 * share for share in SHARES)])
     axis.yaxis.set_major_formatter('{x:g}')
     axis.set_xlabel('area of the square around the center, % of the image', fontsize=NORMAL)
     axis.set_ylabel('contribution inside, %', fontsize=NORMAL)
