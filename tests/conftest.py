@@ -7,6 +7,7 @@ Without a CUDA device, tests marked `gpu` are skipped and counted; `tests/demo/c
 
 import os
 import random
+import socket
 from functools import cache
 from pathlib import Path
 
@@ -149,6 +150,14 @@ def pytest_terminal_summary(terminalreporter):
         reasons = [reason.removeprefix(prefix) for reason in reasons if reason.startswith(prefix)]
         if reasons:
             terminalreporter.write_line(f'{len(reasons)} test(s) {tests} did not run: {reasons[0]}')
+
+
+@pytest.fixture
+def free_port():
+    """A TCP port of this host that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope='session')

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from mmengine.hooks import checkpoint_hook
 from mmengine.model import BaseModel
+from short_runs import shorten  # on the path: not `tests.short_runs`, because mmsegmentation installs a package `tests`
 
 import mmfreq  # noqa: F401
 from mmfreq.compat import stack
@@ -26,7 +27,6 @@ from mmfreq.engine.launch import train
 from mmfreq.engine.resume import atomic_files, loops
 from mmfreq.errors import short_user_errors
 from mmfreq.preflight import run as preflight
-from tests.short_runs import shorten
 
 torch.set_num_threads(1)
 for library in ('mmseg.models', 'mmseg.datasets', 'mmseg.evaluation', 'mmdet.models'):  # once here, not in every run

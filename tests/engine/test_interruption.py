@@ -37,10 +37,9 @@ AUGMENTED = [
 @pytest.fixture(scope='module')
 def runs():
     """A function that runs a request of `_runs_to_kill.py`."""
-    server = subprocess.Popen(
-        [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
-        env={'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PATH': '/usr/bin:/bin', 'HOME': '/tmp'},
-    )  # fmt: skip
+    env = {'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}', 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'HOME': '/tmp'}
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL}
+    server = subprocess.Popen([sys.executable, SERVER], text=True, cwd=ROOT, env=env | {'PATH': '/usr/bin:/bin'}, **pipes)
 
     def run(request):
         server.stdin.write(json.dumps(request) + '\n')

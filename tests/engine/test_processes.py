@@ -1,7 +1,5 @@
 """Fitting a config to processes and devices, and the process group without GPUs."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -153,12 +151,6 @@ def environment(monkeypatch):
     return monkeypatch
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
-
-
 @pytest.mark.parametrize('launcher', sorted(VARIABLES))
 def test_missing_launcher_variables_are_named(environment, launcher):
     environment.setenv(VARIABLES[launcher][0], '0')
@@ -167,11 +159,11 @@ def test_missing_launcher_variables_are_named(environment, launcher):
 
 
 @pytest.mark.parametrize('launcher', sorted(VARIABLES))
-def test_group_of_one_process_with_every_launcher(environment, launcher):
+def test_group_of_one_process_with_every_launcher(environment, launcher, free_port):
     for name, value in zip(VARIABLES[launcher], '010'):
         environment.setenv(name, value)
     environment.setenv('MASTER_ADDR', '127.0.0.1')
-    init_cpu_group(launcher, {'port': free_port(), 'timeout': 20})
+    init_cpu_group(launcher, {'port': free_port, 'timeout': 20})
     try:
         assert (dist.get_backend(), dist.get_rank(), dist.get_world_size()) == ('gloo', 0, 1)
         init_cpu_group(launcher, {})  # a second call keeps the group

@@ -6,7 +6,6 @@ norm in the head), and no drop path or dropout, because processes drop different
 
 import json
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -64,17 +63,11 @@ def single_process(data, tmp_path_factory):
     return json.loads((folder / 'record' / '0.json').read_text()), weights_of(folder)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
-
-
 @pytest.mark.slow
-def test_two_nodes_train_as_one_process_with_the_same_total_batch(single_process, data, dist_train, tmp_path):
+def test_two_nodes_train_as_one_process_with_the_same_total_batch(single_process, data, dist_train, free_port, tmp_path):
     world = NODES * PROCESSES
     config = write_config(tmp_path, data, BATCH // world)
-    place = {'MASTER_ADDR': '127.0.0.1', 'PORT': free_port(), 'NNODES': NODES, 'PYTHONPATH': HERE}
+    place = {'MASTER_ADDR': '127.0.0.1', 'PORT': free_port, 'NNODES': NODES, 'PYTHONPATH': HERE}
     jobs = [dist_train(config, PROCESSES, '--work-dir', tmp_path / 'work', NODE_RANK=node, **place) for node in range(NODES)]
     printed = [job.wait() for job in jobs]
     assert [status for status, _ in printed] == [0] * NODES, printed

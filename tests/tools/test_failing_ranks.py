@@ -4,7 +4,6 @@ The job would train for hours, so only the fault can end it. The limit leaves ro
 """
 
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ NO_REASON = 'No other process logged a failure'
 
 
 @pytest.fixture
-def fail(dist_train, tmp_path):
+def fail(dist_train, free_port, tmp_path):
     """Runs a job of two processes a node in which rank 1 fails; returns the output, the main log, and rank 1's own log or None."""
 
     def run(fault, in_worker=False, nodes=1, **options):
@@ -36,7 +35,7 @@ def fail(dist_train, tmp_path):
             custom_hooks=[] if in_worker else [{'type': 'FaultHook', **spec}],
         )
         command = (config, 2, '--work-dir', tmp_path / 'work')
-        port = {'PORT': free_port(), 'NNODES': nodes} if nodes > 1 else {}
+        port = {'PORT': free_port, 'NNODES': nodes} if nodes > 1 else {}
         jobs = [dist_train(*command, PYTHONPATH=HERE, NODE_RANK=node, **port) for node in range(nodes)]
         statuses, outputs = zip(*(job.wait() for job in jobs))
         printed = ''.join(outputs)
@@ -50,12 +49,6 @@ def fail(dist_train, tmp_path):
         return printed, log.read_text(), own.read_text() if own.exists() else None
 
     return run
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
 
 
 def assert_nothing_is_left(tmp_path):
