@@ -1,4 +1,4 @@
-"""What docs/cookbook.md says is so: scripts print what stands under them, configs train, tables are counted anew.
+"""What docs/cookbook.md says is so: scripts print what stands under them, configs train, tables are counted again.
 
 `python tests/test_cookbook.py` writes the measured outputs and tables into the page.
 """

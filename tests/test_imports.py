@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 OPENMMLAB = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain'}
-PICTURES = {'PIL', 'cv2', 'pycocotools'}
+IMAGE_LIBRARIES = {'PIL', 'cv2', 'pycocotools'}
 # Pattern of a module's path -> (third-party packages, parts of mmfreq) it may import. The first pattern that matches holds.
 # The standard library and numpy are open to all; a part stands for everything below it.
 RULES = {
@@ -48,15 +48,15 @@ RULES = {
     'mmfreq/speed/*': ({'torch', 'torchvision'}, {'ops', 'layers', 'models', 'speed'}),
     # files: weights, data, configs
     'mmfreq/weights/*': ({'torch', 'mmengine', 'filelock'}, {'compat', 'errors', 'weights'}),
-    'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *PICTURES}, {'registry', 'datasets'}),
+    'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *IMAGE_LIBRARIES}, {'registry', 'datasets'}),
     'mmfreq/config/*': ({'torch', 'mmengine'}, {'errors', 'log', 'registry', 'models._factory', 'config'}),
     # runs
     'mmfreq/preflight/*': (
-        {'torch', 'mmengine', *PICTURES, *OPENMMLAB},
+        {'torch', 'mmengine', *IMAGE_LIBRARIES, *OPENMMLAB},
         {'errors', 'log', 'registry', 'compat', 'datasets', 'weights', 'config', 'preflight'},
     ),
     'mmfreq/engine/*': (
-        {'torch', 'mmengine', 'rich', *PICTURES, *OPENMMLAB},
+        {'torch', 'mmengine', 'rich', *IMAGE_LIBRARIES, *OPENMMLAB},
         {'errors', 'log', 'registry', 'torchrun', 'analysis', 'compat', 'speed', 'weights', 'config', 'preflight', 'engine'},
     ),
     'mmfreq/apis/*': (
@@ -64,12 +64,12 @@ RULES = {
         {'errors', 'registry', 'compat', 'models._factory', 'speed', 'weights', 'config', 'apis'},
     ),
     'mmfreq/analysis/*': (
-        {'torch', 'mmengine', 'matplotlib', *PICTURES, *OPENMMLAB},
+        {'torch', 'mmengine', 'matplotlib', *IMAGE_LIBRARIES, *OPENMMLAB},
         {'ops', 'layers', 'models', 'registry', 'compat', 'datasets', 'analysis'},
     ),
     # what is built on top
     'mmfreq/export/*': (
-        {'torch', 'onnx', 'onnxruntime', *PICTURES},
+        {'torch', 'onnx', 'onnxruntime', *IMAGE_LIBRARIES},
         {'errors', 'version', 'ops', 'speed', 'analysis', 'apis', 'export'},
     ),
     'mmfreq/zoo/*': (
@@ -77,7 +77,7 @@ RULES = {
         {'errors', 'version', 'registry', 'compat', 'models', 'weights', 'config', 'preflight', 'engine', 'analysis', 'zoo'},
     ),
     'mmfreq/demo/*': (
-        {'torch', 'mmengine', *PICTURES},
+        {'torch', 'mmengine', *IMAGE_LIBRARIES},
         {'errors', 'layers', 'datasets', 'engine', 'apis', 'analysis', 'testing', 'demo'},
     ),
     'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'weights', 'integrations'}),
