@@ -102,7 +102,7 @@ def test_demo_refuses_a_hostile_checkpoint(hostile, toy_config):
 
 def test_reproduce_reads_checkpoints_safely(hostile, call_tool):
     message = call_tool('reproduce', '--checkpoints', hostile.parent, '--list')
-    assert '1 file(s) left out' in message and hostile.name in message and 'not executed' in message, message
+    assert '1 file(s) without a row' in message and hostile.name in message and 'not executed' in message, message
 
 
 def calls_in(text):
