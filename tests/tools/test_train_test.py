@@ -97,7 +97,7 @@ BAD_TRAINING = {
     ),
     'classes': (
         lambda run, tmp: ['--work-dir', tmp / 'w', '--cfg-options', 'model.decode_head.num_classes=5'],
-        r'has 6 classes and model\.decode_head predicts num_classes=5',
+        r'has 6 classes, but model\.decode_head has num_classes=5',
     ),
     'unknown arch': (
         lambda run, tmp: ['--work-dir', tmp / 'w', '--cfg-options', 'model.backbone.arch=hornet-mikro'],
@@ -107,14 +107,14 @@ BAD_TRAINING = {
         lambda run, tmp: [
             *['--work-dir', tmp / 'w', '--cfg-options', 'train_dataloader.dataset.data_prefix.seg_map_path=annotations/validation'],
         ],
-        r'4 of the 4 images have no label: .*train_00000\.jpg.*Looked for .*annotations/validation/train_00000\.png',
+        r'4 of the 4 images have no label: .*train_00000\.jpg.*Expected the label of .*annotations/validation/train_00000\.png',
     ),
     'labels': (
         lambda run, tmp: [
             *['--work-dir', tmp / 'w', '--cfg-options', 'train_dataloader.dataset.reduce_zero_label=False'],
             *['train_dataloader.dataset.pipeline.1.reduce_zero_label=False'],
         ],
-        r'train_0000\d\.png holds the labels 6 .*reduce_zero_label',
+        r'train_0000\d\.png has the labels 6 .*reduce_zero_label',
     ),
 }
 
