@@ -30,7 +30,7 @@ class Row:
     Attributes:
         entry: the model's entry in its metafile.
         task: 'cls', 'seg' or 'det', the folder.
-        root: the folder that holds `configs/`.
+        root: the folder that contains `configs/`.
     """
 
     entry: Mapping
