@@ -44,6 +44,7 @@ PAGES = [
     'api/decoders',
     'api/engine',
     'api/datasets',
+    'api/apis',
     'api/export',
     'generated/tutorials/index',
     'generated/tutorials/features_and_filters',
@@ -112,7 +113,7 @@ def test_nothing_of_the_machine_is_on_the_pages(site):
 
 def public_names():
     """Every name of the public packages, and the class of every registered type, as the API reference may write them."""
-    for module in ('mmfreq', 'mmfreq.ops', 'mmfreq.layers', 'mmfreq.export'):
+    for module in ('mmfreq', 'mmfreq.ops', 'mmfreq.layers', 'mmfreq.apis', 'mmfreq.export'):
         yield from (f'{module}.{name}' for name in import_module(module).__all__)
     registry = import_module('mmfreq.registry')
     for name in REGISTRIES:
