@@ -2,11 +2,12 @@
 
 `tools/run_tests.sh` runs one worker per core, so each worker and each process that it starts gets one thread.
 
-Without a CUDA device, tests marked `gpu` are skipped and counted; `tests/demo/conftest.py` does the same for tests in a browser.
+Without a CUDA device, tests marked `gpu` are skipped and counted; so are tests in a browser without Chromium.
 """
 
 import os
 import random
+import shutil
 import socket
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ import mmfreq.registry  # noqa: F401  (before mmdet and mmseg: supplies mmcv._ex
 from mmfreq.testing.golden import LIMITS
 from tests.short_runs import shorten
 
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 FOLDER = Path(__file__).parent
 # tests that depend on the instruction set, beside those that compare with published numbers
 NUMERICS = (FOLDER / 'numerics', FOLDER / 'models/test_precision.py')
@@ -163,3 +165,19 @@ def free_port():
 @pytest.fixture(scope='session')
 def golden_folder():
     return Path(__file__).parent / 'golden'
+
+
+@pytest.fixture(scope='session')
+def browser():
+    """Chromium without a window; skips where it or Playwright is missing."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip('browser: Playwright is not installed (pip install playwright)')
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f'browser: none of {", ".join(BROWSERS)} is on PATH')
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

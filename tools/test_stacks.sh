@@ -16,8 +16,8 @@ BACKBONES=(
 )
 CORE=(
     "${BACKBONES[@]}" tests/ops/test_{complex,spectral,resize}.py tests/layers tests/speed tests/weights/test_{convert,files}.py
-    tests/models/test_{affnet_aspp_head,conv_layer,gn_fpn,gn_fpn_head,gn_uper_head,image_classifier,in_stock_configs,precision}.py
-    tests/models/test_ssdlite.py tests/integrations/test_timm.py tests/test_doctor.py tests/datasets tests/engine tests/preflight tests/apis
+    tests/models/test_{conv_layer,image_classifier,in_stock_configs,necks,precision,seg_heads,ssdlite}.py
+    tests/integrations/test_timm.py tests/test_doctor.py tests/datasets tests/engine tests/preflight tests/apis
     tests/compat/test_{mmcv_attention,mmcv_deform,mmcv_focal,mmcv_missing,mmcv_nms,mmcv_roi,safe_load,stack,stack_facts,stock_models}.py
     tests/tools/test_train_test.py
 )

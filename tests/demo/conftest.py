@@ -1,7 +1,6 @@
-"""A folder of checkpoints with random weights, a server of it, and a browser where one is installed."""
+"""A folder of checkpoints with random weights, and a server of it in a thread."""
 
 import os
-import shutil
 import threading
 
 import cv2
@@ -14,7 +13,6 @@ from mmfreq.datasets import TOY_METAINFO
 from mmfreq.demo.server import make_server
 from mmfreq.testing.toy_segmentation import toy_segmentor, write_toy_config
 
-BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 DETECTOR = """
 default_scope = 'mmdet'
 pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True), dict(type='PackDetInputs')]
@@ -68,19 +66,3 @@ def server(folders):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
-
-
-@pytest.fixture(scope='session')
-def browser():
-    """Chromium without a window; skips where it or Playwright is missing."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip('browser: Playwright is not installed (pip install playwright)')
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f'browser: none of {", ".join(BROWSERS)} is on PATH')
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.demo.conftest import browser  # noqa: F401
-
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSIONS = ('sphinx', 'myst_parser', 'furo', 'sphinx_gallery', 'sphinx_copybutton')
 
