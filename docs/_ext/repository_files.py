@@ -1,7 +1,8 @@
 """Links of Markdown pages to files of the repository that are not pages: configs, tests, source files.
 
 In the repository such a link is relative (`../configs/seg/NAME.py`). On the site it leads to a page with the text of the file,
-highlighted. A link to one of `PAGES` leads to the page that includes that file. A link to a file that does not exist is left to
+highlighted. A link to one of `PAGES` leads to the page that includes that file, and a link to a
+tutorial to the page that its execution gave. A link to a file that does not exist is left to
 MyST, which warns, so that a build with warnings as errors fails.
 
 Markdown that is included from another folder has its links rewritten to start at the page that includes it.
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {'README.md': 'index', 'model_zoo.md': 'model_zoo', 'CHANGELOG.md': 'changelog', 'CONTRIBUTING.md': 'contributing'}
 LINK = re.compile(r'(?<=\]\()(?!\w+:|#|/)([^)\s]+)(?=\))')
 FOLDER = 'files'  # of the site
+TUTORIALS = 'docs/tutorials/'
 
 
 def rebased(text, old, new):
@@ -45,6 +47,11 @@ class RepositoryLinks(SphinxTransform):
             path = self.repository_file(node)
             if path in PAGES:
                 node['reftarget'] = PAGES[path]  # still a reference of MyST, which checks its anchor
+            elif path and path.startswith(TUTORIALS):
+                page = f'/generated/tutorials/{Path(path).stem}'
+                node.replace_self(
+                    addnodes.pending_xref('', *node.children, refdomain='std', reftype='doc', reftarget=page, refexplicit=True)
+                )
             elif path:
                 self.env.note_dependency(str(ROOT / path))
                 files_of(self.env).setdefault(self.env.docname, set()).add(path)

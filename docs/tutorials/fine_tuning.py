@@ -199,8 +199,9 @@ print(f'gfnet-h-s: in_channels={list(large.out_channels)}, {size / 1e6:.1f}M par
 # Training
 # --------
 # On the command line, ``python tools/train.py my_config.py`` starts this run; with ``--dry-run``
-# it checks the data, the labels, the weights and the disk first, and stops. In Python, mmengine's
-# ``Runner`` does the training:
+# it checks the data, the labels, the weights and the disk first, and stops. In Python,
+# ``mmfreq.engine.launch.train('my_config.py')`` does the same. This page uses mmengine's ``Runner``,
+# without these checks and without resuming, to show that nothing else is needed:
 
 torch.manual_seed(0)
 runner = Runner.from_cfg(config)

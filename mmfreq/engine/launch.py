@@ -5,10 +5,11 @@ This file lists every step between a config file and the running Runner, in orde
 | step | function | file |
 |---|---|---|
 | read the config, merge the options | `load_config`, `merge_options` | here, `config/options.py` |
-| fit it to the processes and devices | `fit_processes`, `fit_norms`, `fit_loaders`, `fit_precision` | `engine/processes.py` |
+| fit it to the processes and devices | `fit_processes`, `fit_norms`, `fit_loaders` | `engine/processes.py` |
 | add the hooks that guard the run | `add_hooks`; the hooks | here; `engine/hooks.py` |
 | refuse sharded training | `refuse_sharding` | `engine/processes.py` |
-| replace mmengine's loop and checkpoint hook | `make_resumable` | `engine/resume/loops.py` |
+| set the seed, mixed precision | `prepare_train`, `fit_precision` | here, `engine/processes.py` |
+| replace mmengine's loop and checkpoint hook, add the stop hook | `make_resumable`, `add_hooks` | `engine/resume/loops.py`, here |
 | refuse a work directory of another config | `check_work_dir` | `engine/resume/start.py` |
 | choose and read the checkpoint to start from | `set_start`, `check_pretrained` | `engine/resume/start.py` |
 | validate versions, data, weights, disk, memory | `check_run` | `preflight/run.py` |

@@ -5,8 +5,8 @@ The rate of a parameter is `base_lr * decay_rate ** (num_layers + 1 - group)`. T
 
 | decay_type | HorNet, as published (stages 0 to 3) | other families |
 |---|---|---|
-| 'stage_wise' | stem and downsampling layers 0; stage i: i + 1 | stem 0; stage i: i + 1 |
-| 'layer_wise' | stem 0; stages 1, 2, 3 to 11, 12; downsampling layers 2, 3, 12 | stem 0; blocks evenly over 1 to 12 |
+| 'stage_wise' | stem and downsampling layers: 0; stage i: i + 1 | stem: 0; stage i: i + 1 |
+| 'layer_wise' | stem: 0; stages 0 to 3: 1, 2, 3 to 11, 12; downsampling layers: 2, 3, 12 | stem: 0; blocks evenly over 1 to 12 |
 | both | norms of the outputs: None, the full rate | the same |
 
 Heads and necks train at the full rate. A backbone of another library is accepted if it has mmpretrain's `get_layer_depth`.
@@ -30,8 +30,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Frozen parameters get no group. The three fields of `paramwise_cfg`, all required:
 
     - `decay_rate`;
-    - `num_layers`, as in the published configs: the head's group is `num_layers + 1`. With HorNet's layer-wise groups, which run to
-      12, a value below 12 gives deep stages more than the base rate; three published configs do that;
+    - `num_layers`: the group of heads and necks, which train at the base rate, is `num_layers + 1`. HorNet's layer-wise groups
+      run to 12: a value below 12 gives deep stages more than the base rate, as three published configs do;
     - `decay_type`, 'stage_wise' or 'layer_wise'. With mmpretrain's `get_layer_depth`, which returns (group, number of groups), it
       must be 'layer_wise' and `num_layers` the number of groups minus two.
 

@@ -1,7 +1,7 @@
 """AFFNet: a MobileNet-like pyramid whose upper three stages mix tokens with adaptive frequency filters.
 
 Paper: Huang et al., "Adaptive Frequency Filters As Efficient Global Token Mixers", ICCV 2023, arXiv 2307.14008. Reference
-implementation: microsoft/TokenMixers, folder "Adaptive Frequency Filters" (MIT; files of CVNets under Apple's licence). Parameter
+implementation: microsoft/TokenMixers, folder "Adaptive Frequency Filters" (MIT; files of CVNets under Apple's license). Parameter
 names, layouts and numbers are the published ones. Difference: stochastic depth exists (default 0, as published).
 
 The filters are computed from the map, for any grid: nothing is stored at a grid or resized. The activation of all layers is the

@@ -2,17 +2,18 @@
 
 | module | |
 |---|---|
-| `files` | the published files as data: URL, arch, task, metrics, licence |
+| `files` | the published files as data: URL, arch, task, metrics, license |
 | `download` | a URL to a verified local file |
 | `rules` | the rename rules of the published layouts, as data |
 | `fit` | from a checkpoint to a model's state dict, in steps; **why a checkpoint was refused** |
 | `load` | `mmfreq.load_weights`, its report, and the check in runs |
 | `convert` | published layouts to the mmfreq layout and back |
 
-The mmfreq layout has the authors' parameter names, with the backbone of a segmentor or detector below `backbone.`. A published
-layout is any other naming: the authors' own, mmpretrain's, CVNets', and the same inside whole models.
+The mmfreq layout has the authors' parameter names, below `backbone.` in a segmentor or detector, in a file with the entries
+`meta` and `state_dict`. The published layouts are those of released files: the authors' entries and names, mmpretrain's names,
+CVNets' names.
 
-Why was my checkpoint refused? Read `fit` from the top. The steps are: choose the entry of the file, recognise its layout, rename
+Why was my checkpoint refused? Read `fit` from the top. The steps are: choose the entry of the file, recognize its layout, rename
 its parameters, compare the architectures, resize the filters, and compare the result with the model. The step that fails raises a
 CheckpointError; the last one lists every name that does not fit. docs/weights.md explains the messages.
 """

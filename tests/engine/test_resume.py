@@ -145,6 +145,9 @@ def test_auto_starts_from_scratch_without_a_checkpoint(tmp_path, trained):
     cfg = Config({'work_dir': str(tmp_path / 'none'), 'resume': True})
     set_start(cfg, AUTO)
     assert not cfg.resume and not cfg.get('load_from')
+    shutil.copy(trained / 'iter_2.pth', tmp_path / 'best_mIoU_iter_2.pth')  # has no optimizer
+    set_start(best := Config({'work_dir': str(tmp_path), 'resume': True}), AUTO)
+    assert not best.resume and not best.get('load_from')
     cfg = Config({'work_dir': str(trained)})
     set_start(cfg, AUTO)
     assert cfg.resume and cfg.load_from == str(trained / 'iter_2.pth')

@@ -42,8 +42,8 @@ def set_start(cfg, resume=None):
         UserError: there is no checkpoint to resume from, or the file does not exist.
         CheckpointError: the file cannot be read.
     """
-    if resume == AUTO and not any(name.endswith('.pth') for name in checkpoints_in(cfg.work_dir)):
-        log_once(f'{absolute(cfg.work_dir)} holds no checkpoint: the run starts from scratch.')
+    if resume == AUTO and not latest_first(absolute(cfg.work_dir)):
+        log_once(f'{absolute(cfg.work_dir)} holds no checkpoint to resume from: the run starts from scratch.')
         resume, cfg.resume = None, False
     elif resume in (LATEST, AUTO) or (resume is None and cfg.get('resume')):
         resume, content = latest_checkpoint(cfg.work_dir)
@@ -144,9 +144,10 @@ def latest_checkpoint(work_dir):
 def latest_first(folder):
     """The training checkpoints of a folder, latest first.
 
-    mmengine's note `last_checkpoint` is written after the file that it names. Before the named file come files that were written
-    later and are from a later iteration, after it those from earlier iterations. Others are left out: they are from a longer run
-    that this one overwrites. Without a note the time of writing decides. Best checkpoints have no optimizer, and are left out too.
+    mmengine writes the file `last_checkpoint` after the checkpoint that it names. Example: it names iter_300.pth. The order is
+    iter_400.pth (written after iter_300.pth), iter_300.pth, iter_200.pth. An iter_900.pth that is older than iter_300.pth is from a
+    longer run that this one overwrites, and is skipped. Without `last_checkpoint` the time of writing decides. Best checkpoints and
+    files without a number in their name are skipped: they have no optimizer.
     """
     paths = [path for path in folder.glob('*.pth') if STEP.search(path.name) and not path.name.startswith('best_')]
     note = folder / 'last_checkpoint'
