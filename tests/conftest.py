@@ -25,6 +25,18 @@ from tests.short_runs import shorten
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 FOLDER = Path(__file__).parent
+# files whose first test takes minutes: they start first, so that no worker is alone with them at the end
+LONGEST = (
+    *("test_soak.py", "test_toy_detection.py", "test_site.py", "test_adding_a_size.py"),
+    *("test_distributed_options.py", "test_reproduce.py"),
+)
+    'test_soak.py',
+    'test_toy_detection.py',
+    'test_site.py',
+    'test_adding_a_size.py',
+    'test_distributed_options.py',
+    'test_reproduce.py',
+)
 # tests that depend on the instruction set, beside those that compare with published numbers
 NUMERICS = (FOLDER / 'numerics', FOLDER / 'models/test_precision.py')
 
@@ -133,6 +145,7 @@ def within_limit(request, record_property):
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)  # the rest keeps its order, and fills the other workers
     for item in items:
         if item.name.startswith('test_golden') or 'within_limit' in getattr(item, 'fixturenames', ()):
             item.add_marker('golden')
