@@ -27,15 +27,8 @@ BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stab
 FOLDER = Path(__file__).parent
 # files whose first test takes minutes: they start first, so that no worker is alone with them at the end
 LONGEST = (
-    *("test_soak.py", "test_toy_detection.py", "test_site.py", "test_adding_a_size.py"),
-    *("test_distributed_options.py", "test_reproduce.py"),
-)
-    'test_soak.py',
-    'test_toy_detection.py',
-    'test_site.py',
-    'test_adding_a_size.py',
-    'test_distributed_options.py',
-    'test_reproduce.py',
+    *('test_soak.py', 'test_toy_detection.py', 'test_site.py', 'test_adding_a_size.py'),
+    *('test_distributed_options.py', 'test_reproduce.py'),
 )
 # tests that depend on the instruction set, beside those that compare with published numbers
 NUMERICS = (FOLDER / 'numerics', FOLDER / 'models/test_precision.py')

@@ -27,7 +27,7 @@ from torch.nn.functional import silu
 
 from mmfreq.layers import AdaptiveFrequencyFilter, DynamicFilter, GnConv, StoredFilter
 from mmfreq.layers.basic import to_bchw
-from mmfreq.layers.filters import as_grid
+from mmfreq.layers.filters import as_grid, mixing_coefficients
 from mmfreq.ops import block_mlp, irfft2, rfft2
 
 Key = TypeVar('Key', bound=Hashable)
@@ -253,7 +253,7 @@ def routings(run: Callable[[], Any], layers: Mapping[str, DynamicFilter]) -> lis
     num_filters = {layer.reweight: layer.num_filters for layer in layers.values()}
 
     def coefficients(reweight: nn.Module, mean: Tensor, logits: Tensor) -> np.ndarray:
-        return logits[0].float().unflatten(0, (num_filters[reweight], -1)).softmax(0).cpu().numpy()
+        return mixing_coefficients(logits[:1].float(), num_filters[reweight])[0].cpu().numpy()
 
     records = record_calls(run, {name: layer.reweight for name, layer in layers.items()}, coefficients)
     return [Routing(values, learned_filters(layers[name], name)) for name, values in records.items()]

@@ -26,7 +26,7 @@ _NUMBERS = '?bhilqBHILQefd'  # numpy's bools, integers and floats; no objects
 
 
 class CheckpointError(ValueError):
-    """A checkpoint could not be read; the message gives the reason and the remedy."""
+    """A checkpoint cannot be read, or does not fit the model; the message gives the reason and the remedy."""
 
 
 def _history_buffer_method(owner, name):

@@ -28,7 +28,7 @@ from mmfreq.errors import UserError
 
 SCOPES = {'mmseg': 'seg', 'mmdet': 'det'}  # default_scope -> folder of mmfreq's configs
 LAYER_DECAY = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')  # know only their own backbones
-LAYER_GROUPS = 12  # of layer-wise decay here, for any number in the base
+LAYER_GROUPS = 12  # of layer-wise decay, whatever the base has; LAYER_GROUPS of models/_base.py, equal by a test
 SSD_REPAIR = 'mmfreq.compat.mmdet_ssd'
 
 

@@ -9,6 +9,7 @@ The rate of a parameter is `base_lr * decay_rate ** (num_layers + 1 - group)`. T
 | 'layer_wise' | stem: 0; stages 0 to 3: 1, 2, 3 to 11, 12; downsampling layers: 2, 3, 12 | stem: 0; blocks evenly over 1 to 12 |
 | both | norms of the outputs: None, the full rate | the same |
 
+In the other families the downsampling layer before a stage belongs to its first block, and a position embedding to the stem.
 Heads and necks train at the full rate. A backbone of another library is accepted if it has mmpretrain's `get_layer_depth`.
 Source: `LearningRateDecayOptimizerConstructorHorNet` of HorNet's repository.
 """
@@ -51,8 +52,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if name.startswith(prefix):
                 layer = layer_group(backbone, name.removeprefix(prefix), decay_type, num_layers)
             layer = num_layers + 1 if layer is None else layer
-            decayed = param.ndim > 1 and not name.endswith('.bias')
-            key = f'layer_{layer}_{"decay" if decayed else "no_decay"}'
+            weight_decayed = param.ndim > 1 and not name.endswith('.bias')
+            key = f'layer_{layer}_{"decay" if weight_decayed else "no_decay"}'
             if key not in groups:
                 scale = decay_rate ** (num_layers + 1 - layer)
                 groups[key] = dict(
@@ -61,7 +62,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     param_names=[],
                     lr_scale=scale,
                     lr=scale * self.base_lr,
-                    weight_decay=(self.base_wd or 0.0) if decayed else 0.0,
+                    weight_decay=(self.base_wd or 0.0) if weight_decayed else 0.0,
                 )
             groups[key]['params'].append(param)
             groups[key]['param_names'].append(name)

@@ -186,11 +186,16 @@ class DynamicFilter(StoredFilter):
 
     def forward(self, x: Tensor) -> Tensor:
         x_bhwc = x if self.channels_last else to_bhwc(x)
-        routing = self.reweight(x_bhwc.mean((1, 2))).unflatten(1, (self.num_filters, -1)).softmax(1)  # (B, N, M)
+        routing = mixing_coefficients(self.reweight(x_bhwc.mean((1, 2))), self.num_filters)
         y = to_bchw(self.act1(self.pwconv1(x_bhwc)))
         y = apply_mixture(y, routing, self.filter_for((y.shape[2], y.shape[3])), self.spectral)
         y_bhwc = self.pwconv2(to_bhwc(y))
         return y_bhwc if self.channels_last else to_bchw(y_bhwc)
+
+
+def mixing_coefficients(logits: Tensor, num_filters: int) -> Tensor:
+    """Routing of a `DynamicFilter`: (B, N * M) logits of its MLP to (B, N, M) coefficients, a softmax over the N stored filters."""
+    return logits.unflatten(1, (num_filters, -1)).softmax(1)
 
 
 class AdaptiveFrequencyFilter(nn.Module):

@@ -1,6 +1,7 @@
 """gnConv, the recursive gated convolution (HorNet, arXiv 2207.14284, section 3.1), and its global-local filter (section 3.2).
 
-Legend: B batch, C channels, H W grid, n order; dims = C / 2^(n-1), ..., C / 2, C; D = sum(dims).
+Legend: B batch, C channels, H W grid, n order; dims = C / 2^(n-1), ..., C / 2, C with C = dim_ratio *
+out_channels; D = sum(dims).
 """
 
 from math import sqrt
@@ -49,7 +50,7 @@ class GlobalLocalFilter(GlobalFilter):
 class GnConv(nn.Module):
     """Recursive gated convolution of order n: n gated products, each twice as wide as the one before, no activation::
 
-        p, q = split(proj_in(x))                      widths dims[0] and D; 1x1 convolution to 2 dim channels
+        p, q = split(proj_in(x))                      widths dims[0] and D; 1x1 convolution to dims[0] + D = 2 C
         q_0, ..., q_{n-1} = split(scale * dwconv(q))  widths dims; depth-wise 7x7 or `GlobalLocalFilter`
         p = p * q_0
         p = pws[k](p) * q_{k+1}                       for k = 0 .. n-2; 1x1 convolution dims[k] to dims[k+1]

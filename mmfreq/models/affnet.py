@@ -182,7 +182,8 @@ class AFFNet(FrequencyBackbone):
         output_stride: of the last stage, 32, 16 or 8. With 16 the first convolution of layer_5 has stride 1; with 8 that of layer_4
             too, and that of layer_5 has dilation 2. The parameters are the same.
         act: activation of all convolutions and of the filters' masks: 'silu' (published), 'relu' or 'gelu'. A new one is added to
-            `ACTIVATIONS` here and to `MASK_ACTIVATIONS` in `mmfreq.layers.filters`.
+            `ACTIVATIONS` here, to `MASK_ACTIVATIONS` in `mmfreq.layers.filters`, and to `ACTS` in `mmfreq.speed.folded` for
+            `mmfreq.optimize`, which folds complete stages with SiLU only.
 
     Shape:
         `(N, in_channels, H, W)`, H and W >= 32, to one raw `(N, C, h, w)` for each of `out_indices` (stage i is layer_{i + 2});

@@ -11,9 +11,10 @@ in the Nyquist column. The inverse is defined alike on every device: complex inv
 dropped, real inverse over W. On a CPU `torch.fft.irfft2` computes this. Other devices may treat the two columns differently, so
 they get their Hermitian part (`hermitian_columns`).
 
-The backend 'matmul' computes the same with real matrix products, without complex numbers or FFT operators; 'auto' selects it during
-an export to ONNX (`resolve_backend`), so that exported graphs contain no FFT. With real (W, F) and (H, H) bases of cosines and
-sines it transforms over W, then over H, and back. In the inverse the zero and Nyquist columns count once and the others twice.
+The backend 'matmul' computes the same with real matrix products, without complex numbers or FFT operators. `mmfreq.export` sets it
+(`at_fixed_size`), and 'auto' selects it during a `torch.onnx.export` (`resolve_backend`), so that exported graphs contain no FFT.
+With real (W, F) and (H, H) bases of cosines and sines it transforms over W, then over H, and back. In the inverse the zero and
+Nyquist columns count once and the others twice.
 
 Legend: H W grid, F = W // 2 + 1 half width. `dims` are the positions of H and W in the tensor.
 """

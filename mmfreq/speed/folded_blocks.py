@@ -13,6 +13,7 @@ from torch.nn.functional import layer_norm, linear
 
 from mmfreq.layers import DynamicFilter, GlobalLocalFilter, GnConv, StarReLU, StoredFilter
 from mmfreq.layers.basic import to_bchw, to_bhwc
+from mmfreq.layers.filters import mixing_coefficients
 from mmfreq.models.dfformer import MetaFormerBlock, SepConv
 from mmfreq.models.gfnet import GFNetBlock
 from mmfreq.models.hornet import HorNetBlock
@@ -142,7 +143,7 @@ class FoldedDynamicFilter(Folded, StoredFilter):
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
         y = layer_norm(x_bhwc, x_bhwc.shape[-1:], eps=self.eps)
-        routing = self.reweight(y.mean((1, 2))).unflatten(1, (self.num_filters, -1)).softmax(1)  # (B, N, M)
+        routing = mixing_coefficients(self.reweight(y.mean((1, 2))), self.num_filters)
         y = linear_to_nchw(self.w1, self.b1, y)
         filters, act, bias = self.filter_for((y.shape[2], y.shape[3])), self.act, self.b2
         if isinstance(act, StarReLU):

@@ -13,7 +13,6 @@ The mmfreq layout has the authors' parameter names, below `backbone.` in a segme
 `meta` and `state_dict`. The published layouts are those of released files: the authors' entries and names, mmpretrain's names,
 CVNets' names.
 
-Why was my checkpoint refused? Read `fit` from the top. The steps are: choose the entry of the file, recognize its layout, rename
-its parameters, compare the architectures, resize the filters, and compare the result with the model. The step that fails raises a
-CheckpointError; the last one lists every name that does not fit. docs/weights.md explains the messages.
+Why was my checkpoint refused? The docstring of `fit` lists the steps in order. The step that fails raises a CheckpointError; the
+last one lists every name that does not fit. docs/weights.md explains the messages.
 """

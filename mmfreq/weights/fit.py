@@ -4,12 +4,14 @@
 
 | step | function | refused |
 |---|---|---|
-| 1. choose the entry of the file | `choose_entry` | no such entry, no tensors |
+| 0. read the file | `read_checkpoint` in `compat/safe_load.py` | missing, damaged, or with code in it |
+| 1. choose the entry of the file | `choose_entry` | no such entry, no tensors, names that are not text, nested too deep |
 | 2. recognise the layout, rename | `mmfreq_names` | two names become one parameter |
-| 3. compare the architectures | `refuse_another_network` | a file of another network |
+| 3. compare the architectures | `refuse_another_network` | a file of another network, or without a common name |
 | 4. drop what only files have, fill what only models have | `fit_checkpoint`, `fill_absent` | |
 | 5. resize filters and position embeddings | `resize_stored` | |
-| 6. compare names, shapes and types | `refuse_misfits` | anything left over, missing or of another shape, as a list |
+| 6. keep the initial values that `fresh` names | `keep_initial_values` | a prefix that matches nothing |
+| 7. compare names, shapes and types | `refuse_misfits` | anything left over, missing or of another shape, as a list |
 
 If a file has raw and averaged (EMA) weights, 'auto' takes the averaged ones: the published numbers of AFFNet, and of HorNet on
 ImageNet-1k, were measured with them (GFNet's with the raw `model`). Their key is `state_dict_ema` in timm's training script,

@@ -337,3 +337,10 @@ def test_a_base_that_cannot_be_mixed(tmp_path, text, facts):
     with pytest.raises(UserError) as error:
         mix(tmp_path / 'base.py', 'hornet-micro')
     assert all(fact in str(error.value) for fact in facts), error.value
+
+
+def test_number_of_layer_groups_is_that_of_the_backbones():
+    from mmfreq.config import mix as module
+    from mmfreq.models import _base
+
+    assert module.LAYER_GROUPS == _base.LAYER_GROUPS

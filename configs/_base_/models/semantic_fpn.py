@@ -1,4 +1,5 @@
-# Semantic FPN as in PVT, GFNet and DFFormer. A leaf config sets the backbone and the neck's in_channels.
+# Semantic FPN as in PVT, GFNet and DFFormer. A leaf config sets type and arch of the backbone, and the
+# neck's in_channels; img_size=512 is inherited.
 _base_ = 'mmseg::_base_/models/fpn_r50.py'
 data_preprocessor = dict(size=(512, 512))
 model = dict(
