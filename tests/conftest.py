@@ -5,6 +5,7 @@
 Without a CUDA device, tests marked `gpu` are skipped and counted; so are tests in a browser without Chromium.
 """
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -187,3 +188,6 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
+        # Playwright waits until its pipes are closed; forked workers of data loaders that a test left have copies
+        for child in multiprocessing.active_children():
+            child.terminate()

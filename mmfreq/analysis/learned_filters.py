@@ -23,11 +23,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from mmfreq.layers import AdaptiveFrequencyFilter, DynamicFilter, GnConv, StoredFilter
 from mmfreq.layers.basic import to_bchw
-from mmfreq.layers.filters import as_grid, mixing_coefficients
+from mmfreq.layers.filters import MASK_ACTIVATIONS, as_grid, mixing_coefficients
 from mmfreq.ops import block_mlp, irfft2, rfft2
 
 Key = TypeVar('Key', bound=Hashable)
@@ -281,7 +280,7 @@ def spectral_masks(run: Callable[[], Any], layers: Mapping[str, AdaptiveFrequenc
         x = (to_bchw(x[:1]) if layer.channels_last else x[:1]).float()
         spec = rfft2(x)
         first, second = ((w.to(x.dtype), b.to(x.dtype)) for w, b in ((layer.w1, layer.b1), (layer.w2, layer.b2)))
-        mask = torch.complex(*block_mlp(spec.real, spec.imag, first, second, silu, layer.threshold))
+        mask = torch.complex(*block_mlp(spec.real, spec.imag, first, second, MASK_ACTIVATIONS[layer.act], layer.threshold))
         return [_centered_magnitude(half[0].cpu().numpy(), x.shape[-1]) for half in (spec, mask)]
 
     return [SpectralMask(name, *parts) for name, parts in record_calls(run, layers, spectrum_and_mask).items()]

@@ -1,7 +1,8 @@
 """Layer-wise learning-rate decay. Each backbone decides the layer group of its parameters; this file turns groups into rates.
 
 The rate of a parameter is `base_lr * decay_rate ** (num_layers + 1 - group)`. The groups come from the backbone's method
-`layer_decay_group(name, decay_type)`, in `mmfreq/models/hornet.py` for HorNet and `mmfreq/models/_base.py` for the other families:
+`layer_decay_group(name, decay_type)`, in `mmfreq/models/hornet.py` for HorNet and `mmfreq/models/_base.py` for the other families,
+where `block_position` of the family turns a parameter name into stage and block:
 
 | decay_type | HorNet, as published (stages 0 to 3) | other families |
 |---|---|---|
@@ -11,6 +12,7 @@ The rate of a parameter is `base_lr * decay_rate ** (num_layers + 1 - group)`. T
 
 In the other families the downsampling layer before a stage belongs to its first block, and a position embedding to the stem.
 Heads and necks train at the full rate. A backbone of another library is accepted if it has mmpretrain's `get_layer_depth`.
+Training scripts of timm do not use this file: they ask the `group_matcher` in `mmfreq/integrations/timm.py`.
 Source: `LearningRateDecayOptimizerConstructorHorNet` of HorNet's repository.
 """
 

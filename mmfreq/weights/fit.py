@@ -237,7 +237,7 @@ def resize_stored(out: Fitted, model: nn.Module) -> None:
         for own in getattr(module, 'stored_parameters', ()):
             name = f'{path}.{own}' if path else own
             value = out.state.get(name)
-            if value is None or incompatibility(value, getattr(module, own)):  # refused in step 6
+            if value is None or incompatibility(value, getattr(module, own)):  # refused in step 7
                 continue
             resized = module.fit_stored(own, value)
             if resized.shape != value.shape:
@@ -246,7 +246,7 @@ def resize_stored(out: Fitted, model: nn.Module) -> None:
 
 
 def keep_initial_values(fitted: Fitted, target: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> None:
-    """Replace the file's values of names with one of the prefixes by the model's; for `fresh` of `load_weights`.
+    """Step 6: replace the file's values of names with one of the prefixes by the model's; for `fresh` of `load_weights`.
 
     Raises:
         CheckpointError: a prefix that no name has, in the model or the file.
@@ -269,7 +269,7 @@ def keep_initial_values(fitted: Fitted, target: Mapping[str, Tensor], prefixes: 
 
 
 def refuse_misfits(fitted: Fitted, model: nn.Module, where: str) -> None:
-    """Step 6: raise a CheckpointError that lists every name without a counterpart and every tensor that does not fit."""
+    """Step 7: raise a CheckpointError that lists every name without a counterpart and every tensor that does not fit."""
     target, state = model.state_dict(), fitted.state
     mismatched = [n for n in state if n in target and state[n].shape != target[n].shape]
     groups = {

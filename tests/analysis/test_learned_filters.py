@@ -255,9 +255,9 @@ def test_mask_of_constant_weights_and_closed_mask():
     assert not found.mask.any()
 
 
-@pytest.mark.parametrize('size', [(6, 8), (5, 7)])
-def test_mask_is_what_the_layer_multiplies_with(size):
-    layer = AdaptiveFrequencyFilter(8, channels_last=True)
+@pytest.mark.parametrize(('size', 'act'), [((6, 8), 'silu'), ((5, 7), 'silu'), ((6, 8), 'relu')])
+def test_mask_is_what_the_layer_multiplies_with(size, act):
+    layer = AdaptiveFrequencyFilter(8, act=act, channels_last=True)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(1, *size, 8)
