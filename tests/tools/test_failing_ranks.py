@@ -113,7 +113,8 @@ def test_killed_process_on_another_node(fail):
     """Its own launcher notices; the processes of the other node only lose contact."""
     printed, log, own = fail('kill', iteration=2, nodes=2, rank=3)
     assert 'rank      : 3 ' in printed and 'Signal 9 (SIGKILL) received' in printed
-    assert NO_REASON in log[re.search(LOST_BY_0, log).end() :]
+    found = re.search(LOST_BY_0, log)  # on a busy machine the launcher may end the processes first
+    assert found is None or NO_REASON in log[found.end() :]
     assert own is None or f'failed: {LOST}' in own
 
 
