@@ -148,7 +148,7 @@ def test_optimized_model_compiles_without_graph_breaks(arch):
 @pytest.mark.parametrize('arch', [*ARCHS, 'star_relu'])
 @torch.no_grad()
 def test_replaced_or_hooked_modules_are_called(arch):
-    """The optimized copy agrees with the model after a change of any leaf: a hook for every other one, a replacement for the rest."""
+    """The optimized copy agrees with the model after a change of any leaf: a hook for every other one, a replacement for others."""
     x = torch.randn(1, 3, 64, 64)
     names = [name for name, part in model_of(arch).named_modules() if name and not list(part.children())]
     assert len(names) > 15
