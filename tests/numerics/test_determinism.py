@@ -35,7 +35,8 @@ def random_config(path, data_root, workers):
 
 def trained(config, work_dir, seed):
     """The logged losses of all iterations, and the last weights."""
-    train(config, work_dir=work_dir, seed=seed)
+    # mmengine names a run after its second, and runs of one name share the history of which it logs the mean
+    train(config, work_dir=work_dir, seed=seed, cfg_options={'experiment_name': work_dir.name})
     (log,) = work_dir.glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     losses = [line['loss'] for line in lines if 'loss' in line]
