@@ -19,7 +19,7 @@ onnx = pytest.importorskip('onnx', reason='extra [export] is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
 
 SMALL = ('gfnet-micro', 'gfnet-cnn-micro', 'cdfformer-micro')  # types of blocks that PUBLISHED does not have
-PUBLISHED = {'hornet-tiny-gf': (1,) * 4, 'affnet': (1,) * 3}
+PUBLISHED = {'hornet-tiny-gf': (1,) * 4, 'gfnet-h-ti': (1,) * 4, 'dfformer-s18': (1,) * 4, 'affnet': (1,) * 3}
 FORBIDDEN = {'Resize', 'Einsum', 'Loop', 'If', 'Scan', 'GridSample', 'NonZero', 'Shape'}
 
 

@@ -30,7 +30,7 @@ def test_training_with_many_sizes_keeps_no_tensors(arch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arch', ['hornet-micro', 'affnet-micro'])  # DFFormer: tests/speed/test_optimizing.py
+@pytest.mark.parametrize('arch', ['hornet-micro', 'dfformer-micro', 'affnet-micro'])  # GFNet: tests/export
 def test_compile_settles_on_dynamic_sizes(arch):
     """Automatic dynamic shapes: one graph for the first size, one for all others."""
     torch._dynamo.reset()

@@ -99,13 +99,13 @@ def test_backbones_with_more_sizes(arch):
     check()
 
 
-def with_uniform_weights(arch):
-    """A backbone in eval mode, of at most two blocks in a stage, with uniform weights: the published initialisation is slow."""
+def with_uniform_weights(arch, blocks):
+    """A backbone in eval mode, of at most `blocks` in a stage, with uniform weights: the published initialisation is slow."""
     cls = backbone_class(arch)
     record = cls.ARCHS[arch]
     depths = getattr(record, 'depths', None)
     with torch.device('meta'):
-        model = cls(arch=asdict(replace(record, depths=tuple(min(depth, 2) for depth in depths)) if depths else record))
+        model = cls(arch=asdict(replace(record, depths=tuple(min(depth, blocks) for depth in depths)) if depths else record))
     model = model.to_empty(device='cpu').eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -118,10 +118,12 @@ def with_uniform_weights(arch):
 @pytest.mark.slow
 @pytest.mark.parametrize('family', ['hornet', 'gfnet', 'dfformer', 'affnet'])
 def test_every_arch_at_the_smallest_sizes(family):
-    """Declared shapes and finite values; gradients are tested with the micro models."""
+    """Declared shapes and finite values, the deepest arch with all blocks; gradients are tested with the micro models."""
+    archs = [arch for arch in mmfreq.list_archs(family) if arch not in MICRO]
+    deepest = max(archs, key=lambda arch: sum(getattr(backbone_class(arch).ARCHS[arch], 'depths', ())))
 
     def check(arch):
-        model = with_uniform_weights(arch)
+        model = with_uniform_weights(arch, blocks=99 if arch == deepest else 2)
         for size, precision in (((32, 39), 'float32'), ((33, 77), 'bfloat16 autocast')):  # not narrower: docs/performance.md
             with torch.no_grad():
                 outs = run(model, noise(1, 3, *size), precision)
@@ -129,4 +131,4 @@ def test_every_arch_at_the_smallest_sizes(family):
             assert [tuple(out.shape) for out in outs] == [(1, c, *each) for c, each in zip(model.channels, sides, strict=True)]
             assert all(out.isfinite().all() for out in outs)
 
-    assert not failures(check, [arch for arch in mmfreq.list_archs(family) if arch not in MICRO])
+    assert not failures(check, archs)

@@ -1,6 +1,6 @@
 """Detection with the four tools as a user calls them: toy data, training, testing, drawn boxes.
 
-Shorter than the config's training: two of eight epochs, batches of two images, fewer proposals. Its mAP50 is about 0.6.
+Shorter than the config's training: three of eight epochs, batches of two images, fewer proposals. Its mAP50 is about 0.6.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ pytest.importorskip('mmdet')
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet_loggers')]
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/det/hornet/hornet-micro_mask-rcnn_1xb4-8e_toy-160x192.py'
-EPOCHS = 2
+EPOCHS = 3
 SHORT = (
     *(f'train_cfg.max_epochs={EPOCHS}', f'train_cfg.val_interval={EPOCHS}', f'default_hooks.checkpoint.interval={EPOCHS}'),
     *('param_scheduler.0.end=20', f'param_scheduler.1.end={EPOCHS}', 'train_dataloader.batch_size=2'),
@@ -69,8 +69,8 @@ def test_detector_learns(run):
     assert np.isfinite(trained).all() and trained[-1] < 0.6 * trained[0]
     (path,) = run.glob('test/*/*.json')
     scores = json.loads(path.read_text())
-    assert scores['coco/bbox_mAP_50'] > 0.4
-    assert scores['coco/segm_mAP_50'] > 0.4
+    assert scores['coco/bbox_mAP_50'] > 0.5
+    assert scores['coco/segm_mAP_50'] > 0.5
 
 
 @pytest.mark.parametrize('metric', ['bbox', 'segm'])
