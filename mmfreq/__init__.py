@@ -1,19 +1,23 @@
 """mmfreq: frequency-domain and gnConv backbones and decoders for OpenMMLab 2.x.
 
-`import mmfreq` is light: it loads neither torch nor OpenMMLab. It has one side effect: it installs an import finder that provides
-`mmcv._ext` with torchvision's operators if the compiled extension is absent (`mmfreq.compat`).
+`import mmfreq` is light: it loads neither torch nor OpenMMLab. It has two side effects: an import finder provides `mmcv._ext` with
+torchvision's operators if the compiled extension is absent (`mmfreq.compat`), and as soon as mmengine's checkpoint loader is
+imported, it also reads the files that mmfreq reads (`mmfreq.weights.loaders`).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mmfreq.compat.after_import import after_import
 from mmfreq.compat.finder import install_finder
 from mmfreq.version import __version__
+from mmfreq.weights.loaders import install_loaders
 
 if TYPE_CHECKING:
     from mmfreq.models._factory import build_backbone, build_classifier, list_archs
     from mmfreq.speed.compiling import compile_blocks
     from mmfreq.speed.optimizing import optimize
+    from mmfreq.weights.files import list_weights
     from mmfreq.weights.load import load_weights
 
 # public name -> the module that defines it, imported at first use
@@ -21,6 +25,7 @@ _HOMES = {
     'list_archs': 'mmfreq.models._factory',
     'build_backbone': 'mmfreq.models._factory',
     'build_classifier': 'mmfreq.models._factory',
+    'list_weights': 'mmfreq.weights.files',
     'load_weights': 'mmfreq.weights.load',
     'optimize': 'mmfreq.speed.optimizing',
     'compile_blocks': 'mmfreq.speed.compiling',
@@ -31,11 +36,13 @@ __all__ = [
     'build_classifier',
     'compile_blocks',
     'list_archs',
+    'list_weights',
     'load_weights',
     'optimize',
 ]
 
 install_finder()
+after_import('mmengine.runner.checkpoint', install_loaders)
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""Reading checkpoints with torch's safe unpickler, mmengine's own included.
+"""Reading checkpoints, `.safetensors` or with torch's safe unpickler, mmengine's own included.
 
 torch >= 2.6 loads with `weights_only=True` and refuses mmengine's checkpoints: beside tensors they hold `HistoryBuffer`s, numpy
 arrays and numpy scalars. Exactly these are allowed here, and `argparse.Namespace`, a plain container of attributes, in which the
@@ -7,6 +7,7 @@ refers to its methods `min`, `max`, `current` and `mean` by it. It is mapped to 
 `HistoryBuffer` and refuses everything else.
 """
 
+import json
 import os
 import pickle
 import re
@@ -22,6 +23,7 @@ from mmfreq.compat.file_type import describe_file
 SAVE_TENSORS = (
     "If you trust the file, save only its tensors where it was made: torch.save({'state_dict': model.state_dict()}, FILE)"
 )
+SAFETENSORS_META = 'mmfreq_meta'  # key of the metadata of a safetensors file: the `meta` of a checkpoint of mmengine, as JSON
 _NUMBERS = '?bhilqBHILQefd'  # numpy's bools, integers and floats; no objects
 
 
@@ -87,26 +89,34 @@ def allow_mmengine_checkpoints():
         torch.serialization.add_safe_globals(_mmengine_globals())
 
 
-def read_checkpoint(path):
-    """The object in the file `path`, on the CPU; never runs code from the file.
+def read_checkpoint(path, map_location='cpu'):
+    """The object in the file `path`; never runs code from the file.
+
+    Files in the format of safetensors, whatever their name, give their tensors as a dict; those that
+    mmfreq has written as `{'meta': ..., 'state_dict': ...}`.
+
+    Args:
+        map_location: as in `torch.load`; by default tensors are on the CPU.
 
     Raises:
         CheckpointError: the file is missing, truncated, damaged or not a checkpoint, or it holds other types than tensors, plain
-            containers and what mmengine writes. URLs are refused, too: `weights.download.fetch` downloads them.
+            containers and what mmengine writes. URLs and names are refused, too: `weights.store.local_file` downloads them.
     """
     import torch
 
     allow_mmengine_checkpoints()
-    if re.match('https?://', str(path)):
-        raise CheckpointError(f'Expected a file, got the URL {path}. Download it with mmfreq.weights.download.fetch first.')
+    if re.match('https?://|mmfreq://|hf-hub:', str(path)):
+        raise CheckpointError(f'Expected a file, got {path}. Download it with mmfreq.weights.store.local_file first.')
     path = _existing_file(path)
     checkpoint = f'The checkpoint {path} ({path.stat().st_size} bytes)'
+    if 'safetensors' in describe_file(path):
+        return _read_safetensors(path, checkpoint, map_location)
     if _is_torchscript(path):  # torch before 2.6 passes these to torch.jit.load
         raise CheckpointError(
             f'{checkpoint} was not loaded: it is a TorchScript archive, which is a program. It was not executed. {SAVE_TENSORS}'
         )
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = torch.load(path, map_location=map_location, weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f'{checkpoint} could not be read: {error}. Check its permissions.') from error
     except Exception as error:
@@ -114,6 +124,27 @@ def read_checkpoint(path):
     if part := _damaged_part(path):
         raise CheckpointError(f'{checkpoint} is damaged: the checksum of its part {part} is wrong. Download it again.')
     return content
+
+
+def _read_safetensors(path, checkpoint, map_location):
+    import torch
+
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise CheckpointError(f'{checkpoint} is a safetensors file. Reading it needs: pip install safetensors.') from error
+    try:
+        with safe_open(path, framework='pt') as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            metadata = file.metadata() or {}
+        meta = json.loads(metadata[SAFETENSORS_META]) if SAFETENSORS_META in metadata else {}
+    except PermissionError as error:
+        raise CheckpointError(f'{checkpoint} could not be read: {error}. Check its permissions.') from error
+    except Exception as error:  # SafetensorError is a plain Exception
+        raise CheckpointError(f'{checkpoint} was not loaded: it is truncated or damaged ({error}). Download it again.') from error
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    state = {name: value.to(device) for name, value in state.items()}
+    return {'meta': meta, 'state_dict': state} if meta else state
 
 
 def unpickles_by_default():
@@ -170,7 +201,5 @@ def _reason(error, path):
     found = describe_file(path)
     if 'legacy .tar' in text or found == 'a tar archive':  # torch 2.4 does not name the format
         return f'it is in the tar format of PyTorch before 0.2, which cannot be read safely. It was not executed. {SAVE_TENSORS}'
-    if 'safetensors' in found:
-        return 'it is a safetensors file. Pass safetensors.torch.load_file(FILE) to load_weights, or save that with torch.save.'
     informative = found.startswith('a') and found not in ('a zip archive', 'a Python pickle')
     return f'it is truncated or not a checkpoint ({found if informative else text.splitlines()[0]}). Download it again.'

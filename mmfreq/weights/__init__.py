@@ -2,11 +2,14 @@
 
 | module | |
 |---|---|
-| `files` | the published files as data: URL, arch, task, metrics, license |
-| `download` | a URL to a verified local file |
+| `files` | the published files as data: name, URL, arch, task, metrics, license |
+| `download` | the transfer from a URL: resumed, complete, and nothing else in its place |
+| `store` | **which local file a source is**: paths, names of published files, URLs, repositories of the Hub |
+| `loaders` | the same sources in mmengine's own loader |
+| `in_configs` | the sources that a config names |
 | `rules` | the rename rules of the published layouts, as data |
 | `fit` | from a checkpoint to a model's state dict, in steps; **why a checkpoint was refused** |
-| `load` | `mmfreq.load_weights`, its report, and the check in runs |
+| `load` | `mmfreq.load_weights`, its report, `pretrained=`, and the check in runs |
 | `convert` | published layouts to the mmfreq layout and back |
 
 The mmfreq layout has the authors' parameter names, below `backbone.` in a segmentor or detector, in a file with the entries

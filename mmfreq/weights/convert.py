@@ -5,6 +5,7 @@ A file in the mmfreq layout is a checkpoint of mmengine, `{'meta': {...}, 'state
 the layout that the file came from; without this note it goes back to the authors' own layout.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmfreq.compat.safe_load import CheckpointError
-from mmfreq.weights.download import sha256_of
+from mmfreq.compat.safe_load import SAFETENSORS_META, CheckpointError
 from mmfreq.weights.fit import MODULE, choose_entry, mmfreq_names
 from mmfreq.weights.load import check_fit
 from mmfreq.weights.rules import RULES, Layout, describe
+from mmfreq.weights.store import sha256_of
 
 NOTE = 'mmfreq'  # key in `meta`
 NOTE_VERSION = 1  # of the note's fields
@@ -123,16 +124,37 @@ def fitting_archs(state: Mapping[str, Tensor], builders: Mapping[str, Callable[[
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike) -> str:
-    """Save a checkpoint atomically, replacing an existing file; returns its sha256."""
+    """Save a checkpoint atomically, replacing an existing file; returns its sha256.
+
+    A file named `.safetensors` gets the tensors, and the names of classes and the note of the layout in its metadata.
+    """
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        torch.save(checkpoint, temporary)
+        if path.suffix == '.safetensors':
+            save_file(*safetensors_content(checkpoint), temporary)
+        else:
+            torch.save(checkpoint, temporary)
         digest = sha256_of(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return digest
+
+
+def safetensors_content(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) for a safetensors file: contiguous copies, because the format refuses shared and strided tensors."""
+    state = choose_entry(checkpoint).state
+    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    note = note_of(checkpoint)
+    meta = {**kept_meta(checkpoint), **({NOTE: note} if note else {})}
+    return tensors, {'format': 'pt', **({SAFETENSORS_META: json.dumps(meta, default=list)} if meta else {})}
+
+
+def save_file(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    from safetensors.torch import save_file as save
+
+    save(tensors, path, metadata)
 
 
 def published_layout(names: Iterable[str]) -> tuple[str, Layout]:

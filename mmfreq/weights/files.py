@@ -1,5 +1,8 @@
 """The published weights as data: URL, arch, task, metrics and licence of each file.
 
+`mmfreq://ARCH/TAG` names one file: the tags are in `TAGS`. OpenMMLab's copies of HorNet are other files with other bytes; their
+tags end with `-openmmlab`.
+
 The URLs are those of the official READMEs and code and of mmpretrain 1.2.0. They have not been tested and the files have not been
 opened, so a `sha256` is 'unknown' unless a release states it. Metrics are the published ones, in per cent, absent where no
 available source states them. Licences are those of the code in the same repository.
@@ -7,7 +10,11 @@ available source states them. Licences are those of the code in the same reposit
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from types import MappingProxyType
+
+from mmfreq.compat.safe_load import CheckpointError
+from mmfreq.weights.download import direct_url
 
 UNKNOWN = 'unknown'
 # task -> training data, and metrics
@@ -20,6 +27,19 @@ TASKS = {
     'coco': 'COCO val2017 detection: box_ap, mask_ap',
     'voc': 'PASCAL VOC 2012 semantic segmentation: miou',
 }
+# task -> its name in `mmfreq://ARCH/TAG`
+TAGS = {
+    'imagenet-1k': 'in1k',
+    'imagenet-22k': 'in22k',
+    'pretraining-1k': 'in1k-dense',
+    'pretraining-22k': 'in22k-dense',
+    'ade20k': 'ade20k',
+    'coco': 'coco',
+    'voc': 'voc',
+}
+OPENMMLAB = '-openmmlab'  # at the end of the tags of OpenMMLab's copies
+CLASSIFIERS = ('in1k', 'in22k')  # tags of ImageNet classifiers
+DENSE_STARTS = ('in1k-dense', 'in22k-dense', *CLASSIFIERS)  # tags that dense configs start from, the first one that an arch has
 
 
 @dataclass(frozen=True)
@@ -55,17 +75,68 @@ class Weights:
     weights_licence: str = UNKNOWN
     note: str = ''
 
+    @property
+    def tag(self) -> str:
+        """Name of the file among those of its arch."""
+        return TAGS[self.task] + (OPENMMLAB if 'open-mmlab' in self.repository else '')
 
-def find(arch: str | None = None, task: str | None = None) -> list[Weights]:
-    """The files of an arch (with hyphens or underscores), of a task, or of both; without arguments, all files.
+    @property
+    def name(self) -> str:
+        """The source for `load_weights`, `init_cfg` and the tools."""
+        return f'mmfreq://{self.arch}/{self.tag}'
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """URLs that serve the file itself, in the order in which they are tried."""
+        return tuple(direct_url(url) for url in (self.url, *self.mirrors) if url != UNKNOWN)
+
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Where a person can download it."""
+        shared = tuple(url.removesuffix('?dl=1') for url in (self.url, *self.mirrors) if url != UNKNOWN)
+        return shared or (self.repository,)
+
+
+def list_weights(arch: str | None = None, task: str | None = None) -> list[Weights]:
+    """The published files of an arch (with hyphens or underscores), of a task, or of both; without arguments, all.
+
+    This is `mmfreq.list_weights`.
+
+    Args:
+        arch: as in `mmfreq.list_archs()`.
+        task: a key of `TASKS`, or a tag.
 
     Raises:
         ValueError: unknown task.
     """
-    if task is not None and task not in TASKS:
-        raise ValueError(f"Expected one of the tasks {', '.join(TASKS)}, got '{task}'.")
+    if task is not None and task not in (*TASKS, *(each.tag for each in ZOO)):
+        raise ValueError(f"Expected one of the tasks {', '.join(TASKS)} or tags {', '.join(TAGS.values())}, got '{task}'.")
     wanted = arch and arch.replace('_', '-')
-    return [each for each in ZOO if wanted in (None, each.arch) and task in (None, each.task)]
+    return [each for each in ZOO if wanted in (None, each.arch) and task in (None, each.task, each.tag)]
+
+
+def find_weights(name: str) -> Weights:
+    """The published file of `ARCH/TAG`; of `ARCH` alone, the one that dense configs start from.
+
+    Raises:
+        CheckpointError: unknown arch or tag, or no published file; the message lists what there is.
+    """
+    arch, _, tag = name.strip('/').replace('_', '-').partition('/')
+    files = {each.tag: each for each in ZOO if each.arch == arch}
+    if not files:
+        archs = list(dict.fromkeys(each.arch for each in ZOO))
+        near = ', '.join(get_close_matches(arch, archs, n=3, cutoff=0.6))
+        nearest = f'; nearest: {near}' if near else ''
+        raise CheckpointError(f"No weights of '{arch}' are published{nearest} (all: mmfreq.list_weights()).")
+    tag = tag or next((each for each in DENSE_STARTS if each in files), '')
+    if tag not in files:
+        raise CheckpointError(f"No weights '{tag}' of {arch} are published; it has the tags {', '.join(files)}.")
+    return files[tag]
+
+
+def weights_at(url: str) -> Weights | None:
+    """The published file that a URL serves; None for other URLs."""
+    return next((each for each in ZOO if url in (each.url, *each.mirrors, *each.urls)), None)
 
 
 def tsinghua(share: str) -> str:

@@ -6,12 +6,17 @@
 |---|---|---|
 | 0. read the file | `read_checkpoint` in `compat/safe_load.py` | missing, damaged, or with code in it |
 | 1. choose the entry of the file | `choose_entry` | no such entry, no tensors, names that are not text, nested too deep |
+| 1. of several networks, take the one below `prefix` | `below` | no name begins with it |
 | 2. recognise the layout, rename | `mmfreq_names` | two names become one parameter |
 | 3. compare the architectures | `refuse_another_network` | a file of another network, or without a common name |
 | 4. drop what only files have, fill what only models have | `fit_checkpoint`, `fill_absent` | |
 | 5. resize filters and position embeddings | `resize_stored` | |
-| 6. keep the initial values that `fresh` names | `keep_initial_values` | a prefix that matches nothing |
-| 7. compare names, shapes and types | `refuse_misfits` | anything left over, missing or of another shape, as a list |
+| 6. fit the first convolution to the number of input channels | `fit_input_channels` | |
+| 7. keep the initial values that `fresh` names | `keep_initial_values` | a prefix that matches nothing |
+| 8. compare names, shapes and types | `refuse_misfits` | anything left over, missing or of another shape, as a list |
+
+Training and test runs do the same steps and refuse with the same text (`misfit_message`), except that a run may start with heads
+that the file does not fill, see `load.load_checked`.
 
 If a file has raw and averaged (EMA) weights, 'auto' takes the averaged ones: the published numbers of AFFNet, and of HorNet on
 ImageNet-1k, were measured with them (GFNet's with the raw `model`). Their key is `state_dict_ema` in timm's training script,
@@ -28,8 +33,8 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
-from mmfreq.weights.download import local_file
 from mmfreq.weights.rules import BACKBONE, RULES, UNKNOWN, FamilyRules, Layout, describe, is_whole_model, reason
+from mmfreq.weights.store import local_file
 
 AVERAGED = ('state_dict_ema', 'model_ema', 'ema_state_dict')
 RAW = ('state_dict', 'model', 'model_state_dict')  # the first two in the order of the published loaders
@@ -37,6 +42,7 @@ MODULE = 'module.'  # prefix that DistributedDataParallel adds
 COUNTERS = ('steps', 'n_averaged')  # in the averaged models of mmengine and torch, beside `module.`
 MAX_DEPTH = 4  # of nested entries; a file can contain itself
 MAX_LISTED = 8  # names shown of a long list
+RGB = 3  # channels of the images that the published weights are for
 NOT_BACKBONE = 'not of the backbone'
 AS_REQUESTED = 'left at its initial value, as requested by `fresh`'
 
@@ -74,6 +80,7 @@ class Fitted:
         resized: name to (stored shape, model's shape) of filters and position embeddings.
         dropped: name in the file to the reason.
         fresh: name in the model to the reason why it keeps its initial value.
+        adapted: name in the model to how it was fitted to the number of input channels.
     """
 
     layout: str
@@ -83,10 +90,16 @@ class Fitted:
     resized: dict[str, tuple[tuple, tuple]] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     fresh: dict[str, str] = field(default_factory=dict)
+    adapted: dict[str, str] = field(default_factory=dict)
 
 
 def fit_strictly(
-    model: nn.Module, source: str | PathLike | Mapping[str, Any], entry: str = 'auto', fresh: tuple[str, ...] = ()
+    model: nn.Module,
+    source: str | PathLike | Mapping[str, Any],
+    entry: str = 'auto',
+    fresh: tuple[str, ...] = (),
+    prefix: str = '',
+    map_location: Any = 'cpu',
 ) -> tuple[Fitted, str]:
     """A state dict that fills the model completely, and the name of the source; arguments and errors as in `load_weights`."""
     if isinstance(fresh, str):
@@ -94,9 +107,9 @@ def fit_strictly(
     if isinstance(source, Mapping):
         content, where = source, 'a state dict'
     else:
-        content, where = read_checkpoint(local_file(source)), str(source)
+        content, where = read_checkpoint(local_file(source), map_location), str(source)
     try:
-        fitted = fit_checkpoint(content, model, entry)
+        fitted = fit_checkpoint(content, model, entry, prefix)
         keep_initial_values(fitted, model.state_dict(), fresh)
     except CheckpointError as error:
         raise CheckpointError(f'{where}: {error}') from error
@@ -104,18 +117,22 @@ def fit_strictly(
     return fitted, where
 
 
-def fit_checkpoint(checkpoint: Mapping[str, Any], model: nn.Module, entry: str = 'auto') -> Fitted:
-    """Steps 1 to 5; the model is not changed, and names that no rule explains stay as they are, for the caller to refuse.
+def fit_checkpoint(
+    checkpoint: Mapping[str, Any], model: nn.Module, entry: str = 'auto', prefix: str = '', fit_channels: bool = True
+) -> Fitted:
+    """Steps 1 to 6; the model is not changed, and names that no rule explains stay as they are, for the caller to refuse.
 
     Args:
         checkpoint: content of a file: of a classifier, a dense backbone, or a whole segmentor or detector.
         model: a backbone or classifier of mmfreq, or a whole model with one as `backbone`. Any other model gets the file as it is.
         entry: see `choose_entry`.
+        prefix: of the names to use, in a file with several networks; '' for all.
+        fit_channels: whether to do step 6.
 
     Raises:
         CheckpointError: as in the table above.
     """
-    chosen = choose_entry(checkpoint, entry)
+    chosen = below(prefix, choose_entry(checkpoint, entry))
     backbone: Any = model if hasattr(model, 'family') else getattr(model, 'backbone', None)
     if not hasattr(backbone, 'family'):
         return Fitted('', chosen.name, dict(chosen.state))
@@ -127,22 +144,24 @@ def fit_checkpoint(checkpoint: Mapping[str, Any], model: nn.Module, entry: str =
 
     out = Fitted(layout.name if layout else 'official', chosen.name)
     may_drop = (*rules.only_in_files, *backbone.unbuilt_parts())
-    prefix = '' if backbone is model else BACKBONE
+    path = '' if backbone is model else BACKBONE
     for old, name in names.items():
         if old in inner:
             name = inner[old]
             if name not in target and (why := reason(name, may_drop)):
                 out.dropped[old] = why
                 continue
-            name = prefix + name
+            name = path + name
         elif backbone is model:
             out.dropped[old] = NOT_BACKBONE
             continue
         if name != old:
             out.renamed[old] = name
         out.state[name] = chosen.state[old]
-    fill_absent(out, prefix, target, rules)
+    fill_absent(out, path, target, rules)
     resize_stored(out, model)
+    if fit_channels:
+        fit_input_channels(out, path, backbone)
     return out
 
 
@@ -172,6 +191,21 @@ def choose_entry(checkpoint: Any, entry: str = 'auto', depth: int = 0) -> Entry:
     inner = choose_entry(content[entry], depth=depth + 1)
     other_keys = (*inner.other_keys, *(key for key in content if key != entry))
     return Entry((entry, *inner.path), inner.state, inner.module_prefix, other_keys)
+
+
+def below(prefix: str, entry: Entry) -> Entry:
+    """Step 1, where a prefix is given: the tensors below it, without it; a dot at its end may be omitted.
+
+    Raises:
+        CheckpointError: no name begins with it.
+    """
+    if not prefix:
+        return entry
+    start = prefix if prefix.endswith('.') else f'{prefix}.'
+    state = {name.removeprefix(start): value for name, value in entry.state.items() if name.startswith(start)}
+    if not state:
+        raise CheckpointError(f"Expected names that begin with the prefix '{start}', found {first_names(list(entry.state))}.")
+    return Entry(entry.path, state, entry.module_prefix, entry.other_keys)
 
 
 def _bare_entry(content: Any) -> Entry:
@@ -237,7 +271,7 @@ def resize_stored(out: Fitted, model: nn.Module) -> None:
         for own in getattr(module, 'stored_parameters', ()):
             name = f'{path}.{own}' if path else own
             value = out.state.get(name)
-            if value is None or incompatibility(value, getattr(module, own)):  # refused in step 7
+            if value is None or incompatibility(value, getattr(module, own)):  # refused in step 8
                 continue
             resized = module.fit_stored(own, value)
             if resized.shape != value.shape:
@@ -245,8 +279,26 @@ def resize_stored(out: Fitted, model: nn.Module) -> None:
                 out.resized[name] = (tuple(value.shape), tuple(resized.shape))
 
 
+def fit_input_channels(out: Fitted, path: str, backbone: Any) -> None:
+    """Step 6: fit the first convolution of a file for RGB images to `in_channels` of the backbone, by the rule of timm.
+
+    One channel gets the sum over the three. More channels get them in turn, scaled by 3 / `in_channels`, so that the output keeps
+    its size. Files for another number of channels than three stay as they are.
+    """
+    name, channels = path + backbone.first_convolution(), backbone.in_channels
+    value = out.state.get(name)
+    if value is None or value.dim() != 4 or value.shape[1] != RGB or channels == RGB or not value.is_floating_point():
+        return
+    if channels == 1:
+        out.state[name] = value.sum(1, keepdim=True)
+        out.adapted[name] = 'the three input channels of the file, summed into 1'
+    else:
+        out.state[name] = value.repeat(1, -(-channels // RGB), 1, 1)[:, :channels] * (RGB / channels)
+        out.adapted[name] = f'the three input channels of the file in turn for {channels}, scaled by {RGB}/{channels}'
+
+
 def keep_initial_values(fitted: Fitted, target: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> None:
-    """Step 6: replace the file's values of names with one of the prefixes by the model's; for `fresh` of `load_weights`.
+    """Step 7: replace the file's values of names with one of the prefixes by the model's; for `fresh` of `load_weights`.
 
     Raises:
         CheckpointError: a prefix that no name has, in the model or the file.
@@ -269,26 +321,51 @@ def keep_initial_values(fitted: Fitted, target: Mapping[str, Tensor], prefixes: 
 
 
 def refuse_misfits(fitted: Fitted, model: nn.Module, where: str) -> None:
-    """Step 7: raise a CheckpointError that lists every name without a counterpart and every tensor that does not fit."""
+    """Step 8: raise a CheckpointError that lists every name without a counterpart and every tensor that does not fit."""
     target, state = model.state_dict(), fitted.state
-    mismatched = [n for n in state if n in target and state[n].shape != target[n].shape]
     groups = {
-        'in the file, unknown to the model': [n for n in state if n not in target],
-        'in the model, not in the file': [n for n in target if n not in state],
-        'of an incompatible type': [f'{name} ({why})' for name, why in incompatible(state, target).items()],
-        'of another shape': [f'{n} {tuple(state[n].shape)}, model {tuple(target[n].shape)}' for n in mismatched],
+        UNKNOWN_TO_MODEL: [name for name in state if name not in target],
+        NOT_IN_FILE: [name for name in target if name not in state],
+        INCOMPATIBLE: [f'{name} ({why})' for name, why in incompatible(state, target).items()],
+        ANOTHER_SHAPE: [name for name in state if name in target and state[name].shape != target[name].shape],
     }
-    if not any(groups.values()):
-        return
+    if any(groups.values()):
+        raise CheckpointError(misfit_message(groups, state, model, where))
+
+
+UNKNOWN_TO_MODEL = 'in the file, unknown to the model'
+NOT_IN_FILE = 'in the model, not in the file'
+INCOMPATIBLE = 'of an incompatible type'
+ANOTHER_SHAPE = 'of another shape'
+
+
+def misfit_message(groups: Mapping[str, list[str]], state: Mapping[str, Tensor], model: nn.Module, where: str) -> str:
+    """The refusal of a checkpoint: what does not fit, what the file seems to be, and what to do.
+
+    Args:
+        groups: title to the names, or names with a reason; of `ANOTHER_SHAPE` the names alone.
+        state: the tensors of the file in the model's names.
+        where: name of the file.
+    """
+    target = model.state_dict()
     arch = getattr(getattr(model, 'backbone', model), 'arch_name', None)
-    lines = [f'  {len(names)} {what}: {first_names(names)}' for what, names in groups.items() if names]
-    if mismatched and all(state[n].shape[1:] == target[n].shape[1:] for n in mismatched):  # in a wrong arch, inputs differ too
-        layers = dict.fromkeys(f"'{n.rpartition('.')[0]}.'," for n in mismatched)
-        lines.append(f'  The file is for another number of classes. To fine-tune: load_weights(..., fresh=({" ".join(layers)}))')
-    raise CheckpointError(
-        f'{where} does not fit {type(model).__name__}{f" {arch}" if arch else ""}; nothing was loaded. '
-        f'Its names look like {describe(state)}; check the arch, and that the file is complete.\n' + '\n'.join(lines)
-    )
+    mismatched = groups.get(ANOTHER_SHAPE, [])
+    shapes = [f'{name} {tuple(state[name].shape)}, model {tuple(target[name].shape)}' for name in mismatched]
+    listed = {title: shapes if title == ANOTHER_SHAPE else names for title, names in groups.items()}
+    lines = [
+        f'{where} does not fit {type(model).__name__}{f" {arch}" if arch else ""}; nothing was loaded. Its {len(state)} names look '
+        f'like {describe(state)}.',
+        *(f'  {len(names)} {title}: {first_names(names)}' for title, names in listed.items() if names),
+    ]
+    fresh = tuple(dict.fromkeys(f'{name.rpartition(".")[0]}.' for name in mismatched))
+    if mismatched and all(state[name].shape[1:] == target[name].shape[1:] for name in mismatched):  # else it is another arch
+        lines.append(
+            f'The file is for another number of classes. To start with a new last layer, use fresh={fresh} in load_weights or in '
+            f'init_cfg.'
+        )
+    else:
+        lines.append('Give a checkpoint of this model, or the arch or config of the checkpoint.')
+    return '\n'.join(lines)
 
 
 def incompatible(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, str]:

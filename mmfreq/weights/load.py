@@ -8,18 +8,31 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
-from mmfreq.compat.safe_load import CheckpointError
+from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.errors import CheckpointMismatchError
-from mmfreq.weights.fit import Fitted, choose_entry, dtype_name, first_names, fit_checkpoint, fit_strictly, incompatible
-from mmfreq.weights.rules import describe
+from mmfreq.weights.fit import (
+    ANOTHER_SHAPE,
+    INCOMPATIBLE,
+    NOT_IN_FILE,
+    UNKNOWN_TO_MODEL,
+    Fitted,
+    dtype_name,
+    first_names,
+    fit_checkpoint,
+    fit_strictly,
+    incompatible,
+    misfit_message,
+)
+from mmfreq.weights.store import local_file
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,7 @@ class LoadReport:
         fresh: name in the model to the reason why it keeps its initial value.
         converted: name to dtype in the source, where the model's dtype is another.
         not_finite: name to the number of its NaN and infinite values; these also raise a warning.
+        adapted: name to how the first convolution was fitted to the number of input channels.
     """
 
     source: str
@@ -49,11 +63,13 @@ class LoadReport:
     fresh: dict[str, str]
     converted: dict[str, str] = field(default_factory=dict)
     not_finite: dict[str, int] = field(default_factory=dict)
+    adapted: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         where = f"{self.source}, entry '{self.entry}'" if self.entry else self.source
         lines = [f'{self.loaded} tensors from {where} ({self.layout or "own"} layout), {len(self.renamed)} renamed']
         lines += [f'  resized {name}: {old} to {new}' for name, (old, new) in self.resized.items()]
+        lines += [f'  adapted {name}: {how}' for name, how in self.adapted.items()]
         lines += [f'  dropped {name}: {why}' for name, why in self.dropped.items()]
         lines += [f'  not loaded {name}: {why}' for name, why in self.fresh.items()]
         dtypes = Counter(self.converted.values())
@@ -64,25 +80,34 @@ class LoadReport:
 
 
 def load_weights(
-    model: nn.Module, source: str | PathLike | Mapping[str, Tensor], *, entry: str = 'auto', fresh: tuple[str, ...] = ()
+    model: nn.Module,
+    source: str | PathLike | Mapping[str, Tensor],
+    *,
+    entry: str = 'auto',
+    fresh: tuple[str, ...] = (),
+    prefix: str = '',
+    map_location: Any = 'cpu',
 ) -> LoadReport:
     """Fill `model` from a checkpoint in any published layout.
 
     Args:
         model: a backbone or classifier of mmfreq, or a segmentor or detector with one.
-        source: path or URL of a file, or its content: a state dict, bare or under an entry such as 'model'.
+        source: path of a `.pth` or `.safetensors` file, `mmfreq://ARCH[/TAG]`, a URL, `hf-hub:OWNER/NAME[@REVISION]`, or the
+            content of a file: a state dict, bare or under an entry such as 'model'.
         entry: key of the weights in the file; 'auto' takes averaged weights where there are any (see `mmfreq.weights.fit`).
         fresh: prefixes of parameter names that keep the model's initial values, for fine-tuning. `('head.',)` is the last layer of
             most classifiers.
+        prefix: of the names to use, in a file with several networks, as in mmengine's `init_cfg`.
+        map_location: as in `torch.load`.
 
     Returns:
-        What was renamed, resized and dropped, and what keeps its initial value.
+        What was renamed, resized, adapted to `in_channels` and dropped, and what keeps its initial value.
 
     Raises:
         CheckpointError: unreadable file, another network, a name that no rule knows, a shape or type that does not fit, or a
             parameter that nothing fills. The message lists the names, and the model is unchanged.
     """
-    fitted, where = fit_strictly(model, source, entry, fresh)
+    fitted, where = fit_strictly(model, source, entry, fresh, prefix, map_location)
     report = report_of(fitted, where, model)
     if report.not_finite:
         warnings.warn(f'{where}: {describe_not_finite(report.not_finite)}', stacklevel=2)
@@ -90,11 +115,72 @@ def load_weights(
     return report
 
 
+def load_pretrained(model: Any, source: str | PathLike) -> LoadReport:
+    """`load_weights` for `pretrained=`: a classifier for another number of classes keeps its new last layer. Logs the report.
+
+    Args:
+        model: a backbone or classifier of mmfreq.
+        source: as in `load_weights`.
+    """
+    content = read_checkpoint(local_file(source))
+    layer = getattr(model, 'last_layer', '')
+    rows = rows_of_head(model, content)
+    fresh = (f'{layer}.',) if rows not in (None, getattr(model, 'num_classes', None)) else ()
+    report = load_weights(model, content, fresh=fresh)
+    report = replace(report, source=str(source))
+    classes = (
+        f'\n  The file has {rows} classes and the model {model.num_classes}: {layer} starts from random values.' if fresh else ''
+    )
+    print_log(f'{type(model).__name__} {model.arch_name}: {report}{classes}', logger='current')
+    return report
+
+
+def rows_of_head(model: Any, content: Mapping[str, Any]) -> int | None:
+    """Number of classes of the last layer in the content of a file; None if the file, or the model, has no such layer."""
+    layer = getattr(model, 'last_layer', None)
+    weight = fit_checkpoint(content, model).state.get(f'{layer}.weight') if layer else None
+    return None if weight is None else weight.shape[0]
+
+
+PRETRAINED_FIELDS = ('checkpoint', 'prefix', 'map_location', 'fresh', 'entry')  # of an init_cfg, beside its type
+
+
+def pretrained_options(init_cfg: Any) -> dict[str, Any] | None:
+    """The arguments of `load_weights` in `init_cfg=dict(type='Pretrained', ...)`; None for an init_cfg of another type.
+
+    Raises:
+        ValueError: no checkpoint, or an unknown field.
+    """
+    if isinstance(init_cfg, (list, tuple)) and len(init_cfg) == 1:
+        init_cfg = init_cfg[0]
+    if not isinstance(init_cfg, dict) or init_cfg.get('type') not in ('Pretrained', 'mmengine.Pretrained', PretrainedInit):
+        return None
+    unknown = sorted(set(init_cfg) - {'type', *PRETRAINED_FIELDS})
+    if unknown or not init_cfg.get('checkpoint'):
+        found = f'the unknown fields {", ".join(unknown)}' if unknown else 'no checkpoint'
+        raise ValueError(
+            f'Expected an init_cfg of type Pretrained with the fields {", ".join(PRETRAINED_FIELDS)}, found {found}. For example: '
+            "init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-tiny-gf')."
+        )
+    return dict(
+        source=init_cfg['checkpoint'],
+        prefix=init_cfg.get('prefix') or '',
+        map_location=init_cfg.get('map_location') or 'cpu',
+        fresh=init_cfg.get('fresh') or (),
+        entry=init_cfg.get('entry') or 'auto',
+    )
+
+
 def check_fit(
-    model: nn.Module, source: str | PathLike | Mapping[str, Tensor], *, entry: str = 'auto', fresh: tuple[str, ...] = ()
+    model: nn.Module,
+    source: str | PathLike | Mapping[str, Tensor],
+    *,
+    entry: str = 'auto',
+    fresh: tuple[str, ...] = (),
+    prefix: str = '',
 ) -> LoadReport:
     """What `load_weights` would report or raise; the model, which may be on the meta device, is not changed."""
-    return report_of(*fit_strictly(model, source, entry, fresh), model)
+    return report_of(*fit_strictly(model, source, entry, fresh, prefix), model)
 
 
 def report_of(fitted: Fitted, where: str, model: nn.Module) -> LoadReport:
@@ -111,6 +197,7 @@ def report_of(fitted: Fitted, where: str, model: nn.Module) -> LoadReport:
         fresh=fitted.fresh,
         converted={name: dtype_name(value) for name, value in given.items() if value.dtype != target[name].dtype},
         not_finite=count_not_finite(given),
+        adapted={name: how for name, how in fitted.adapted.items() if name in given},
     )
 
 
@@ -183,15 +270,19 @@ def load_checked(
     own = model.state_dict()
     intended = count_not_finite(own)  # masks of minus infinity, for example
     try:
-        state = choose_entry(checkpoint).state
-        fitted = fit_checkpoint(state, model).state
+        found = fit_checkpoint(checkpoint, model)
     except CheckpointError as error:
         raise CheckpointMismatchError(f'{source}: {error}') from error
+    fitted = found.state
     if invalid := [f'{name} ({why})' for name, why in incompatible(fitted, own).items()]:
-        raise CheckpointMismatchError(f'{source} has {len(invalid)} tensors of an incompatible type: {first_names(invalid)}.')
+        raise CheckpointMismatchError(misfit_message({INCOMPATIBLE: invalid}, fitted, model, source))
     result = load_and_compare(model, fitted)
     if not result.filled or (strict and result.unfilled) or any(name.startswith('backbone.') for name in result.unfilled):
-        raise CheckpointMismatchError(mismatch_message(result, state, source))
+        shaped = [name for name in result.mismatched if name in fitted]
+        groups = {UNKNOWN_TO_MODEL: result.unexpected, NOT_IN_FILE: result.missing, ANOTHER_SHAPE: shaped}
+        raise CheckpointMismatchError(misfit_message(groups, fitted, model, source))
+    for name, how in found.adapted.items():
+        print_log(f'{source}: {name} gets {how}.', logger='current')
     not_finite = count_not_finite({name: fitted[name] for name in result.filled if name in fitted and name not in intended})
     if not_finite and not training:
         raise CheckpointMismatchError(
@@ -207,21 +298,3 @@ def load_checked(
             level=logging.WARNING,
         )
     return fitted
-
-
-def mismatch_message(result: LoadResult, state: Mapping[str, Tensor], source: str) -> str:
-    """Counts, the first names of each group, and what the file seems to be."""
-    total = len(result.filled) + len(result.unfilled)
-    lines = [f'The checkpoint {source} does not fit the model: it fills {len(result.filled)} of the {total} tensors.']
-    for title, names in (
-        ('Missing in the file', result.missing),
-        ('Of another shape in the file', result.mismatched),
-        ('Unknown to the model', result.unexpected),
-    ):
-        if names:
-            lines.append(f'  {title} ({len(names)}): {first_names(names)}')
-    parts = Counter(name.split('.')[0] for name in state)
-    content = ', '.join(f'{part} ({count})' for part, count in parts.most_common(5))
-    lines.append(f'  The file has {len(state)} tensors: {content}; their names look like {describe(state)}.')
-    lines.append('Give a checkpoint of this model, or the config of the checkpoint.')
-    return '\n'.join(lines)

@@ -16,6 +16,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
 from mmfreq.compat.safe_load import CheckpointError, allow_mmengine_checkpoints, read_checkpoint, unpickles_by_default
@@ -211,7 +212,7 @@ def test_error_of_a_missing_file_gives_its_full_path(tmp_path, monkeypatch):
 
 
 def test_error_of_a_url_names_the_function_that_downloads():
-    with pytest.raises(CheckpointError, match=r'https://example\.org/a\.pth.*weights\.download'):
+    with pytest.raises(CheckpointError, match=r'https://example\.org/a\.pth.*weights\.store\.local_file'):
         read_checkpoint('https://example.org/a.pth')
 
 
@@ -237,9 +238,19 @@ def tar(path):
             archive.addfile(member, io.BytesIO(data))
 
 
-def safetensors(path):
+def cut_safetensors(path):
     header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
-    path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(4))
+    path.write_bytes(len(header).to_bytes(8, 'little') + header + bytes(2))
+
+
+def test_safetensors_are_read_whatever_their_name(tmp_path):
+    state = {'a.weight': torch.arange(6.0).view(2, 3), 'b': torch.ones(2, dtype=torch.bfloat16)}
+    save_file(state, tmp_path / 'w.pth')
+    found = read_checkpoint(tmp_path / 'w.pth')
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    save_file(state, tmp_path / 'w.safetensors', {'mmfreq_meta': '{"dataset_meta": {"classes": ["a", "b"]}}'})
+    found = read_checkpoint(tmp_path / 'w.safetensors', 'meta')
+    assert found['meta'] == {'dataset_meta': {'classes': ['a', 'b']}} and found['state_dict']['b'].is_meta
 
 
 def other_zip(path):
@@ -257,7 +268,7 @@ NO_CHECKPOINTS = {
     'a gzip archive': (written(b'\x1f\x8b' + bytes(99)), 'a gzip archive; unpack'),
     'a numpy array': (written(b'\x93NUMPY' + bytes(99)), 'a numpy array'),
     'an HDF5 file': (written(b'\x89HDF\r\n' + bytes(99)), 'an HDF5 file'),
-    'a safetensors file': (safetensors, 'safetensors'),
+    'a cut safetensors file': (cut_safetensors, 'truncated or damaged'),
     'a TorchScript archive': (torchscript, 'TorchScript.*not executed'),
     'the old tar format': (tar, 'tar.*not executed'),
     'another zip archive': (other_zip, 'truncated'),

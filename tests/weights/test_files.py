@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import mmfreq
-from mmfreq.weights.files import TASKS, UNKNOWN, ZOO, find
+from mmfreq.weights.files import TASKS, UNKNOWN, ZOO, find_weights, list_weights
 
 CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs'
 ADDRESS = (
@@ -71,9 +71,9 @@ def test_metrics_belong_to_the_task_and_are_percentages():
     for each in ZOO:
         assert set(each.metrics) <= METRICS.get(each.task, set()), each
         assert all(20 < value < 100 for value in each.metrics.values()), each
-    assert find('hornet-large-gf', 'ade20k')[0].metrics == {'miou': 55.0, 'miou_ms': 55.2}
-    assert all(not each.metrics for each in find(task='pretraining-1k'))
-    assert [each.arch for each in find(task='imagenet-1k') if not each.metrics] == [
+    assert list_weights('hornet-large-gf', 'ade20k')[0].metrics == {'miou': 55.0, 'miou_ms': 55.2}
+    assert all(not each.metrics for each in list_weights(task='pretraining-1k'))
+    assert [each.arch for each in list_weights(task='imagenet-1k') if not each.metrics] == [
         arch for arch in mmfreq.list_archs('dfformer') if re.fullmatch('c?dfformer-[smb][13][68]', arch) and arch != 'cdfformer-b36'
     ]
 
@@ -95,25 +95,28 @@ def test_files_of_mmpretrain_match_its_metafile():
 
 
 def test_configs_start_from_listed_files_of_their_arch():
-    urls = {each.url: each for each in ZOO}
     found = 0
     for path in sorted(CONFIGS.rglob('*.py')):
         text = path.read_text(encoding='utf-8')
-        for url in re.findall(r"^imagenet_checkpoint = '(.+)'", text, re.MULTILINE):
+        for name in re.findall(r"'mmfreq://(.+?)'", text):
             found += 1
-            assert url in urls, path
-            assert f"arch='{urls[url].arch}'" in text or urls[url].arch in path.name, path
-    assert found >= 9
+            weights = find_weights(name)
+            assert '/' in name, f'{path} must name the tag'
+            assert f"arch='{weights.arch}'" in text or weights.arch in path.name, path
+        assert not re.search(r'https?://', text), f'{path} must name a published file as mmfreq://ARCH/TAG'
+    assert found > 60
 
 
-def test_find_filters_by_arch_and_task():
-    assert find() == list(ZOO)
-    assert [each.task for each in find('gfnet_h_ti')] == ['imagenet-1k']
-    assert {each.arch for each in find(task='voc')} == {'affnet-et', 'affnet-t', 'affnet'}
-    assert len(find('hornet-tiny-gf', 'imagenet-1k')) == 2
-    assert find('hornet-micro') == []
+def test_files_by_arch_and_task():
+    assert mmfreq.list_weights is list_weights
+    assert list_weights('hornet-tiny-gf', 'in1k') == [find_weights('hornet-tiny-gf/in1k')]
+    assert list_weights() == list(ZOO)
+    assert [each.task for each in list_weights('gfnet_h_ti')] == ['imagenet-1k']
+    assert {each.arch for each in list_weights(task='voc')} == {'affnet-et', 'affnet-t', 'affnet'}
+    assert len(list_weights('hornet-tiny-gf', 'imagenet-1k')) == 2
+    assert list_weights('hornet-micro') == []
     with pytest.raises(ValueError, match=r"imagenet-1k.*'cityscapes'"):
-        find(task='cityscapes')
+        list_weights(task='cityscapes')
 
 
 def test_records_are_frozen():
