@@ -23,8 +23,8 @@ from mmfreq.config.options import merge_options
 from mmfreq.errors import UserError
 from mmfreq.models._factory import backbone_class, build_backbone, build_classifier
 from mmfreq.registry import without_pretraining
-from mmfreq.weights.download import local_file
 from mmfreq.weights.load import load_checked, load_weights
+from mmfreq.weights.store import local_file
 
 TASKS = {'mmpretrain': 'classification', 'mmseg': 'segmentation', 'mmdet': 'detection'}  # by default_scope
 SIZE_DIVISOR = 32  # image sizes from configs are rounded up to it

@@ -1,23 +1,30 @@
 """Every arch as a timm model: `timm.create_model('hornet_tiny_gf')` after `import mmfreq.integrations.timm`.
 
 `TimmModel` adds timm's interface to a classifier. Entry points, configs and classes are generated from the tables of archs, with
-underscores for hyphens; the classes are attributes of this module, so that models can be pickled. `pretrained=True` works for archs
-with a direct address of the published file; for the others, and offline, use `pretrained_cfg_overlay=dict(file=PATH)`.
+underscores for hyphens; the classes are attributes of this module, so that models can be pickled. `pretrained=True` finds or
+downloads the published classifier as `mmfreq.build_classifier` does; the tags are those of `mmfreq.list_weights`, as in
+'hornet_large_gf.in22k'. A file of your own: `pretrained_cfg_overlay=dict(file=PATH)`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import timm
 import torch
+from mmengine.logging import print_log
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
+from mmfreq.compat.safe_load import read_checkpoint
 from mmfreq.models._factory import classifier_class, list_archs
 from mmfreq.weights import files
 from mmfreq.weights.fit import fit_checkpoint
+from mmfreq.weights.load import load_pretrained, rows_of_head
+from mmfreq.weights.store import local_file
 
 POOLS = ('avg', '')  # values of `global_pool`
 SOURCES = ('file', 'url', 'state_dict', 'hf_hub_id')  # fields of a pretrained_cfg that give the location of weights
@@ -151,6 +158,10 @@ class TimmModel:
         """Recompute each block in the backward pass."""
         self.with_cp = enable
 
+    def load_pretrained(self, path: str) -> None:
+        """timm's method for files that a model reads itself."""
+        load_pretrained(self, path)
+
     def no_weight_decay(self) -> set[str]:
         """The position embeddings, as published for GFNet."""
         return {'pos_embed'} & {name for name, _ in self.named_parameters()}
@@ -184,35 +195,41 @@ def model_class(arch: str) -> type:
     return globals()[name]
 
 
-def direct_url(arch: str) -> str | None:
-    """Direct address of the published ImageNet-1k file; None if there are only pages for a manual download."""
-    return next((file.url for file in files.find(arch, 'imagenet-1k') if file.url.endswith('.pth')), None)
+def classifier_files(arch: str) -> list[files.Weights]:
+    """The published ImageNet classifiers of an arch, the default one first."""
+    return [each for tag in files.CLASSIFIERS for each in files.list_weights(arch) if each.tag == tag]
 
 
-def require_source(arch: str, overlay: dict | None, pretrained_cfg: dict | str | None) -> None:
-    """Raise a RuntimeError that explains how to get the weights, if there is neither a direct address nor a given file."""
-    given = {**(pretrained_cfg if isinstance(pretrained_cfg, dict) else {}), **(overlay or {})}
-    if direct_url(arch) or any(given.get(key) for key in SOURCES):
-        return
-    pages = [page for file in files.find(arch, 'imagenet-1k') for page in (file.url, *file.mirrors) if page != files.UNKNOWN]
-    published = [f'{file.repository} publishes it, at an unknown address' for file in files.find(arch, 'imagenet-1k')]
-    where = f'download it from {" or ".join(pages)}' if pages else (published or ['no weights were published'])[0]
-    raise RuntimeError(
-        f'pretrained=True needs a direct address of a file of {arch}, which is not known: {where}. '
-        f'Load a local file with pretrained=True, pretrained_cfg_overlay=dict(file=PATH).'
-    )
+def with_local_file(arch: str, overlay: dict | None, pretrained_cfg: dict | str | None) -> dict:
+    """timm's `pretrained_cfg_overlay` with the local file of the published weights, unless another source is given.
+
+    timm cannot use the URLs itself: the name of a shared link is not that of a file.
+
+    Raises:
+        CheckpointError: unknown tag, or no published file of the arch.
+        MissingWeightsError: it is neither here nor served by a URL; the message says how to get it.
+    """
+    overlay = dict(overlay or {})
+    given = {**(pretrained_cfg if isinstance(pretrained_cfg, dict) else {}), **overlay}
+    if not any(given.get(key) for key in SOURCES):
+        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else next((each.tag for each in classifier_files(arch)), 'in1k')
+        overlay['file'] = str(local_file(files.find_weights(f'{arch}/{tag}').name))
+        if tag != 'in1k':  # the number of classes of ImageNet-22k files is not published
+            with torch.device('meta'):
+                model = classifier_class(arch)(arch)
+            overlay['num_classes'] = rows_of_head(model, read_checkpoint(overlay['file']))
+    return {**overlay, 'custom_load': True} if overlay.get('file') else overlay
 
 
-def config(arch: str) -> dict:
-    """timm's pretrained_cfg of an arch: published evaluation, names of the first and the last layer."""
+def config(arch: str, weights: files.Weights | None) -> dict:
+    """timm's pretrained_cfg of an arch, with or without weights: published evaluation, names of the first and the last layer."""
     cls = model_class(arch)
     preprocessing = cls.published_preprocessing(arch)
     with torch.device('meta'):
         model = cls(arch)
     first_conv = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
     side = model.stage_sides(preprocessing.size)[-1]
-    url = direct_url(arch)
-    source = dict(url=url) if url else {}
+    source = dict(url=weights.urls[0]) if weights and weights.urls else {}
     return source | dict(
         num_classes=1000,
         input_size=(3, preprocessing.size, preprocessing.size),
@@ -228,9 +245,17 @@ def config(arch: str) -> dict:
     )
 
 
-def published_state(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """timm's pretrained_filter_fn: converts any published layout to the model's names and filter sizes."""
-    return fit_checkpoint(state, model).state
+def published_state(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """timm's pretrained_filter_fn: converts any published layout to the model's names and filter sizes.
+
+    Files of segmentors and detectors have no norm and head after the last stage. Both keep their initial values, with a warning.
+    """
+    fitted = fit_checkpoint(state, model, fit_channels=False).state  # timm fits the first convolution itself
+    after_stages = {name: value for name, value in model.state_dict().items() if model.block_position(name) is None}
+    if after_stages and not after_stages.keys() & fitted.keys():
+        print_log(f'The file has no {", ".join(after_stages)}: they keep their initial values.', 'current', logging.WARNING)
+        fitted.update(after_stages)
+    return fitted
 
 
 def register(arch: str) -> None:
@@ -245,7 +270,8 @@ def register(arch: str) -> None:
 
     def entry(pretrained: bool = False, **kwargs) -> nn.Module:
         if pretrained:
-            require_source(arch, kwargs.get('pretrained_cfg_overlay'), kwargs.get('pretrained_cfg'))
+            overlay = with_local_file(arch, kwargs.get('pretrained_cfg_overlay'), kwargs.get('pretrained_cfg'))
+            kwargs['pretrained_cfg_overlay'] = overlay
         return build_model_with_cfg(
             model_class(arch),
             name,
@@ -259,7 +285,8 @@ def register(arch: str) -> None:
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = __name__
     entry.__doc__ = f'{arch}, as `mmfreq.build_classifier({arch!r})`.'
-    default_cfgs.update(generate_default_cfgs({f'{name}.in1k' if direct_url(arch) else name: config(arch)}))
+    tagged = {f'{name}.{weights.tag}': config(arch, weights) for weights in classifier_files(arch)}
+    default_cfgs.update(generate_default_cfgs(tagged or {name: config(arch, None)}))
     globals()[name] = register_model(entry)
 
 

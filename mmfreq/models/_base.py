@@ -23,7 +23,7 @@ from mmfreq.layers.filters import check_choice
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS
 from mmfreq.speed.memory_efficient import recompute_cheap_functions
 from mmfreq.weights.fit import fit_checkpoint
-from mmfreq.weights.load import load_weights
+from mmfreq.weights.load import load_weights, pretrained_options
 
 MIN_SIDE = 32  # pixels of an image side; the last stage of every family then has a map of at least 1x1
 LAYER_GROUPS = 12  # groups of blocks in layer-wise learning-rate decay, between the stem's and the head's
@@ -102,8 +102,8 @@ class FrequencyBackbone(BaseModule):
         frozen_stages: -1 freezes nothing; k freezes the stem, stages 0..k and their output norms (no gradient, eval mode).
         with_cp: recompute whole blocks in the backward pass; saves more memory and takes longer than `memory_efficient`, and
             excludes it.
-        init_cfg: `dict(type='Pretrained', checkpoint=FILE)` loads a published file strictly; its field `fresh` is that of
-            `load_weights`.
+        init_cfg: `dict(type='Pretrained', checkpoint=SOURCE)` loads a published file strictly; sources, and the further fields
+            `prefix`, `map_location`, `fresh` and `entry`, as in `load_weights`.
 
     Raises:
         ValueError: unknown arch (the nearest names are listed), policy or backend, an index out of range, both `with_cp` and
@@ -237,6 +237,10 @@ class FrequencyBackbone(BaseModule):
         """A `Stage` of these blocks with the backbone's `with_cp` and `memory_efficient`."""
         return Stage(*blocks, with_cp=self.with_cp, memory_efficient=self.memory_efficient)
 
+    def first_convolution(self) -> str:
+        """Name of the weight that sees the image's channels."""
+        return next((f'{name}.weight' for name, module in self.named_modules() if isinstance(module, nn.Conv2d)), '')
+
     def check_input(self, x: Tensor) -> Tensor:
         """`x`; raises a ValueError if it is not a batch of images with the right channels and at least 32x32."""
         return check_images(x, self.in_channels, type(self).__name__)
@@ -255,12 +259,13 @@ class FrequencyBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Load `init_cfg=dict(type='Pretrained', ...)`; the constructor has already initialised the parameters as published."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            report = load_weights(self, self.init_cfg['checkpoint'], fresh=self.init_cfg.get('fresh', ()))
-            print_log(f'{type(self).__name__}: {report}', logger='current')
-            self._is_init = True
-        else:
+        options = pretrained_options(self.init_cfg)
+        if options is None:
             super().init_weights()
+            return
+        report = load_weights(self, **options)
+        print_log(f'{type(self).__name__}: {report}', logger='current')
+        self._is_init = True
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}

@@ -1,5 +1,6 @@
-"""Backbones and classifiers by the name of their arch."""
+"""Backbones and classifiers by the name of their arch, with or without published weights."""
 
+import os
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -50,28 +51,79 @@ def classifier_class(arch: str) -> type['FrequencyClassifier']:
     return _classes(arch)[1]
 
 
-def build_backbone(arch: str, **kwargs) -> 'FrequencyBackbone':
-    """Build the backbone of an arch; `kwargs` as in its class.
+def build_backbone(arch: str, pretrained: 'bool | str | os.PathLike' = False, **kwargs) -> 'FrequencyBackbone':
+    """Build the backbone of an arch.
+
+    Args:
+        arch: as in `list_archs()`.
+        pretrained: False; True for the published file that the dense configs of the arch start from; a tag such as 'in1k' or
+            'in22k' (`mmfreq.list_weights(arch)` has all); or a source as in `load_weights`, such as a path.
+        **kwargs: as in the class.
 
     Shape:
         The model takes `(N, 3, H, W)` and returns a tuple of `(N, C, h, w)`, one for each of `out_indices`.
 
     Raises:
-        ValueError: unknown arch; the nearest names are listed.
+        ValueError: unknown arch (the nearest names are listed) or tag.
+        CheckpointError: the weights cannot be found, downloaded or read, or do not fit.
     """
-    return backbone_class(arch)(arch=arch, **kwargs)
+    model = backbone_class(arch)(arch=arch, **kwargs)
+    if pretrained:
+        from mmfreq.weights.files import DENSE_STARTS
+        from mmfreq.weights.load import load_pretrained
+
+        load_pretrained(model, pretrained_source(arch, pretrained, DENSE_STARTS))
+    return model
 
 
-def build_classifier(arch: str, num_classes: int = 1000, **kwargs) -> 'FrequencyClassifier':
-    """Build the published ImageNet classifier of an arch; `kwargs` as in its class.
+def build_classifier(
+    arch: str, num_classes: int = 1000, pretrained: 'bool | str | os.PathLike' = False, **kwargs
+) -> 'FrequencyClassifier':
+    """Build the published ImageNet classifier of an arch.
+
+    Args:
+        arch: as in `list_archs()`.
+        num_classes: of the last layer. If the file has another number, the last layer starts from random values.
+        pretrained: as in `build_backbone`, but True is the published classifier.
+        **kwargs: as in the class.
 
     Shape:
         The model takes `(N, 3, H, W)` and returns logits `(N, num_classes)`.
 
     Raises:
-        ValueError: unknown arch; the nearest names are listed.
+        ValueError, CheckpointError: as in `build_backbone`.
     """
-    return classifier_class(arch)(arch=arch, num_classes=num_classes, **kwargs)
+    model = classifier_class(arch)(arch=arch, num_classes=num_classes, **kwargs)
+    if pretrained:
+        from mmfreq.weights.files import CLASSIFIERS
+        from mmfreq.weights.load import load_pretrained
+
+        load_pretrained(model, pretrained_source(arch, pretrained, CLASSIFIERS))
+    return model
+
+
+def pretrained_source(arch: str, pretrained: 'bool | str | os.PathLike', defaults: tuple[str, ...]) -> 'str | os.PathLike':
+    """The source, for `load_weights`, that a value of `pretrained` means.
+
+    Args:
+        pretrained: True, a tag, or a source.
+        defaults: tags for True; the first one that the arch has.
+
+    Raises:
+        CheckpointError: no such file is published; the message lists the tags that there are.
+    """
+    from mmfreq.weights.files import find_weights, list_weights
+    from mmfreq.weights.store import is_named
+
+    if pretrained is True:
+        tags = {each.tag for each in list_weights(arch)}
+        tag = next((each for each in defaults if each in tags), defaults[0])
+        return find_weights(f'{arch}/{tag}').name
+    if isinstance(pretrained, os.PathLike):
+        return pretrained
+    name = str(pretrained)
+    is_path = is_named(name) or os.path.exists(name) or os.sep in name or '.' in name
+    return name if is_path else find_weights(f'{arch}/{name}').name
 
 
 def _classes(arch: str) -> tuple[Any, Any]:

@@ -254,16 +254,41 @@ def test_backbone_arguments():
     assert (model.img_size, model.spectral, model.filter_resize) == (320, 'matmul', 'kernel')
 
 
-def test_list_models_pretrained_has_the_archs_with_a_direct_url():
-    listed = {name.split('.')[0] for name in timm.list_models('*', pretrained=True)} & set(NAMES)
-    assert {'dfformer_s18', 'cdfformer_b36', 'hornet_tiny_gf'} <= listed
-    assert not {'gfnet_ti', 'affnet', 'gfnet_cnn_t', 'gfformer_s18', 'hornet_micro'} & listed
+def test_list_pretrained_has_the_tags_with_a_url():
+    listed = {name for name in timm.list_pretrained('*') if name.split('.')[0] in NAMES}
+    assert {'dfformer_s18.in1k', 'cdfformer_b36.in1k', 'hornet_tiny_gf.in1k', 'hornet_large_gf.in22k', 'gfnet_ti.in1k'} <= listed
+    without = {'affnet', 'gfnet_cnn_t', 'gfformer_s18', 'hornet_micro'}
+    assert not without & {name.split('.')[0] for name in listed}
     assert timm.get_pretrained_cfg('dfformer_s18').url.endswith('/dfformer_s18.pth')
 
 
+def test_pretrained_finds_the_published_file(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMFREQ_WEIGHTS', str(tmp_path))
+    monkeypatch.setenv('MMFREQ_OFFLINE', '1')
+    arch = 'hornet-large-gf'
+    tiny = mmfreq.models._factory.classifier_class(arch).ARCHS['hornet-micro']
+    monkeypatch.setitem(mmfreq.models._factory.classifier_class(arch).ARCHS, arch, tiny)  # its files are large
+    state = mmfreq.build_classifier('hornet-micro', num_classes=1234).state_dict()
+    torch.save({'model': state}, tmp_path / f'{arch}_in22k.pth')
+    model = timm.create_model('hornet_large_gf.in22k', pretrained=True)
+    assert model.num_classes == 1234 and all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    tuned = timm.create_model('hornet_large_gf', pretrained=True, num_classes=3, in_chans=4)
+    assert tuned.num_classes == 3 and torch.equal(tuned.norm.weight, state['norm.weight'])
+    assert tuned.pretrained_cfg['tag'] == 'in22k'
+    features = timm.create_model('hornet_large_gf', pretrained=True, features_only=True)
+    assert torch.equal(features.state_dict()['model.stages.0.0.gamma1'], state['stages.0.0.gamma1'])
+
+
 @pytest.mark.parametrize(
-    'name,source', [('gfnet_ti', 'cloud.tsinghua.edu.cn'), ('affnet_et', 'microsoft'), ('gfnet_cnn_t', 'no weights')]
+    ('name', 'source'),
+    [
+        ('gfnet_ti', 'https://cloud.tsinghua.edu.cn/f/3d0c1579aa524a0a99dd/'),
+        ('affnet_et', 'https://github.com/microsoft/TokenMixers'),
+        ('gfnet_cnn_t', "No weights of 'gfnet-cnn-t' are published"),
+    ],
 )
-def test_error_without_a_url_names_the_sources(name, source):
-    with pytest.raises(RuntimeError, match=naming(source, 'pretrained_cfg_overlay=dict(file=PATH)')):
+def test_error_without_a_file_names_the_sources(name, source, tmp_path, monkeypatch):
+    monkeypatch.setenv('MMFREQ_OFFLINE', '1')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(ValueError, match=naming(source)):
         timm.create_model(name, pretrained=True)
