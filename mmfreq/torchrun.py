@@ -2,7 +2,7 @@
 
 On SIGTERM, torchrun gives its processes 30 s and exits with status 1. Here the first SIGTERM, and every SIGUSR1, is forwarded to
 the processes, which save and exit; torchrun handles a second SIGTERM. If the processes exit as requested, with status 75, so does
-this one.
+this one; and if a process exits because of an error that the user can fix, with status 2.
 """
 
 import os
@@ -14,6 +14,7 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import api
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+USER_ERROR = 2  # exit status of the tools for what the user can fix
 STATUS = 75  # EX_TEMPFAIL of sysexits.h: not finished, start it again
 
 
@@ -41,6 +42,9 @@ def main(argv=None):
         if any(failure.exitcode == STATUS for failure in error.failures.values()):
             print(f'The run was stopped on request: it saved its state and exits with status {STATUS}.', file=sys.stderr)
             raise SystemExit(STATUS) from None
+        if error.get_first_failure()[1].exitcode == USER_ERROR:  # its message is printed already
+            print(error, file=sys.stderr)
+            raise SystemExit(USER_ERROR) from None
         raise
     finally:
         api._terminate_process_handler = terminate

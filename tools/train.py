@@ -21,6 +21,9 @@ def parse_args(argv=None):
         help='resume from this checkpoint; without a path, from the latest complete one in the work directory; '
         "'auto': from the latest one, or from scratch if there is none",
     )
+    parser.add_argument(
+        '--from-scratch', action='store_true', help='start from random values, whatever pretrained weights the config names'
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision; needs an accelerator')
     parser.add_argument('--seed', type=int, help='seed of all random generators; default: a random one, which is logged')
     parser.add_argument(
@@ -38,7 +41,7 @@ def main(argv=None):
     from mmfreq.engine.launch import train
     from mmfreq.errors import short_user_errors
 
-    options = ('work_dir', 'resume', 'amp', 'launcher', 'seed', 'cfg_options')
+    options = ('work_dir', 'resume', 'from_scratch', 'amp', 'launcher', 'seed', 'cfg_options')
     with short_user_errors():
         (dry_run if args.dry_run else train)(args.config, **{name: getattr(args, name) for name in options})
 

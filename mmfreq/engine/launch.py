@@ -11,9 +11,11 @@ This file lists every step between a config file and the running Runner, in orde
 | set the seed, mixed precision | `prepare_train`, `fit_precision` | here, `engine/processes.py` |
 | replace mmengine's loop and checkpoint hook, add the stop hook | `make_resumable`, `add_hooks` | `engine/resume/loops.py`, here |
 | refuse a work directory of another config | `check_work_dir` | `engine/resume/start.py` |
-| choose and read the checkpoint to start from | `set_start`, `check_pretrained` | `engine/resume/start.py` |
+| choose and read the checkpoint to start from | `set_start`, `drop_pretrained`, `check_pretrained` | `engine/resume/start.py` |
 | validate versions, data, weights, disk, memory | `check_run` | `preflight/run.py` |
-| warn of overwritten files and random weights | `warn_of_overwriting`, `warn_of_random_backbone` | `engine/resume/start.py` |
+| download weights that are not here | `fetch_weights` | `engine/resume/start.py` |
+| warn of overwritten files | `warn_of_overwriting` | `engine/resume/start.py` |
+| log what the backbone starts from | `describe_start` | `weights/in_configs.py` |
 | build the Runner and its process group | `build_runner`, `init_cpu_group` | here, `engine/processes.py` |
 | train | `Runner.train`, which runs one of the loops | `engine/resume/loops.py` |
 
@@ -41,15 +43,17 @@ from mmfreq.engine.resume.start import (
     check_file,
     check_pretrained,
     check_work_dir,
+    fetch_weights,
     set_start,
     warn_of_overwriting,
-    warn_of_random_backbone,
 )
 from mmfreq.engine.resume.stop_signal import stop_requests
 from mmfreq.errors import UserError
+from mmfreq.log import log_once
 from mmfreq.preflight import check_data, check_run
 from mmfreq.speed.compiling import compile_blocks
-from mmfreq.weights.download import local_file
+from mmfreq.weights.in_configs import describe_start, drop_pretrained
+from mmfreq.weights.store import local_file
 
 GUARDS = ('mmfreq.InputGuardHook', 'mmfreq.CheckpointGuardHook', 'mmfreq.LossGuardHook')
 STOP_HOOK = 'mmfreq.StopInValidationHook'
@@ -66,7 +70,9 @@ def train(config, **options):
         The Runner, after training.
     """
     with failures_logged(), stop_requests():
-        runner = build_runner(prepare_train(config, **options))
+        cfg = prepare_train(config, **options)
+        runner = build_runner(cfg)
+        log_once(describe_start(cfg))  # again, into the file
         runner.train()
     return runner
 
@@ -83,7 +89,17 @@ def evaluate(config, checkpoint, **options):
         return build_runner(prepare_test(config, checkpoint, **options)).test()
 
 
-def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none', seed=None, cfg_options=None, report=None):
+def prepare_train(
+    config,
+    work_dir=None,
+    resume=None,
+    amp=False,
+    launcher='none',
+    seed=None,
+    cfg_options=None,
+    report=None,
+    from_scratch=False,
+):
     """Return the validated Config of a training run, fitted to the processes and devices.
 
     Args:
@@ -93,6 +109,7 @@ def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none'
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         cfg_options: overrides by dotted key.
         report: an `mmfreq.preflight.Report` that the checks fill.
+        from_scratch: start from random values, whatever pretrained weights the config names.
 
     Raises:
         UserError: an argument, the config, the data or the work directory is invalid.
@@ -107,11 +124,14 @@ def prepare_train(config, work_dir=None, resume=None, amp=False, launcher='none'
     add_hooks(cfg, STOP_HOOK)
     check_work_dir(cfg)
     set_start(cfg, resume)
+    if from_scratch or cfg.get('resume'):  # the checkpoint to resume from has all weights
+        drop_pretrained(cfg.model)
     check_pretrained(cfg.model)
     check_run(cfg, report)
+    fetch_weights(cfg)
     if not cfg.get('resume'):
         warn_of_overwriting(cfg)
-        warn_of_random_backbone(cfg)
+    log_once(describe_start(cfg))
     return cfg
 
 

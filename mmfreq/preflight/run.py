@@ -4,6 +4,7 @@
 |---|---|---|
 | `check_versions` | `run` | packages that are missing or do not fit together, judged as `python -m mmfreq.doctor` does |
 | `check_data` | `data` | missing folders and files; fewer or more classes than a head predicts |
+| `check_weights` | `run` | published weights that are neither here nor served by a URL |
 | `check_checkpoint` | `run` | a checkpoint that cannot be read or belongs to another model |
 | `check_disk` | `resources` | no room for two checkpoints |
 | `check_memory` | `resources` | one iteration that needs more memory than the device has |
@@ -20,7 +21,6 @@ import warnings
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.compat.stack import DISTRIBUTIONS, fix_command, gather, judge
 from mmfreq.config.meta_model import build_model_on_meta, logging_disabled
-from mmfreq.config.reading import is_remote
 from mmfreq.errors import UserError
 from mmfreq.log import log_once, process_rank
 from mmfreq.preflight.coco import check_coco
@@ -28,7 +28,9 @@ from mmfreq.preflight.data import check_data
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import check_disk, check_memory
 from mmfreq.preflight.segmentation import check_pairs
-from mmfreq.weights.load import load_checked, load_weights
+from mmfreq.weights.in_configs import named_sources
+from mmfreq.weights.load import load_checked, load_weights, pretrained_options
+from mmfreq.weights.store import MissingWeightsError, here, unavailable
 
 CORE = ('pkg_resources', 'numpy', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv.ops')
 # default_scope -> (modules to import, rows of the doctor's table) in addition to the core
@@ -80,6 +82,19 @@ def _name_and_version(finding):
     return finding.version if ' ' in finding.version else f'{finding.name} {finding.version}'.strip()
 
 
+def check_weights(cfg, report):
+    """Look for the weights that a run starts from, here and, where they are not here, at their URLs; at most 7 s in all.
+
+    Raises:
+        MissingWeightsError: none of the URLs of a file answers with a file. The message says how to get it by hand.
+    """
+    sources = named_sources(cfg)
+    if missing := unavailable(sources):
+        raise MissingWeightsError(f'{missing}\nTo start from random values instead, add --from-scratch.')
+    if sources:
+        report.facts['starts from'] = ', '.join(sources)
+
+
 def check_checkpoint(cfg, report, model):
     """Compare the checkpoint in `load_from`, and the `init_cfg` files of mmfreq's backbones, with the model.
 
@@ -94,15 +109,14 @@ def check_checkpoint(cfg, report, model):
     with warnings.catch_warnings(), logging_disabled(logging.WARNING):
         warnings.filterwarnings('ignore', message='.*copying from a non-meta parameter')
         source = cfg.get('load_from')
-        if source and not is_remote(source):
-            load_checked(model, read_checkpoint(source), source, strict=bool(cfg.get('resume')), training=True)
+        if source and (path := here(source)):
+            load_checked(model, read_checkpoint(path), source, strict=bool(cfg.get('resume')), training=True)
             report.facts['starts from'] = f'{source}{", resumed" if cfg.get("resume") else ""}: fits the model'
         for module in model.modules():
-            init = getattr(module, 'init_cfg', None)
-            pretrained = isinstance(init, dict) and init.get('type') == 'Pretrained'
-            if pretrained and _is_own_backbone(module) and not is_remote(init['checkpoint']):
-                load_weights(module, init['checkpoint'], fresh=init.get('fresh', ()))
-                report.facts.setdefault('starts from', f'{init["checkpoint"]}: fits {type(module).__name__}')
+            options = pretrained_options(module.init_cfg) if _is_own_backbone(module) else None
+            if options and (path := here(options['source'])):
+                load_weights(module, **{**options, 'source': path})
+                report.facts['starts from'] = f'{options["source"]}: fits {type(module).__name__}'
 
 
 def _is_own_backbone(module):
@@ -136,12 +150,13 @@ def check_run(cfg, report=None):
     # An error in one of these is often the cause of the errors that the other checks would find.
     _timed(seconds, check_versions, cfg, report)
     _timed(seconds, check_data, cfg, LOADERS)
+    calls = [(check_weights,)]
     model = _timed(seconds, build_model_on_meta, cfg)
-    calls = [(check, model) for check in OF_MODEL if model is not None]
+    calls += [(check, model) for check in OF_MODEL if model is not None]
     calls += [(check, LOADERS) for check in OF_DATA.get(cfg.get('default_scope'), ())]
-    for check, argument in calls:
+    for check, *argument in calls:
         try:
-            _timed(seconds, check, cfg, report, argument)
+            _timed(seconds, check, cfg, report, *argument)
         except (UserError, CheckpointError) as error:
             errors.append(error)
     for level, messages in ((logging.INFO, report.notes), (logging.WARNING, report.warnings)):

@@ -24,6 +24,7 @@ from mmfreq.engine.resume.start import (
     check_work_dir,
     comparable_model,
     differing_keys,
+    fetch_weights,
     latest_checkpoint,
     set_start,
 )
@@ -188,12 +189,18 @@ def test_remote_file_is_refused_if_torch_load_would_run_code(monkeypatch):
         check_file('s3://bucket/weights.pth')
 
 
-def test_address_is_downloaded_and_replaced_by_the_file(trained, tmp_path, monkeypatch):
+def test_url_is_downloaded_and_replaced_by_the_file_and_a_name_stays(trained, tmp_path, monkeypatch):
     requested = []
-    monkeypatch.setattr(start, 'local_file', lambda source: requested.append(str(source)) or trained / 'iter_2.pth')
-    cfg = Config({'work_dir': str(tmp_path), 'load_from': 'https://example.org/weights.pth'})
+    monkeypatch.setattr(start, 'local_file', lambda source, **_: requested.append(str(source)) or trained / 'iter_2.pth')
+    url = 'https://example.org/weights.pth'
+    model = dict(a=dict(init_cfg=dict(type='Pretrained', checkpoint=url)))
+    model['b'] = dict(init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-tiny-gf'))
+    cfg = Config({'work_dir': str(tmp_path), 'load_from': url, 'model': model})
     set_start(cfg)
-    assert cfg.load_from == str(trained / 'iter_2.pth') and requested[0] == 'https://example.org/weights.pth'
+    assert not requested  # the data are checked before anything is downloaded
+    fetch_weights(cfg)
+    assert cfg.load_from == cfg.model.a.init_cfg.checkpoint == str(trained / 'iter_2.pth')
+    assert cfg.model.b.init_cfg.checkpoint == 'mmfreq://hornet-tiny-gf' and requested == [url, url, 'mmfreq://hornet-tiny-gf']
 
 
 def test_truncated_file_is_refused_and_kept(trained, tmp_path):
@@ -217,17 +224,6 @@ def test_pretrained_files_are_found_everywhere_in_a_model(trained, tmp_path, mon
     check_pretrained({'type': 'X', 'init_cfg': None})
     with pytest.raises(UserError, match=r'HorNet.*init_cfg.*none\.pth'):
         check_pretrained(model(tmp_path / 'none.pth'))
-
-
-def test_warning_of_a_published_row_without_imagenet_weights(toy_config, tmp_path):
-    messages = []
-    options = dict(imagenet_checkpoint='https://example.org/weights.pth')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start, 'log_once', lambda message, level: messages.append(message))
-        prepare_train(toy_config, work_dir=tmp_path / 'a', cfg_options=options)
-        assert len(messages) == 1 and 'random weights' in messages[0] and 'https://example.org/weights.pth' in messages[0]
-        prepare_train(toy_config, work_dir=tmp_path / 'b')
-        assert len(messages) == 1
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from mmfreq.config.reading import absolute, is_remote
 from mmfreq.engine.processes import sync_to_batch_norm
 from mmfreq.errors import UserError
 from mmfreq.log import log_once
-from mmfreq.weights.download import is_address, local_file
+from mmfreq.weights.in_configs import drop_pretrained, pretrained_parts
+from mmfreq.weights.store import SCHEME, is_named, local_file
 
 LATEST = 'latest'
 AUTO = 'auto'
@@ -53,8 +54,7 @@ def set_start(cfg, resume=None):
     if resume is not None:
         cfg.resume, cfg.load_from = True, str(resume)
         _take_seed(cfg, content)
-    elif cfg.get('load_from'):
-        cfg.load_from = str(local_file(cfg.load_from))
+    elif cfg.get('load_from') and not is_named(cfg.load_from):
         check_file(cfg.load_from, 'checkpoint to load')
 
 
@@ -69,33 +69,43 @@ def _take_seed(cfg, content):
     cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
 
 
-def check_pretrained(node):
-    """Check every file that an `init_cfg` of a nested model config names, with the errors of `check_file`.
+def check_pretrained(model):
+    """Check every local file that an `init_cfg` of a nested model config names, with the errors of `check_file`."""
+    for part, init in pretrained_parts(model):
+        if not is_named(init['checkpoint']):
+            check_file(init['checkpoint'], role_of(part))
 
-    An http(s) address is replaced by the downloaded file, because mmengine would download it again, unchecked.
+
+def role_of(part):
+    return f'pretrained checkpoint of {part.get("type", "the model")} (its init_cfg)'
+
+
+def fetch_weights(cfg):
+    """Find or download every file that a run starts from, and read it once, with the errors of `local_file` and `check_file`.
+
+    The path of the file replaces a URL or the name of a hub file, which others would download again. `mmfreq://` names stay.
     """
-    if isinstance(node, dict):
-        init = node.get('init_cfg')
-        for each in init if isinstance(init, (list, tuple)) else [init]:
-            if isinstance(each, dict) and each.get('type') == 'Pretrained' and each.get('checkpoint'):
-                if is_address(each['checkpoint']):
-                    each['checkpoint'] = str(local_file(each['checkpoint']))
-                check_file(each['checkpoint'], f'pretrained checkpoint of {node.get("type", "the model")} (its init_cfg)')
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        check_pretrained(child)
+    if cfg.get('load_from') and is_named(cfg.load_from):
+        cfg.load_from = str(local_file(cfg.load_from, asked=True))
+        check_file(cfg.load_from, 'checkpoint to load')
+    for part, init in pretrained_parts(cfg.model):
+        if is_named(source := init['checkpoint']):
+            path = local_file(source, asked=True)
+            check_file(path, role_of(part))
+            if not source.startswith(SCHEME):
+                init['checkpoint'] = str(path)
 
 
 def check_file(path, role='checkpoint'):
-    """Read a checkpoint on the CPU, from a file or an http(s) address; None for other addresses, which mmengine reads.
+    """Read a checkpoint on the CPU; None for addresses of other kinds, such as s3://, which mmengine reads.
 
     mmengine reads the file again with a plain `torch.load`, which before torch 2.6 would run code in it. This check has then shown
     that there is none.
 
     Raises:
         UserError: the file does not exist; or mmengine would read an address with a `torch.load` that runs code.
-        CheckpointError: the file cannot be read or downloaded.
+        CheckpointError: the file cannot be read.
     """
-    path = local_file(path)
     if is_remote(path) and unpickles_by_default():
         raise UserError(
             f'The {role} {path} would be read by a torch.load that runs code in files (torch before 2.6, or '
@@ -232,6 +242,7 @@ def comparable_model(cfg):
     """The `model` of a config as plain data, reduced to what defines the network and its training."""
     model = cfg.get('model') or {}
     plain = _plain(model.get('module', model))
+    drop_pretrained(plain)  # a resumed run does not load it again
     sync_to_batch_norm(plain)
     return plain
 
@@ -265,17 +276,5 @@ def warn_of_overwriting(cfg):
         log_once(
             f'{absolute(cfg.work_dir)} holds {_first_names(held)}, and this run starts from iteration 0: files of the same name '
             'will be overwritten. Add --resume to continue from the latest one.',
-            level=logging.WARNING,
-        )
-
-
-def warn_of_random_backbone(cfg):
-    """Warn if a config names ImageNet weights (`imagenet_checkpoint`), but its backbone starts from random ones."""
-    url = cfg.get('imagenet_checkpoint')
-    key = 'model.backbone' if 'backbone' in cfg.model else 'model'  # mmfreq's image classifier passes its init_cfg on
-    if url and not (cfg.get('load_from') or cfg.model.get('backbone', cfg.model).get('init_cfg')):
-        log_once(
-            f'The backbone starts from random weights; the published row starts from {url}. To do the same, download it and add '
-            f'--cfg-options {key}.init_cfg.type=Pretrained {key}.init_cfg.checkpoint=FILE',
             level=logging.WARNING,
         )
