@@ -32,7 +32,6 @@ def recipe(iterations, rate):
     """The recipe for every arch: AdamW without layer decay, linear warm-up, linear decay to 0, no drop path."""
     warm_up = max(1, round(WARM_UP * iterations))
     return {
-        'imagenet_checkpoint': None,
         'model.backbone.drop_path_rate': 0.0,
         'optim_wrapper.optimizer.lr': rate,
         'optim_wrapper.paramwise_cfg.decay_rate': 1.0,

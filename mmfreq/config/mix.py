@@ -25,6 +25,7 @@ from mmfreq.config.wiring import (
     wire_neck,
 )
 from mmfreq.errors import UserError
+from mmfreq.weights.files import list_weights
 
 SCOPES = {'mmseg': 'seg', 'mmdet': 'det'}  # default_scope -> folder of mmfreq's configs
 LAYER_DECAY = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')  # know only their own backbones
@@ -256,9 +257,15 @@ def _training_notes(cfg, backbone, arguments, scope):
     """What is left to the user."""
     notes = []
     if not arguments.get('init_cfg'):
+        published = list_weights(backbone.arch_name)
         notes.append(
-            'The backbone starts from random weights; for published ones use '
-            '--set model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE'
+            'The backbone starts from random weights; '
+            + (
+                f'for published ones use --set model.backbone.init_cfg.type=Pretrained '
+                f'model.backbone.init_cfg.checkpoint=mmfreq://{backbone.arch_name}'
+                if published
+                else f'none of {backbone.arch_name} are published.'
+            )
         )
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     if type_name(optimizer.get('type')) != 'AdamW':

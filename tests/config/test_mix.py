@@ -203,7 +203,7 @@ def test_weights_of_the_whole_base_are_not_loaded(tmp_path):
 
 def test_notes_on_weights_and_optimizer():
     mixed = mix(RETINANET, 'cdfformer-s18')
-    assert 'model.backbone.init_cfg.checkpoint=FILE' in note(mixed, 'random weights')
+    assert 'model.backbone.init_cfg.checkpoint=mmfreq://cdfformer-s18' in note(mixed, 'random weights')
     assert 'SGD with lr 0.01; recipes for this family, with AdamW, are in configs/det/dfformer/' in note(mixed, 'optimizer')
 
 

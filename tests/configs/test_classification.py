@@ -20,12 +20,10 @@ from PIL import Image
 
 import mmfreq
 from mmfreq.engine.launch import build_runner, prepare_test, prepare_train, train
-from mmfreq.engine.resume import start
 from mmfreq.models._factory import FAMILIES, backbone_class
 from mmfreq.registry import MODELS
 from mmfreq.testing.golden import golden_state
 from mmfreq.weights import files
-from mmfreq.weights.download import is_address
 from mmfreq.zoo.rows import load_rows
 from tests.configs.reading import check_each, read_config
 
@@ -228,20 +226,19 @@ def check_layer_decay(file):
 
 def check_score_and_file(file):
     cfg = read_config(file)
-    known = [w for w in files.find(cfg.model.arch) if w.task.startswith('imagenet')]
+    known = [w for w in files.list_weights(cfg.model.arch) if w.task.startswith('imagenet')]
     header = re.search(r'Published: ([\d.]+) top-1', file.read_text().splitlines()[0])
     published = {w.metrics['top1'] for w in known if 'top1' in w.metrics and 'mmpretrain' not in w.repository}
     assert ({float(header[1])} if header else set()) == published
     fine_tuned = '-30e_' in file.stem
-    assert bool(cfg.get('imagenet_checkpoint')) == fine_tuned
+    assert bool(cfg.model.get('init_cfg')) == fine_tuned
     if fine_tuned:
-        assert cfg.imagenet_checkpoint == cfg.model.init_cfg.checkpoint
-        (start,) = (w for w in files.ZOO if w.url == cfg.imagenet_checkpoint)
+        start = files.find_weights(cfg.model.init_cfg.checkpoint.removeprefix('mmfreq://'))
         assert start.task == ('imagenet-22k' if '_in22k-pre_' in file.stem else 'imagenet-1k')
         assert cfg.model.init_cfg.get('fresh') == (('head.',) if start.task == 'imagenet-22k' else None)
         assert cfg.model.arch.startswith(start.arch)
     elif cfg.get('published_checkpoint'):
-        assert cfg.published_checkpoint in {w.url for w in known}
+        assert cfg.published_checkpoint in {w.name for w in known}
     else:
         assert not [w for w in known if w.url != files.UNKNOWN]
 
@@ -363,21 +360,17 @@ def logged():
     MMLogger._instance_dict.pop('messages of a test')
 
 
-def test_warning_of_random_weights_only_for_fine_tuning(images, tmp_path, monkeypatch, logged):
-    def warnings():
-        return [message for message in logged if 'random weights' in message]
-
-    prepare_train(write_toy_leaf(tmp_path / 'a.py', *PUBLISHED[1], images), work_dir=tmp_path / 'a')
+def test_fine_tuning_starts_from_the_published_file_or_from_scratch(images, tmp_path, monkeypatch, logged):
     tuning = 'hornet/hornet-base-gf-img384_32xb16-30e_in1k-384'
-    with monkeypatch.context() as patch:  # its weights are at a URL
-        torch.save(mmfreq.build_classifier('hornet-micro', num_classes=2).state_dict(), tmp_path / 'weights.pth')
-        patch.setattr(start, 'local_file', lambda source: tmp_path / 'weights.pth' if is_address(source) else source)
-        cfg = prepare_train(write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', images), work_dir=tmp_path / 'b')
-    assert cfg.model.init_cfg.checkpoint == str(tmp_path / 'weights.pth')
-    assert not warnings()
-    bare = write_toy_leaf(tmp_path / 'c.py', tuning, 'hornet-micro', images, 'model.update(init_cfg=None)\n')
-    prepare_train(bare, work_dir=tmp_path / 'c')
-    assert len(warnings()) == 1 and ' model.init_cfg.checkpoint=FILE' in warnings()[0]
+    config = write_toy_leaf(tmp_path / 'b.py', tuning, 'hornet-micro', images)
+    monkeypatch.setenv('MMFREQ_WEIGHTS', str(tmp_path))
+    name = 'hornet-base-gf_in1k.pth'
+    torch.save(mmfreq.build_classifier('hornet-micro', num_classes=2).state_dict(), tmp_path / name)
+    cfg = prepare_train(config, work_dir=tmp_path / 'b')
+    assert cfg.model.init_cfg.checkpoint == 'mmfreq://hornet-base-gf/in1k'
+    assert logged[-1] == f'The backbone starts from mmfreq://hornet-base-gf/in1k, the file {tmp_path / name}.'
+    cfg = prepare_train(config, work_dir=tmp_path / 'c', from_scratch=True)
+    assert 'init_cfg' not in cfg.model and logged[-1] == 'The backbone starts from random values.'
 
 
 def write_learnable(path, leaf, arch, images):

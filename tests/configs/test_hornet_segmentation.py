@@ -29,7 +29,8 @@ def check_model(file):
     assert (head.channels, head.dropout_ratio, head.norm_cfg.type, head.align_corners) == (512, 0.1, 'SyncBN', False)
     assert (aux.in_index, aux.channels, aux.num_convs, aux.loss_decode.loss_weight) == (2, 256, 1, 0.4)
     assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.999)
-    assert cfg.imagenet_checkpoint.startswith('https://') and cfg.train_cfg.val_interval == 16000
+    start = f'mmfreq://{backbone.arch}/in{"22k" if "large" in backbone.arch else "1k"}-dense'
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint=start) and cfg.train_cfg.val_interval == 16000
 
 
 def test_schedule_is_as_published():

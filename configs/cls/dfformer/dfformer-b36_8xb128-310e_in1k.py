@@ -6,5 +6,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/dfformer_in1k_310e.py',
 ]
-published_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_b36.pth'
+published_checkpoint = 'mmfreq://dfformer-b36/in1k'
 model = dict(arch='dfformer-b36', drop_path_rate=0.6)

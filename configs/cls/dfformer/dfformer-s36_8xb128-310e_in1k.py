@@ -6,5 +6,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/dfformer_in1k_310e.py',
 ]
-published_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_s36.pth'
+published_checkpoint = 'mmfreq://dfformer-s36/in1k'
 model = dict(arch='dfformer-s36', drop_path_rate=0.3)

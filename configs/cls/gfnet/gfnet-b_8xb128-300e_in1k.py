@@ -5,5 +5,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/gfnet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/2fbf264597af4d72afb3/?dl=1'
+published_checkpoint = 'mmfreq://gfnet-b/in1k'
 model = dict(arch='gfnet-b', drop_path_rate=0.25)

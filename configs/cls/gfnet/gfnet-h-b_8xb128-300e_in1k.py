@@ -5,5 +5,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/gfnet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/954c5af21e824ba6b40c/?dl=1'
+published_checkpoint = 'mmfreq://gfnet-h-b/in1k'
 model = dict(arch='gfnet-h-b', drop_path_rate=0.4)

@@ -5,5 +5,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/gfnet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/5229cb4d1daf48e69675/?dl=1'
+published_checkpoint = 'mmfreq://gfnet-h-s/in1k'
 model = dict(arch='gfnet-h-s', drop_path_rate=0.2)

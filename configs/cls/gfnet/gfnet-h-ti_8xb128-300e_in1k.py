@@ -5,5 +5,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/gfnet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/b22dd45eccbe462cbbfb/?dl=1'
+published_checkpoint = 'mmfreq://gfnet-h-ti/in1k'
 model = dict(arch='gfnet-h-ti', drop_path_rate=0.1)

@@ -5,5 +5,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/gfnet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/e5561fa070c44d9399bf/?dl=1'
+published_checkpoint = 'mmfreq://gfnet-s/in1k'
 model = dict(arch='gfnet-s', drop_path_rate=0.15)

@@ -5,5 +5,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/gfnet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/3d0c1579aa524a0a99dd/?dl=1'
+published_checkpoint = 'mmfreq://gfnet-ti/in1k'
 model = dict(arch='gfnet-ti', drop_path_rate=0.0)

@@ -5,5 +5,5 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/gfnet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/e0ab5b1583954a1fa9b2/?dl=1'
+published_checkpoint = 'mmfreq://gfnet-xs/in1k'
 model = dict(arch='gfnet-xs', drop_path_rate=0.0)

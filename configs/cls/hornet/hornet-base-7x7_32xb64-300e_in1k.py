@@ -5,7 +5,7 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_300e_accumulated.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/13a748487711492e9704/?dl=1'
+published_checkpoint = 'mmfreq://hornet-base-7x7/in1k'
 model = dict(arch='hornet-base-7x7', drop_path_rate=0.5)
 optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
 train_dataloader = dict(batch_size=64)

@@ -6,10 +6,9 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_finetune_30e.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/c212d1d8a3914b47a5c1/?dl=1'
 model = dict(
     arch='hornet-base-gf-img384',
     drop_path_rate=0.5,
-    init_cfg=dict(type='Pretrained', checkpoint=imagenet_checkpoint),
+    init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-base-gf/in1k'),
 )
 train_dataloader = dict(batch_size=16)

@@ -5,12 +5,11 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_finetune_30e.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8600206ebdfa485f98d0/?dl=1'
 model = dict(
     arch='hornet-large-gf-img384',
     drop_path_rate=0.4,
     init_cfg=dict(
-        type='Pretrained', checkpoint=imagenet_checkpoint, fresh=('head.',)
+        type='Pretrained', checkpoint='mmfreq://hornet-large-gf/in22k', fresh=('head.',)
     ),  # the published run keeps 1000 rows of the head
 )
 train_dataloader = dict(batch_size=16)

@@ -6,7 +6,7 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_300e_accumulated.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8600206ebdfa485f98d0/?dl=1'
+published_checkpoint = 'mmfreq://hornet-large-gf/in22k'
 model = dict(arch='hornet-large-gf', drop_path_rate=0.5)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
 train_pipeline = [step | dict(magnitude_level=15) if step.type == 'RandAugment' else step for step in _base_.train_pipeline]

@@ -5,7 +5,7 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_300e_accumulated.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/959603ca287d4c09ad49/?dl=1'
+published_checkpoint = 'mmfreq://hornet-small-gf/in1k'
 model = dict(arch='hornet-small-gf', drop_path_rate=0.4)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
 train_pipeline = [step | dict(magnitude_level=12) if step.type == 'RandAugment' else step for step in _base_.train_pipeline]

@@ -5,7 +5,7 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_in1k_300e.py',
 ]
-published_checkpoint = 'https://cloud.tsinghua.edu.cn/f/460e759c82324ea6bfa3/?dl=1'
+published_checkpoint = 'mmfreq://hornet-tiny-gf/in1k'
 model = dict(arch='hornet-tiny-gf', drop_path_rate=0.2)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0))
 train_dataloader = dict(batch_size=128)

@@ -7,7 +7,7 @@ _base_ = [
     '../../_base_/schedules/affnet_ssd_200e.py',
 ]
 model = dict(
-    backbone=dict(arch='affnet-et'),
+    backbone=dict(arch='affnet-et', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://affnet-et/in1k')),
     neck=dict(in_channels=[104, 144]),
     bbox_head=dict(in_channels=[104, 144, 256, 128, 128, 64]),
 )

@@ -7,7 +7,7 @@ _base_ = [
     '../../_base_/schedules/affnet_ssd_200e.py',
 ]
 model = dict(
-    backbone=dict(arch='affnet-t'),
+    backbone=dict(arch='affnet-t', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://affnet-t/in1k')),
     neck=dict(in_channels=[160, 192]),
     bbox_head=dict(in_channels=[160, 192, 256, 128, 128, 64]),
 )

@@ -8,6 +8,12 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
-    backbone=dict(_delete_=True, type='mmfreq.AFFNet', arch='affnet', drop_path_rate=0.0),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.AFFNet',
+        arch='affnet',
+        drop_path_rate=0.0,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://affnet/in1k'),
+    ),
     neck=dict(in_channels=[64, 128, 256, 320]),
 )

@@ -7,7 +7,7 @@ _base_ = [
     '../../_base_/schedules/affnet_ssd_200e.py',
 ]
 model = dict(
-    backbone=dict(arch='affnet'),
+    backbone=dict(arch='affnet', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://affnet/in1k')),
     neck=dict(in_channels=[256, 320]),
     bbox_head=dict(in_channels=[256, 320, 256, 128, 128, 64]),
 )

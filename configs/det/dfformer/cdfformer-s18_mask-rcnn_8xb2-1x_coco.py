@@ -6,8 +6,14 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/cdfformer_s18.pth'
 model = dict(
-    backbone=dict(_delete_=True, type='mmfreq.DFFormer', arch='cdfformer-s18', img_size=800, drop_path_rate=0.2),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.DFFormer',
+        arch='cdfformer-s18',
+        img_size=800,
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://cdfformer-s18/in1k'),
+    ),
     neck=dict(in_channels=[64, 128, 320, 512]),
 )

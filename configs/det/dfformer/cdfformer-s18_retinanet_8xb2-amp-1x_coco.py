@@ -6,6 +6,8 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/cdfformer_s18.pth'
-model = dict(backbone=dict(arch='cdfformer-s18'), neck=dict(in_channels=[128, 320, 512]))
+model = dict(
+    backbone=dict(arch='cdfformer-s18', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://cdfformer-s18/in1k')),
+    neck=dict(in_channels=[128, 320, 512]),
+)
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -6,6 +6,8 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_m36.pth'
-model = dict(backbone=dict(arch='dfformer-m36'), neck=dict(in_channels=[192, 384, 576]))
+model = dict(
+    backbone=dict(arch='dfformer-m36', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://dfformer-m36/in1k')),
+    neck=dict(in_channels=[192, 384, 576]),
+)
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -6,6 +6,5 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_s18.pth'
-model = dict(backbone=dict(arch='dfformer-s18'))
+model = dict(backbone=dict(arch='dfformer-s18', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://dfformer-s18/in1k')))
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -6,8 +6,14 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/b22dd45eccbe462cbbfb/?dl=1'
 model = dict(
-    backbone=dict(_delete_=True, type='mmfreq.GFNetPyramid', arch='gfnet-h-ti', img_size=800, drop_path_rate=0.2),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.GFNetPyramid',
+        arch='gfnet-h-ti',
+        img_size=800,
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://gfnet-h-ti/in1k'),
+    ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -6,9 +6,15 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/e5561fa070c44d9399bf/?dl=1'
 model = dict(
-    backbone=dict(_delete_=True, type='mmfreq.GFNet', arch='gfnet-s', img_size=800, drop_path_rate=0.2),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.GFNet',
+        arch='gfnet-s',
+        img_size=800,
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://gfnet-s/in1k'),
+    ),
     neck=[
         dict(type='mmseg.Feature2Pyramid', embed_dim=384, rescales=[4, 2, 1, 0.5]),
         dict(type='FPN', in_channels=[384, 384, 384, 384], out_channels=256, num_outs=5),

@@ -5,6 +5,12 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_3x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/5c86cb3d655d4c17a959/?dl=1'
-model = dict(backbone=dict(arch='hornet-base-7x7', drop_path_rate=0.7), neck=dict(in_channels=[128, 256, 512, 1024]))
+model = dict(
+    backbone=dict(
+        arch='hornet-base-7x7',
+        drop_path_rate=0.7,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-base-7x7/in1k-dense'),
+    ),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))

@@ -5,6 +5,10 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_3x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/6c84935e63b547f383fb/?dl=1'
-model = dict(backbone=dict(arch='hornet-base-gf', drop_path_rate=0.7), neck=dict(in_channels=[128, 256, 512, 1024]))
+model = dict(
+    backbone=dict(
+        arch='hornet-base-gf', drop_path_rate=0.7, init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-base-gf/in1k-dense')
+    ),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))

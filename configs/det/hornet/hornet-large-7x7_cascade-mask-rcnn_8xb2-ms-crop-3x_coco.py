@@ -6,6 +6,12 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_3x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/a76f7ce114ad4e9c8ffb/?dl=1'
-model = dict(backbone=dict(arch='hornet-large-7x7', drop_path_rate=0.7), neck=dict(in_channels=[192, 384, 768, 1536]))
+model = dict(
+    backbone=dict(
+        arch='hornet-large-7x7',
+        drop_path_rate=0.7,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-large-7x7/in22k-dense'),
+    ),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

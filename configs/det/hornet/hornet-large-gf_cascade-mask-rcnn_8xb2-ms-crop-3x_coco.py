@@ -6,6 +6,13 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_3x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/9253bd0d50c84ab1b71e/?dl=1'
-model = dict(backbone=dict(arch='hornet-large-gf', img_size=384, drop_path_rate=0.7), neck=dict(in_channels=[192, 384, 768, 1536]))
+model = dict(
+    backbone=dict(
+        arch='hornet-large-gf',
+        img_size=384,
+        drop_path_rate=0.7,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-large-gf/in22k-dense'),
+    ),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

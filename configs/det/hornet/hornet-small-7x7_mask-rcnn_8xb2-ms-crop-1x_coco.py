@@ -5,5 +5,11 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_1x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/46422799db2941f7b684/?dl=1'
-model = dict(backbone=dict(arch='hornet-small-7x7', drop_path_rate=0.6), neck=dict(in_channels=[96, 192, 384, 768]))
+model = dict(
+    backbone=dict(
+        arch='hornet-small-7x7',
+        drop_path_rate=0.6,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-small-7x7/in1k-dense'),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

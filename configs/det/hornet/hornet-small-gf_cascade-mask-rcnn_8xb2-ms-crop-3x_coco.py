@@ -5,5 +5,11 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_3x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8405c984bf084d2ba85a/?dl=1'
-model = dict(backbone=dict(arch='hornet-small-gf', drop_path_rate=0.6), neck=dict(in_channels=[96, 192, 384, 768]))
+model = dict(
+    backbone=dict(
+        arch='hornet-small-gf',
+        drop_path_rate=0.6,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-small-gf/in1k-dense'),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

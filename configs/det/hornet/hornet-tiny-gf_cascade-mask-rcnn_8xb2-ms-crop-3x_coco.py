@@ -5,5 +5,9 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_3x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/511faad0bde94dfcaa54/?dl=1'
-model = dict(backbone=dict(arch='hornet-tiny-gf', drop_path_rate=0.4), neck=dict(in_channels=[64, 128, 256, 512]))
+model = dict(
+    backbone=dict(
+        arch='hornet-tiny-gf', drop_path_rate=0.4, init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-tiny-gf/in1k-dense')
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -6,8 +6,12 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../../_base_/schedules/adamw_1x.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/511faad0bde94dfcaa54/?dl=1'
 model = dict(
-    backbone=dict(type='mmfreq.HorNet', arch='hornet-tiny-gf', drop_path_rate=0.2),
+    backbone=dict(
+        type='mmfreq.HorNet',
+        arch='hornet-tiny-gf',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-tiny-gf/in1k-dense'),
+    ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -6,5 +6,8 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/affnet_seg_40k.py',
 ]
-model = dict(backbone=dict(arch='affnet-et'), decode_head=dict(in_channels=144, num_classes=21))
+model = dict(
+    backbone=dict(arch='affnet-et', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://affnet-et/in1k')),
+    decode_head=dict(in_channels=144, num_classes=21),
+)
 train_dataloader = dict(batch_size=32)

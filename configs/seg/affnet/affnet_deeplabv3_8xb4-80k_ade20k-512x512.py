@@ -6,5 +6,8 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/affnet_seg.py',
 ]
-model = dict(backbone=dict(arch='affnet'), decode_head=dict(in_channels=320))
+model = dict(
+    backbone=dict(arch='affnet', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://affnet/in1k')),
+    decode_head=dict(in_channels=320),
+)
 train_dataloader = dict(batch_size=4)

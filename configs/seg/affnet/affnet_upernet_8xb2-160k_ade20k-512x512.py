@@ -10,7 +10,13 @@ _base_ = [
 data_preprocessor = dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
 model = dict(
     data_preprocessor=data_preprocessor,
-    backbone=dict(_delete_=True, type='mmfreq.AFFNet', arch='affnet', drop_path_rate=0.0),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.AFFNet',
+        arch='affnet',
+        drop_path_rate=0.0,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://affnet/in1k'),
+    ),
     decode_head=dict(in_channels=[64, 128, 256, 320]),
     auxiliary_head=dict(in_channels=256),
 )

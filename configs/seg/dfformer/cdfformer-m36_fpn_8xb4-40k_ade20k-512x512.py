@@ -5,5 +5,7 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/semantic_fpn_40k.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/cdfformer_m36.pth'
-model = dict(backbone=dict(arch='cdfformer-m36'), neck=dict(in_channels=[96, 192, 384, 576]))
+model = dict(
+    backbone=dict(arch='cdfformer-m36', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://cdfformer-m36/in1k')),
+    neck=dict(in_channels=[96, 192, 384, 576]),
+)

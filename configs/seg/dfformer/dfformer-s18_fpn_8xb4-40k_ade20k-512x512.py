@@ -5,5 +5,4 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/semantic_fpn_40k.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_s18.pth'
-model = dict(backbone=dict(arch='dfformer-s18'))
+model = dict(backbone=dict(arch='dfformer-s18', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://dfformer-s18/in1k')))

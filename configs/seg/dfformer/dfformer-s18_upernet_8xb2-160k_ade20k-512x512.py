@@ -6,9 +6,15 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_s18.pth'
 model = dict(
-    backbone=dict(_delete_=True, type='mmfreq.DFFormer', arch='dfformer-s18', img_size=512, drop_path_rate=0.4),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.DFFormer',
+        arch='dfformer-s18',
+        img_size=512,
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://dfformer-s18/in1k'),
+    ),
     decode_head=dict(in_channels=[64, 128, 320, 512]),
     auxiliary_head=dict(in_channels=320),
 )

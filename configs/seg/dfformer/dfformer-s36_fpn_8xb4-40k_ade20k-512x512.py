@@ -5,5 +5,7 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/semantic_fpn_40k.py',
 ]
-imagenet_checkpoint = 'https://github.com/okojoalg/dfformer/releases/download/weights/dfformer_s36.pth'
-model = dict(backbone=dict(arch='dfformer-s36'), neck=dict(in_channels=[64, 128, 320, 512]))
+model = dict(
+    backbone=dict(arch='dfformer-s36', init_cfg=dict(type='Pretrained', checkpoint='mmfreq://dfformer-s36/in1k')),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

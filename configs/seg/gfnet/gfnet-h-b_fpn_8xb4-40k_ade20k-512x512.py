@@ -7,8 +7,12 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/semantic_fpn_40k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/954c5af21e824ba6b40c/?dl=1'
 model = dict(
-    backbone=dict(type='mmfreq.GFNetPyramid', arch='gfnet-h-b', drop_path_rate=0.4),
+    backbone=dict(
+        type='mmfreq.GFNetPyramid',
+        arch='gfnet-h-b',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://gfnet-h-b/in1k'),
+    ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

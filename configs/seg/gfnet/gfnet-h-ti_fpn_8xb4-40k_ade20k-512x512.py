@@ -7,8 +7,12 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/semantic_fpn_40k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/b22dd45eccbe462cbbfb/?dl=1'
 model = dict(
-    backbone=dict(type='mmfreq.GFNetPyramid', arch='gfnet-h-ti', drop_path_rate=0.1),
+    backbone=dict(
+        type='mmfreq.GFNetPyramid',
+        arch='gfnet-h-ti',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://gfnet-h-ti/in1k'),
+    ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -6,9 +6,15 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/b22dd45eccbe462cbbfb/?dl=1'
 model = dict(
-    backbone=dict(_delete_=True, type='mmfreq.GFNetPyramid', arch='gfnet-h-ti', img_size=512, drop_path_rate=0.4),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.GFNetPyramid',
+        arch='gfnet-h-ti',
+        img_size=512,
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://gfnet-h-ti/in1k'),
+    ),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )

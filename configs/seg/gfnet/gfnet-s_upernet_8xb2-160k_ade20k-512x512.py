@@ -7,9 +7,15 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/e5561fa070c44d9399bf/?dl=1'
 model = dict(
-    backbone=dict(_delete_=True, type='mmfreq.GFNet', arch='gfnet-s', img_size=512, drop_path_rate=0.4),
+    backbone=dict(
+        _delete_=True,
+        type='mmfreq.GFNet',
+        arch='gfnet-s',
+        img_size=512,
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://gfnet-s/in1k'),
+    ),
     neck=dict(type='Feature2Pyramid', embed_dim=384, rescales=[4, 2, 1, 0.5]),
     decode_head=dict(in_channels=[384, 384, 384, 384]),
     auxiliary_head=dict(in_channels=384),

@@ -5,9 +5,12 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/5c86cb3d655d4c17a959/?dl=1'
 model = dict(
-    backbone=dict(arch='hornet-base-7x7', drop_path_rate=0.4),
+    backbone=dict(
+        arch='hornet-base-7x7',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-base-7x7/in1k-dense'),
+    ),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),
 )

@@ -6,9 +6,10 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/6c84935e63b547f383fb/?dl=1'
 model = dict(
-    backbone=dict(arch='hornet-base-gf', drop_path_rate=0.5),
+    backbone=dict(
+        arch='hornet-base-gf', drop_path_rate=0.5, init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-base-gf/in1k-dense')
+    ),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),
 )

@@ -1,7 +1,6 @@
 # UPerNet + HorNet (GF) of width 32 on CamVid in small crops, from scratch: under half an hour on two CPU cores. Our own recipe;
 # measured: 45.5 mIoU (docs/measurements/camvid_hornet_cpu.md).
 _base_ = './hornet-tiny-gf_upernet_1xb8-10k_camvid-360x480.py'
-imagenet_checkpoint = None
 crop_size = (180, 240)
 norm_cfg = dict(_delete_=True, type='GN', num_groups=8)
 data_preprocessor = dict(size=crop_size)

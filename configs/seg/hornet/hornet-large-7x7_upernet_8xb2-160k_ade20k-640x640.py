@@ -6,11 +6,14 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/a76f7ce114ad4e9c8ffb/?dl=1'
 data_preprocessor = dict(size=(640, 640))
 model = dict(
     data_preprocessor=data_preprocessor,
-    backbone=dict(arch='hornet-large-7x7', drop_path_rate=0.4),
+    backbone=dict(
+        arch='hornet-large-7x7',
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-large-7x7/in22k-dense'),
+    ),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),
     test_cfg=dict(crop_size=(640, 640), stride=(426, 426)),

@@ -6,11 +6,15 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/9253bd0d50c84ab1b71e/?dl=1'
 data_preprocessor = dict(size=(640, 640))
 model = dict(
     data_preprocessor=data_preprocessor,
-    backbone=dict(arch='hornet-large-gf', drop_path_rate=0.4, with_cp=True),
+    backbone=dict(
+        arch='hornet-large-gf',
+        drop_path_rate=0.4,
+        with_cp=True,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-large-gf/in22k-dense'),
+    ),
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),
     test_cfg=dict(crop_size=(640, 640), stride=(426, 426)),

@@ -5,9 +5,12 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/46422799db2941f7b684/?dl=1'
 model = dict(
-    backbone=dict(arch='hornet-small-7x7', drop_path_rate=0.3),
+    backbone=dict(
+        arch='hornet-small-7x7',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-small-7x7/in1k-dense'),
+    ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
 )

@@ -5,9 +5,12 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/8405c984bf084d2ba85a/?dl=1'
 model = dict(
-    backbone=dict(arch='hornet-small-gf', drop_path_rate=0.3),
+    backbone=dict(
+        arch='hornet-small-gf',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-small-gf/in1k-dense'),
+    ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),
     auxiliary_head=dict(in_channels=384),
 )

@@ -1,11 +1,12 @@
 # UPerNet + HorNet-Tiny (GF) on CamVid, for one small GPU. Our own recipe; there is no published score.
+# It starts from random values and needs no network. ImageNet weights: --cfg-options model.backbone.init_cfg.type=Pretrained
+# model.backbone.init_cfg.checkpoint=mmfreq://hornet-tiny-gf
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
     '../../_base_/datasets/camvid_360x480.py',
     'mmseg::_base_/default_runtime.py',
     '../../_base_/schedules/hornet_160k.py',
 ]
-imagenet_checkpoint = 'https://cloud.tsinghua.edu.cn/f/511faad0bde94dfcaa54/?dl=1'
 data_preprocessor = dict(size=(360, 480))
 model = dict(
     data_preprocessor=data_preprocessor,
