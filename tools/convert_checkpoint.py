@@ -17,7 +17,7 @@ import mmfreq
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('src', metavar='SRC', help='checkpoint file or http(s) URL, in any published layout')
+    parser.add_argument('src', metavar='SRC', help='checkpoint file, URL or mmfreq://ARCH/TAG, in any published layout')
     parser.add_argument('dst', metavar='DST', type=Path, help='file to write')
     parser.add_argument('--arch', help='check every name and shape against this arch (default: find the arch by its shapes)')
     parser.add_argument('--invert', action='store_true', help='convert from the mmfreq layout back to the published one')
@@ -34,13 +34,14 @@ def main(argv=None):
     from mmfreq.compat.safe_load import read_checkpoint
     from mmfreq.errors import UserError, short_user_errors
     from mmfreq.weights.convert import fitting_archs, to_mmfreq, to_published, write_checkpoint
+    from mmfreq.weights.store import local_file
 
     with short_user_errors():
         if args.dst.exists() and not args.force:
             raise UserError(f'{args.dst} exists. Use --force to overwrite it, or give another name.')
         if not args.dst.absolute().parent.is_dir():
             raise UserError(f'The folder {args.dst.absolute().parent} does not exist. Create it, or give another name.')
-        source = read_checkpoint(args.src)
+        source = read_checkpoint(local_file(args.src))
         done = to_published(source) if args.invert else to_mmfreq(source, args.arch, args.entry or 'auto')
         converted = source if args.invert else done.checkpoint
         if args.arch:

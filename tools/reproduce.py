@@ -7,6 +7,7 @@ same command again. See docs/reproduction.md.
 Examples:
   python tools/reproduce.py --list --filter upernet
   python tools/reproduce.py --checkpoints downloads --data ade20k=/data/ade coco=/data/coco
+  python tools/reproduce.py --download --filter gfnet-h
   python tools/reproduce.py --audit                    # configs against the recorded recipes; needs neither data nor weights
 
 Exit status: 0 if every evaluated number is reproduced or has no published counterpart; 1 if one differs, failed or had no data, or
@@ -48,6 +49,9 @@ def parse_args(argv=None):
         help='folders of datasets: ade20k, coco, voc, imagenet, ... (default: those of the configs, below data/)',
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/reproduce'), metavar='DIR', help='default: %(default)s')
+    parser.add_argument(
+        '--download', action='store_true', help='also evaluate the published files of the rows, downloaded if necessary'
+    )
     parser.add_argument('--single-scale', action='store_true', help='skip tests with multiple scales and flips')
     parser.add_argument('--plain', action='store_true', help='evaluate without mmfreq.optimize')
     parser.add_argument('--update-zoo', action='store_true', help='write the measured numbers into the metafiles and model_zoo.md')
@@ -102,7 +106,7 @@ def main(argv=None):
     from rich.console import Console
 
     from mmfreq.errors import UserError, short_user_errors
-    from mmfreq.zoo.checkpoints import assign
+    from mmfreq.zoo.checkpoints import assign, download
     from mmfreq.zoo.data_roots import parse_folders
     from mmfreq.zoo.page import check_writable, update_zoo
     from mmfreq.zoo.reproduction import Settings, list_table, reproduce, select
@@ -121,12 +125,19 @@ def main(argv=None):
             check_writable(root)
         settings = Settings(args.out, parse_folders(args.data, rows), args.single_scale, args.plain)
         folders = args.checkpoints or [Path(folder) for folder in DEFAULT_FOLDERS if Path(folder).is_dir()]
-        if not folders and not args.list:
-            raise UserError(f'There is no folder {" or ".join(DEFAULT_FOLDERS)} in {Path.cwd()}. Give --checkpoints DIR.')
+        if not (folders or args.list or args.download):
+            raise UserError(
+                f'There is no folder {" or ".join(DEFAULT_FOLDERS)} in {Path.cwd()}. Give --checkpoints DIR, or --download.'
+            )
         if folders:
             print(f'searching for checkpoints in {", ".join(map(str, folders))}')
         matches, unmatched = assign(folders, rows)
         matches = [match for match in matches if match.row in wanted]
+        if args.download:
+            found = {match.row.name for match in matches}
+            downloaded, faults = download(row for row in wanted if row.name not in found)
+            matches += downloaded
+            print(''.join(f'not downloaded: {fault}\n' for fault in faults), end='')
         print_files(matches, unmatched)
         if args.list:
             console.print(list_table(wanted, matches))

@@ -24,16 +24,16 @@ from mmfreq.analysis.flops import build_for_counting
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.engine.resume.start import latest_first
 from mmfreq.errors import UserError
-from mmfreq.weights import download
+from mmfreq.weights import store
 from mmfreq.weights.convert import official_layout, published_layout
-from mmfreq.weights.files import TASKS, UNKNOWN, ZOO, Weights, find
+from mmfreq.weights.files import TASKS, UNKNOWN, ZOO, Weights, list_weights
 from mmfreq.weights.fit import choose_entry, fit_checkpoint, mmfreq_names
 from mmfreq.weights.rules import RULES
 from mmfreq.zoo.evaluation import first_line, noted_config
+from mmfreq.zoo.published import published_file
 from mmfreq.zoo.rows import Row
 
-SUFFIXES = ('.pth', '.pt', '.bin', '.tar')
-UNREAD = ('.safetensors',)
+SUFFIXES = ('.pth', '.safetensors', '.pt', '.bin', '.tar')
 FROM_TRAINING = re.compile(r'(best_.+|epoch_\d+|iter_\d+)\.pth')  # names that mmengine gives
 DATE_AND_HASH = re.compile(r'(_\d{8}(_\d{6})?)?(-[0-9a-f]{8,64})?$')  # OpenMMLab puts them after a config's name
 DETECTOR_PARTS = ('rpn_head.', 'roi_head.', 'bbox_head.')
@@ -67,6 +67,18 @@ def assign(folders: Iterable[Path], rows: Iterable[Row]) -> tuple[list[Match], l
     return matches, [each for each in found if isinstance(each, Unmatched)]
 
 
+def download(rows: Iterable[Row]) -> tuple[list[Match], list[str]]:
+    """The published files of rows, downloaded unless they are here; and a message for each that cannot be had."""
+    matches, faults = [], []
+    for row in rows:
+        if file := published_file(row):
+            try:
+                matches.append(Match(row, Path(store.local_file(file.name)), f'as {file.name}'))
+            except CheckpointError as error:
+                faults.append(f'{row.name}: {error}')
+    return matches, faults
+
+
 def find_checkpoints(folders: Iterable[Path]) -> list[Path]:
     """Files anywhere below the folders, or given themselves; of a training run's folder only the best, else the last.
 
@@ -77,7 +89,7 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         if not folder.exists():
             raise UserError(f'{folder.absolute()} does not exist. --checkpoints takes folders with checkpoints, or files.')
-        files += [folder] if folder.is_file() else [path for path in _walk(folder) if path.suffix in (*SUFFIXES, *UNREAD)]
+        files += [folder] if folder.is_file() else [path for path in _walk(folder) if path.suffix in SUFFIXES]
     runs: dict[Path, list[Path]] = {}
     for path in files:
         if FROM_TRAINING.fullmatch(path.name):
@@ -124,8 +136,6 @@ class Matcher:
             return Unmatched(file, f'{type(error).__name__}: {first_line(error, file)}')
 
     def _by_name(self, file: Path) -> Match | Unmatched | None:
-        if file.suffix in UNREAD:
-            return Unmatched(file, f'{file.suffix} files are not read: save it with torch.save as .pth')
         name = stem(file)
         for each in (name, DATE_AND_HASH.sub('', name)):
             if each in self.rows:
@@ -156,7 +166,7 @@ class Matcher:
 
     def _row_of(self, weights: Weights) -> Row | None:
         """The row that links this file, or another one of the same arch and task, as its weights."""
-        urls = {url for each in find(weights.arch, weights.task) for url in (each.url, *each.mirrors)} - {UNKNOWN}
+        urls = {url for each in list_weights(weights.arch, weights.task) for url in (each.url, *each.mirrors)} - {UNKNOWN}
         return next((row for row in self.rows.values() if row.weights in urls), None)
 
     def _by_content(self, file: Path) -> Match | Unmatched:
@@ -265,7 +275,7 @@ def sha256_of(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, size: int, changed: int) -> str:
-    return download.sha256_of(path)
+    return store.sha256_of(path)
 
 
 def stem(file: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from mmfreq.analysis.flops import build_for_counting, count, paper_macs
 from mmfreq.errors import UserError
 from mmfreq.zoo.evaluation import CONVERTED, TRAINED
+from mmfreq.zoo.published import published_file
 from mmfreq.zoo.results import MEASURED, SINGLE, Result
 from mmfreq.zoo.rows import Row, load_rows, metafiles, read_metafile, update_models, write_text
 
@@ -54,7 +55,8 @@ INTRO = """\
   `-`: not published.
 - **published weights, measured here**: published weights in this implementation, evaluated by `python tools/reproduce.py`.
 - **trained here**: weights trained with this config, evaluated by the same tool.
-- **weights**: the authors' file of exactly this model. `mmfreq/weights/files.py` lists more files, with their licences.
+- **weights**: the authors' file of exactly this model, ARCH/TAG. `mmfreq://ARCH/TAG` names it in configs and in `load_weights`;
+  `python tools/weights.py get ARCH/TAG` downloads it, and `python tools/weights.py list` lists all files, with their licences.
 """
 
 
@@ -187,8 +189,16 @@ def _cells(row: Row) -> list[str]:
         printed.get('FLOPs', '-'),
         *(_metric(row, name) for name in METRICS[row.task]),
         *(_measured(row, origin) for origin in (CONVERTED, TRAINED)),
-        f'[file]({row.weights})' if row.weights else '-',
+        _weights(row),
     ]
+
+
+def _weights(row: Row) -> str:
+    """The name of the published file of exactly this model, with its URL; 'none' if there is none."""
+    file = published_file(row)
+    if file is None:
+        return 'none'
+    return f'[{file.arch}/{file.tag}]({file.url})' if file.urls else f'{file.arch}/{file.tag}, [by hand]({file.pages[0]})'
 
 
 def _giga(number: int) -> str:

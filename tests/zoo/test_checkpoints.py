@@ -8,7 +8,7 @@ import torch
 
 from mmfreq.analysis.flops import build_for_counting
 from mmfreq.errors import UserError
-from mmfreq.weights.files import ZOO, find
+from mmfreq.weights.files import ZOO, list_weights
 from mmfreq.zoo import checkpoints
 from mmfreq.zoo.checkpoints import Matcher, Unmatched, assign, find_checkpoints, sha256_of
 from mmfreq.zoo.rows import load_rows
@@ -108,7 +108,7 @@ def test_files_are_found_once_through_links(tmp_path):
 
 def test_a_published_file_is_matched_by_sha256(tmp_path, monkeypatch):
     path = saved(tmp_path / 'downloaded.pth', {})
-    (weights,) = find('gfnet-ti', 'imagenet-1k')
+    (weights,) = list_weights('gfnet-ti', 'imagenet-1k')
     rows = [row('a'), row('gfnet-ti_8xb128-300e_in1k', 'cls', weights=weights.url)]
     for stated in ({'sha256': sha256_of(path)}, {'sha256_prefix': sha256_of(path)[:8]}):
         monkeypatch.setattr(checkpoints, 'ZOO', (*ZOO, replace(weights, **stated)))
@@ -118,7 +118,7 @@ def test_a_published_file_is_matched_by_sha256(tmp_path, monkeypatch):
 
 def test_a_published_file_is_matched_by_name(tmp_path):
     path = saved(tmp_path / 'dfformer_s18.pth', {})
-    (weights,) = find('dfformer-s18', 'imagenet-1k')
+    (weights,) = list_weights('dfformer-s18', 'imagenet-1k')
     rows = [row('dfformer-s18_8xb128-310e_in1k', 'cls', weights=weights.url)]
     match = Matcher(rows).match(path)
     assert (match.row, match.file) == (rows[0], path) and 'name' in match.how and 'sha256' not in match.how
@@ -126,7 +126,9 @@ def test_a_published_file_is_matched_by_name(tmp_path):
 
 def test_files_of_mmpretrain_belong_to_the_row_of_the_same_arch(tmp_path, monkeypatch):
     path = saved(tmp_path / 'renamed.pth', {})
-    converted, official = sorted(find('hornet-tiny-7x7', 'imagenet-1k'), key=lambda each: 'mmpretrain' not in each.repository)
+    converted, official = sorted(
+        list_weights('hornet-tiny-7x7', 'imagenet-1k'), key=lambda each: 'mmpretrain' not in each.repository
+    )
     rows = [row('hornet-tiny-7x7_32xb128-300e_in1k', 'cls', weights=official.url)]
     monkeypatch.setattr(checkpoints, 'ZOO', (*ZOO, replace(converted, sha256_prefix=sha256_of(path)[:8])))
     assert Matcher(rows).match(path).row is rows[0]
@@ -140,7 +142,7 @@ def test_a_published_name_with_other_content_is_refused(tmp_path):
 
 def test_a_published_file_without_a_row_is_reported(tmp_path, monkeypatch):
     path = saved(tmp_path / 'x.pth', {})
-    (weights,) = find('hornet-large-gf', 'pretraining-22k')
+    (weights,) = list_weights('hornet-large-gf', 'pretraining-22k')
     monkeypatch.setattr(checkpoints, 'ZOO', (replace(weights, sha256=sha256_of(path)),))
     assert 'pretraining-22k' in Matcher([row()]).match(path).why
 
@@ -229,7 +231,7 @@ def test_code_in_a_file_is_not_executed(tmp_path, matcher):
     assert not (tmp_path / 'made').exists()
 
 
-def test_safetensors_are_listed_and_not_read(tmp_path):
-    (tmp_path / 'x.safetensors').write_bytes(b'')
-    matches, (unmatched,) = assign([tmp_path], [row()])
-    assert not matches and '.pth' in unmatched.why
+def test_safetensors_are_read(tmp_path):
+    (tmp_path / f'{row().name}.safetensors').write_bytes(b'')
+    (match,), unmatched = assign([tmp_path], [row()])
+    assert match.how == 'by its name' and not unmatched

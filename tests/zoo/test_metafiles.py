@@ -125,7 +125,7 @@ def check_metrics_and_weights(row):
     known = [
         (each, names)
         for task, names in TASKS[row.task].items()
-        for each in published_files.find(row.arch, task)
+        for each in published_files.list_weights(row.arch, task)
         if DATASETS[task] == row.dataset and 'mmpretrain' not in each.repository
     ]
     if row.metrics and not second_hand(row):
@@ -241,8 +241,7 @@ def test_rows_counted_again(task, family):
 @pytest.mark.slow
 def test_configs_name_the_file_of_their_row():
     """`published_checkpoint` of the classification configs; if the file has a head for other classes, the row has no weights."""
-    by_url = {each.url: each for each in published_files.ZOO}
     for row in (row for row in ROWS if row.task == 'cls'):
-        url = read_config(row.config).get('published_checkpoint')
-        fits = url and by_url[url].task == 'imagenet-1k'
-        assert row.weights == (url if fits else None), row.name
+        name = read_config(row.config).get('published_checkpoint')
+        file = published_files.find_weights(name.removeprefix('mmfreq://')) if name else None
+        assert row.weights == (file.url if file and file.task == 'imagenet-1k' else None), row.name

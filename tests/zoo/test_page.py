@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mmfreq.errors import UserError
+from mmfreq.weights.files import find_weights
 from mmfreq.zoo import page
 from mmfreq.zoo.page import Agreement, check_writable, last_digit, merged, page_text, printed_value, update_zoo
 from mmfreq.zoo.results import FAILED, MEASURED, Result
@@ -135,12 +136,15 @@ def test_page_of_rows():
         {'Metrics': {'mIoU': 47.0}, 'Origin': 'trained', 'Checkpoint': 'iter.pth', 'Date': '2026-01-02', 'Hardware': 'CPU'},
     ]
     own = entry('b_c_1xb1-1_toy', Published={'Source': 'none: x'}, Results=[], **{'Measured here': results})
+    file = find_weights('hornet-tiny-gf/ade20k')
     differs = {'Source': 'x', 'Parameters': '60M', 'Note': 'Wrong head.'}
-    other = entry('c_d_1xb1-1_ade20k', Published=differs, Results=[], Weights='http://x')
+    other = entry('c_d_1xb1-1_ade20k', Published=differs, Results=[], Weights=file.url)
     text = page_text([Row(each, 'seg', Path()) for each in (entry(), own, other)])
     lines = [line for line in text.splitlines() if line.startswith('| [')]
-    assert lines[0].endswith('| 512x2048 | 52.00 | 52M | 930.0 | 926.4 | 926G | 48.1 | - | - | - | - |')
+    assert lines[0].endswith('| 512x2048 | 52.00 | 52M | 930.0 | 926.4 | 926G | 48.1 | - | - | - | none |')
     measured = '48.1 mIoU (tiny.pth, 2026-01-01, a GPU) | 47.0 mIoU (iter.pth, 2026-01-02, CPU)'
-    assert lines[1].endswith(f'| 512x2048 | 52.00 | - | 930.0 | 926.4 | - | - | - | {measured} | - |')
-    assert lines[2].endswith('| 512x2048 | 52.00 | 60M\\* | 930.0 | 926.4 | - | unknown | - | - | - | [file](http://x) |')
+    assert lines[1].endswith(f'| 512x2048 | 52.00 | - | 930.0 | 926.4 | - | - | - | {measured} | none |')
+    assert lines[2].endswith(
+        f'| 512x2048 | 52.00 | 60M\\* | 930.0 | 926.4 | - | unknown | - | - | - | [hornet-tiny-gf/ade20k]({file.url}) |'
+    )
     assert '- `c_d_1xb1-1_ade20k`: Wrong head.' in text and '## Detection' not in text

@@ -1,0 +1,305 @@
+"""A trained checkpoint as a folder that is ready to upload: weights, config, timm's config and a model card.
+
+| file | content |
+|---|---|
+| `model.safetensors` | the weights alone; the names of the classes are in its metadata |
+| `config.py` | the resolved config of the run |
+| `config.json` | for `timm.create_model('local-dir:FOLDER')` and the Hugging Face Hub |
+| `README.md` | the model card: what it is, its scores, data, recipe and license |
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from mmengine.config import Config
+from torch import Tensor
+
+from mmfreq.apis.loading import dataset_meta_of
+from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
+from mmfreq.errors import UserError
+from mmfreq.models._factory import backbone_class, classifier_class
+from mmfreq.version import __version__
+from mmfreq.weights.convert import fitting_archs, write_checkpoint
+from mmfreq.weights.fit import AVERAGED, choose_entry
+from mmfreq.weights.load import check_fit, rows_of_head
+from mmfreq.weights.store import local_file, sha256_of
+
+WEIGHTS, CONFIG, TIMM_CONFIG, CARD = 'model.safetensors', 'config.py', 'config.json', 'README.md'
+HASH_DIGITS = 8
+TASKS = {'mmseg': 'image-segmentation', 'mmdet': 'object-detection', 'mmpretrain': 'image-classification'}  # names of the Hub
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A model to publish.
+
+    Attributes:
+        name: of the folder, without the hash.
+        state: the weights.
+        meta: names of the classes and their colors.
+        cfg: config of the run; None if there is none.
+        arch: of the backbone; None if it is not one of mmfreq.
+        num_classes: of the classifier's head; 0 for other tasks.
+        task: on the Hugging Face Hub.
+        metrics: name to value.
+        license: identifier, such as 'apache-2.0'.
+        averaged: whether the weights are averaged ones (EMA).
+    """
+
+    name: str
+    state: dict[str, Tensor]
+    meta: dict[str, Any]
+    cfg: Config | None
+    arch: str | None
+    num_classes: int
+    task: str
+    metrics: Mapping[str, float]
+    license: str
+    averaged: bool
+
+
+def publish(
+    checkpoint: str | os.PathLike,
+    out: str | os.PathLike,
+    config: str | os.PathLike | None = None,
+    name: str | None = None,
+    arch: str | None = None,
+    ema: bool = False,
+    metrics: Mapping[str, float] | None = None,
+    license: str = 'other',
+) -> Path:
+    """Write the folder `OUT/NAME-HASH8`; returns its path.
+
+    Args:
+        checkpoint: a source as in `load_weights`: of a training run, or published.
+        out: the folder to write into.
+        config: config file; by default the one that mmengine notes in the checkpoint.
+        name: by default that of the config, or else of the arch.
+        arch: of the backbone; by default that of the config, or the only arch whose shapes fit.
+        ema: publish the averaged weights that are stored beside the raw ones. A run with mmengine's EMAHook stores the averaged
+            ones as its weights already.
+        metrics: name to value, for the card.
+        license: identifier for the card.
+
+    Raises:
+        UserError: the folder exists already, `ema` without averaged weights, or an unknown arch.
+        CheckpointError: the file cannot be read, or does not fit the arch.
+    """
+    content = read_checkpoint(local_file(checkpoint))
+    publication = describe(content, checkpoint, config, name, arch, ema, metrics or {}, license)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix='.publish-') as temporary:
+        folder = Path(temporary) / publication.name
+        folder.mkdir()
+        meta = {'dataset_meta': publication.meta} if publication.meta else {}
+        write_checkpoint({'meta': meta, 'state_dict': publication.state}, folder / WEIGHTS)
+        target = out / f'{publication.name}-{sha256_of(folder / WEIGHTS)[:HASH_DIGITS]}'
+        if target.exists():
+            raise UserError(f'{target} exists. Remove it, or give another folder.')
+        if publication.cfg is not None:
+            (folder / CONFIG).write_text(publication.cfg.pretty_text, encoding='utf-8')
+        if publication.arch:
+            (folder / TIMM_CONFIG).write_text(json.dumps(timm_config(publication), indent=2), encoding='utf-8')
+        (folder / CARD).write_text(model_card(publication, target.name), encoding='utf-8')
+        os.replace(folder, target)
+    return target
+
+
+def describe(content, checkpoint, config, name, arch, ema, metrics, license) -> Publication:
+    """Everything that the files are written from; arguments and errors as in `publish`."""
+    cfg = config_of(content, config)
+    state, averaged = chosen_weights(content, ema)
+    backbone = (cfg.model.get('backbone') or cfg.model) if cfg is not None else {}
+    noted = backbone.get('arch') if isinstance(backbone.get('arch'), str) else None
+    arch = (arch or noted or found_arch(state) or '').replace('_', '-') or None
+    if arch:
+        check_arch(arch, state, backbone)
+    name = name or (Path(config).stem if config else noted_name(content)) or arch
+    if not name:
+        raise UserError('Expected a config or an arch of mmfreq to name the folder after, found neither. Give --name NAME.')
+    meta = dataset_meta_of(content.get('meta') or {}) if isinstance(content.get('meta'), Mapping) else {}
+    meta = {key: value for key, value in meta.items() if key in ('classes', 'palette')}
+    scope = cfg.get('default_scope') if cfg is not None else 'mmpretrain'
+    rows = head_rows(arch, state) if arch else 0
+    task = TASKS.get(scope, 'image-feature-extraction') if rows or scope != 'mmpretrain' else 'image-feature-extraction'
+    return Publication(name, state, meta, cfg, arch, rows, task, metrics, license, averaged)
+
+
+def config_of(content: Any, config: str | os.PathLike | None) -> Config | None:
+    """The config file, or the config that mmengine notes in a checkpoint; None for neither."""
+    if config is not None:
+        return Config.fromfile(config)
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    return Config.fromstring(text, '.py') if isinstance(text, str) and text.strip() else None
+
+
+def noted_name(content: Any) -> str:
+    from mmfreq.zoo.evaluation import noted_config
+
+    return noted_config(content)
+
+
+def chosen_weights(content: Any, ema: bool) -> tuple[dict[str, Tensor], bool]:
+    """(tensors, whether they are averaged).
+
+    Raises:
+        UserError: `ema` without averaged weights.
+    """
+    names = [name for name in AVERAGED if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
+    if ema and not names:
+        raise UserError(
+            "--ema needs averaged weights, and the checkpoint has none. A run with mmengine's EMAHook stores them as its weights: "
+            'remove --ema.'
+        )
+    raw = next((name for name in ('state_dict', 'model') if isinstance(content.get(name), Mapping)), 'auto')
+    chosen = choose_entry(content, names[0] if ema else raw)
+    return chosen.state, ema
+
+
+def found_arch(state: Mapping[str, Tensor]) -> str | None:
+    """The only arch whose backbone the tensors fill; None if there are several or none."""
+    from functools import partial
+
+    from mmfreq.models._factory import build_backbone, list_archs
+
+    def on_meta(arch):
+        with torch.device('meta'):
+            return build_backbone(arch)
+
+    archs = fitting_archs(state, {arch: partial(on_meta, arch) for arch in list_archs()})
+    return archs[0] if len(archs) == 1 else None
+
+
+def check_arch(arch: str, state: Mapping[str, Tensor], backbone: Mapping[str, Any]) -> None:
+    """Raise a CheckpointError if the tensors do not fill the backbone of the arch, or a UserError if there is no such arch."""
+    try:
+        cls = backbone_class(arch)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    options = {key: backbone[key] for key in ('in_channels', 'out_indices') if key in backbone}
+    with torch.device('meta'):
+        model = cls(arch=arch, **options)
+    check_fit(model, state)
+
+
+def head_rows(arch: str, state: Mapping[str, Tensor]) -> int:
+    with torch.device('meta'):
+        model = classifier_class(arch)(arch=arch)
+    try:
+        return rows_of_head(model, state) or 0
+    except CheckpointError:
+        return 0
+
+
+def timm_config(publication: Publication) -> dict[str, Any]:
+    """The content of `config.json`, as timm writes it."""
+    import mmfreq.integrations.timm as integration
+
+    arch = publication.arch or ''
+    known = integration.config(arch, None)
+    pretrained = {**known, 'num_classes': publication.num_classes, 'license': publication.license}
+    return dict(
+        architecture=arch.replace('-', '_'),
+        num_classes=publication.num_classes,
+        num_features=backbone_class(arch)(arch=arch, out_indices=(-1,)).out_channels[-1],
+        pretrained_cfg=pretrained,
+        **(
+            {'label_names': list(publication.meta['classes'])}
+            if publication.num_classes and publication.meta.get('classes')
+            else {}
+        ),
+    )
+
+
+def model_card(publication: Publication, folder: str) -> str:
+    """The text of the model card: metadata of the Hugging Face Hub, and what a person needs to use the model."""
+    cfg = publication.cfg
+    data = data_of(cfg)
+    results = [
+        EvalResult(
+            task_type=publication.task,
+            dataset_type=data or 'unknown',
+            dataset_name=data or 'unknown',
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in publication.metrics.items()
+    ]
+    header = ModelCardData(
+        license=publication.license,
+        library_name='mmfreq',
+        tags=['mmfreq', *([publication.arch] if publication.arch else [])],
+        pipeline_tag=publication.task,
+        model_name=publication.name,
+        eval_results=results or None,
+    )
+    scores = [f'| {name} | {value:g} |' for name, value in publication.metrics.items()]
+    lines = [
+        f'# {publication.name}',
+        f'{publication.arch or "A model"} of [mmfreq](https://pypi.org/project/mmfreq/) {__version__}'
+        f'{", averaged weights (EMA)" if publication.averaged else ""}. License: {publication.license}.',
+        '## Scores',
+        '\n'.join(['| metric | value |', '|---|---|', *scores]) if scores else 'unknown: no scores were given.',
+        '## Data and recipe',
+        *recipe_lines(cfg, data, publication),
+        '## Use',
+        use_text(publication, folder),
+    ]
+    return str(ModelCard(f'---\n{header.to_yaml()}\n---\n\n' + '\n\n'.join(lines) + '\n'))
+
+
+def data_of(cfg: Config | None) -> str:
+    """The type of the training data set; '' if it is not known."""
+    dataset = ((cfg or {}).get('train_dataloader') or {}).get('dataset') or {}
+    while isinstance(dataset, Mapping) and isinstance(dataset.get('dataset'), Mapping):
+        dataset = dataset['dataset']
+    return str(dataset.get('type', ''))
+
+
+def recipe_lines(cfg: Config | None, data: str, publication: Publication) -> list[str]:
+    if cfg is None:
+        return ['unknown: the checkpoint notes no config.']
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    loop = cfg.get('train_cfg') or {}
+    length = next(
+        (f'{loop[key]} {unit}' for key, unit in (('max_iters', 'iterations'), ('max_epochs', 'epochs')) if loop.get(key)), 'unknown'
+    )
+    rows = {
+        'data': data or 'unknown',
+        'classes': ', '.join(map(str, publication.meta.get('classes', ()))) or str(publication.num_classes or 'unknown'),
+        'optimizer': ', '.join(f'{key}={value}' for key, value in optimizer.items()) or 'unknown',
+        'length': length,
+        'images per process': (cfg.get('train_dataloader') or {}).get('batch_size', 'unknown'),
+    }
+    return [
+        '\n'.join(['| | |', '|---|---|', *(f'| {key} | {value} |' for key, value in rows.items())]),
+        f'The complete config is `{CONFIG}`.',
+    ]
+
+
+def use_text(publication: Publication, folder: str) -> str:
+    """Code for the ways to load the model; the folder is the one with this card."""
+    snake = (publication.arch or '').replace('-', '_')
+    python = ['import mmfreq', '']
+    if publication.arch:
+        python += [f"model = mmfreq.build_backbone('{publication.arch}', pretrained='{folder}/{WEIGHTS}')"]
+    if publication.arch and publication.num_classes:
+        python += [
+            '',
+            'import mmfreq.integrations.timm, timm',
+            f"model = timm.create_model('local-dir:{folder}', pretrained=True)  # {snake}",
+        ]
+    blocks = ['```python\n' + '\n'.join(python) + '\n```'] if publication.arch else []
+    if publication.cfg is not None:
+        blocks.append(f'```bash\npython tools/infer.py {folder}/{CONFIG} {folder}/{WEIGHTS} IMAGES\n```')
+    blocks.append(f"In a config: `init_cfg=dict(type='Pretrained', checkpoint='{folder}/{WEIGHTS}')`.")
+    return '\n\n'.join(blocks)
