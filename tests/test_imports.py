@@ -18,7 +18,10 @@ RULES = {
     # for type checkers alone; `test_import_mmfreq_is_light` checks that they are not imported
     'mmfreq/__init__.py': (
         set(),
-        {'compat.finder', 'version', 'models._factory', 'speed.compiling', 'speed.optimizing', 'weights.load'},
+        {
+            *('compat.after_import', 'compat.finder', 'version', 'models._factory', 'speed.compiling', 'speed.optimizing'),
+            *('weights.files', 'weights.load', 'weights.loaders'),
+        },
     ),
     'mmfreq/version.py': (set(), set()),
     'mmfreq/errors.py': (set(), set()),
@@ -27,13 +30,16 @@ RULES = {
     'mmfreq/torchrun.py': ({'torch'}, set()),
     'mmfreq/doctor.py': ({'torch', 'torchvision', 'mmengine', 'rich'}, {'compat', 'version'}),
     'mmfreq/compat/mmdet_ssd.py': ({'mmdet'}, set()),
-    'mmfreq/compat/*': ({'torch', 'torchvision', 'mmengine', 'mmcv'}, {'compat', 'version'}),
+    'mmfreq/compat/*': ({'torch', 'torchvision', 'mmengine', 'mmcv', 'safetensors'}, {'compat', 'version'}),
     # tensors and modules
     'mmfreq/ops/*': ({'torch'}, {'ops'}),
     'mmfreq/layers/*': ({'torch', 'torchvision'}, {'ops', 'layers'}),
     'mmfreq/models/__init__.py': (set(), set()),
     'mmfreq/models/_base.py': ({'torch', 'mmengine'}, {'ops', 'layers', 'weights', 'speed.memory_efficient'}),
-    'mmfreq/models/_factory.py': (set(), {'models._base', 'models.hornet', 'models.gfnet', 'models.dfformer', 'models.affnet'}),
+    'mmfreq/models/_factory.py': (
+        set(),
+        {'models._base', 'models.hornet', 'models.gfnet', 'models.dfformer', 'models.affnet', 'weights'},
+    ),
     'mmfreq/models/gfnet.py': ({'torch', 'torchvision'}, {'ops', 'layers', 'registry', 'models._base', 'models.hornet'}),
     'mmfreq/models/conv_layer.py': ({'torch', 'mmengine', 'mmcv'}, {'ops', 'layers', 'registry'}),
     'mmfreq/models/necks.py': ({'torch', 'mmengine', 'mmcv', 'mmdet'}, {'registry', 'models.conv_layer'}),
@@ -47,9 +53,12 @@ RULES = {
     'mmfreq/speed/fixed_size.py': ({'torch'}, {'ops'}),
     'mmfreq/speed/*': ({'torch', 'torchvision'}, {'ops', 'layers', 'models', 'speed'}),
     # files: weights, data, configs
-    'mmfreq/weights/*': ({'torch', 'mmengine', 'filelock'}, {'compat', 'errors', 'weights'}),
+    'mmfreq/weights/*': (
+        {'torch', 'mmengine', 'filelock', 'tqdm', 'huggingface_hub', 'safetensors'},
+        {'compat', 'errors', 'version', 'weights'},
+    ),
     'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *IMAGE_LIBRARIES}, {'registry', 'datasets'}),
-    'mmfreq/config/*': ({'torch', 'mmengine'}, {'errors', 'log', 'registry', 'models._factory', 'config'}),
+    'mmfreq/config/*': ({'torch', 'mmengine'}, {'errors', 'log', 'registry', 'models._factory', 'weights.files', 'config'}),
     # runs
     'mmfreq/preflight/*': (
         {'torch', 'mmengine', *IMAGE_LIBRARIES, *OPENMMLAB},
@@ -73,14 +82,17 @@ RULES = {
         {'errors', 'version', 'ops', 'speed', 'analysis', 'apis', 'export'},
     ),
     'mmfreq/zoo/*': (
-        {'torch', 'mmengine', 'yaml', 'rich'},
-        {'errors', 'version', 'registry', 'compat', 'models', 'weights', 'config', 'preflight', 'engine', 'analysis', 'zoo'},
+        {'torch', 'mmengine', 'yaml', 'rich', 'safetensors', 'huggingface_hub'},
+        {
+            *('errors', 'version', 'registry', 'compat', 'models', 'weights', 'config', 'preflight', 'engine', 'analysis', 'apis'),
+            *('integrations', 'zoo'),
+        },
     ),
     'mmfreq/demo/*': (
         {'torch', 'mmengine', *IMAGE_LIBRARIES},
         {'errors', 'layers', 'datasets', 'engine', 'apis', 'analysis', 'testing', 'demo'},
     ),
-    'mmfreq/integrations/*': ({'torch', 'timm'}, {'models', 'weights', 'integrations'}),
+    'mmfreq/integrations/*': ({'torch', 'timm'}, {'compat', 'models', 'weights', 'integrations'}),
     'mmfreq/testing/stack_table.py': (set(), {'compat.finder', 'compat.stack'}),
     'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'registry', 'testing'}),
 }

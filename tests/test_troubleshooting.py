@@ -733,14 +733,16 @@ def fewer_gpus(context):
     return None, printed.getvalue()
 
 
-@reproduces('Training from random weights')
-def random_weights(context):
-    from mmfreq.engine.resume import start
+@reproduces('Weights that are not on this machine')
+def missing_weights(context):
+    from mmfreq.preflight.report import Report
+    from mmfreq.preflight.run import check_weights
 
-    messages = []
-    context.patch.setattr(start, 'log_once', lambda message, level=None: messages.append(message))
-    start.warn_of_random_backbone(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'))
-    return None, messages[0]
+    context.patch.setenv('MMFREQ_OFFLINE', '1')
+    context.patch.setenv('TORCH_HOME', str(context.files))
+    with pytest.raises(ValueError) as error:
+        check_weights(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'), Report())
+    return None, str(error.value)
 
 
 @reproduces('Too few FLOPs')

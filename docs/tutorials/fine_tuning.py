@@ -93,9 +93,9 @@ print('ids in the new file:', np.unique(ids), ' object:', f'{(ids == 1).mean():.
 # %%
 # The weights
 # -----------
-# A real run downloads the published file once: the :doc:`model zoo </model_zoo>` links it. This
-# site is built without a network, so the script saves a file with the same names and random
-# values. ``load_weights`` and ``init_cfg`` read both in the same way: they drop the classifier's
+# A real run names the published file, ``mmfreq://gfnet-h-ti``, and downloads it once: see
+# :doc:`/weights`. This site is built without a network, so the script saves a file with the same
+# names and random values. ``load_weights`` and ``init_cfg`` read both in the same way: they drop the classifier's
 # head, resize the filters to ``img_size``, and raise an error if a parameter of the backbone
 # would stay without a value.
 

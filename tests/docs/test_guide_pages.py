@@ -26,9 +26,11 @@ def is_script(block):
 
 @pytest.mark.parametrize('page', SCRIPTS)
 def test_scripts_run(page, tmp_path, monkeypatch):
-    """The scripts of one page, one after the other, beside a file with the published names."""
+    """The scripts of one page, one after the other, beside files with the published names."""
     monkeypatch.chdir(tmp_path)
-    torch.save({'model': mmfreq.build_classifier('hornet-tiny-gf').state_dict()}, 'hornet_tiny_gf.pth')
+    monkeypatch.setenv('MMFREQ_WEIGHTS', str(tmp_path))
+    for name in ('hornet_tiny_gf', 'hornet-tiny-gf_in1k', 'hornet-tiny-gf_in1k-dense'):
+        torch.save({'model': mmfreq.build_classifier('hornet-tiny-gf').state_dict()}, f'{name}.pth')
     scripts = [block for block in blocks(page) if is_script(block)]
     space = {}
     for script in scripts:
