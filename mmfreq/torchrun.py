@@ -43,7 +43,6 @@ def main(argv=None):
             print(f'The run was stopped on request: it saved its state and exits with status {STATUS}.', file=sys.stderr)
             raise SystemExit(STATUS) from None
         if error.get_first_failure()[1].exitcode == USER_ERROR:  # its message is printed already
-            print(error, file=sys.stderr)
             raise SystemExit(USER_ERROR) from None
         raise
     finally:

@@ -34,7 +34,13 @@ def parse_args(argv=None):
     parser.add_argument('--arch', help='arch of the backbone (default: that of the config, or the one that fits)')
     parser.add_argument('--ema', action='store_true', help='publish the averaged weights that are stored beside the raw ones')
     parser.add_argument(
-        '--metric', nargs='+', action='extend', default=[], type=metric, metavar='NAME=VALUE', help='scores for the card'
+        '--metric',
+        nargs='+',
+        action='extend',
+        default=[],
+        type=metric,
+        metavar='NAME=VALUE',
+        help='scores for the card, beside those of the validation at this checkpoint in the logs of its run',
     )
     parser.add_argument('--license', default='other', help="identifier of the license (default: '%(default)s')")
     return parser.parse_args(argv)

@@ -14,7 +14,7 @@ from typing import Any
 import timm
 import torch
 from mmengine.logging import print_log
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
@@ -200,7 +200,7 @@ def classifier_files(arch: str) -> list[files.Weights]:
     return [each for tag in files.CLASSIFIERS for each in files.list_weights(arch) if each.tag == tag]
 
 
-def with_local_file(arch: str, overlay: dict | None, pretrained_cfg: dict | str | None) -> dict:
+def with_local_file(arch: str, overlay: dict | None, pretrained_cfg: PretrainedCfg | dict | str | None) -> dict:
     """timm's `pretrained_cfg_overlay` with the local file of the published weights, unless another source is given.
 
     timm cannot use the URLs itself: the name of a shared link is not that of a file.
@@ -210,9 +210,12 @@ def with_local_file(arch: str, overlay: dict | None, pretrained_cfg: dict | str 
         MissingWeightsError: it is neither here nor served by a URL; the message says how to get it.
     """
     overlay = dict(overlay or {})
-    given = {**(pretrained_cfg if isinstance(pretrained_cfg, dict) else {}), **overlay}
-    if not any(given.get(key) for key in SOURCES):
-        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else next((each.tag for each in classifier_files(arch)), 'in1k')
+    given = pretrained_cfg.to_dict() if isinstance(pretrained_cfg, PretrainedCfg) else pretrained_cfg
+    given = {**(given if isinstance(given, dict) else {}), **overlay}
+    ours = files.weights_at(given['url']) if given.get('url') else None
+    if ours or not any(given.get(key) for key in SOURCES):
+        default = ours.tag if ours else next((each.tag for each in classifier_files(arch)), 'in1k')
+        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default
         overlay['file'] = str(local_file(files.find_weights(f'{arch}/{tag}').name))
         if tag != 'in1k':  # the number of classes of ImageNet-22k files is not published
             with torch.device('meta'):

@@ -70,8 +70,9 @@ class LoadReport:
         lines = [f'{self.loaded} tensors from {where} ({self.layout or "own"} layout), {len(self.renamed)} renamed']
         lines += [f'  resized {name}: {old} to {new}' for name, (old, new) in self.resized.items()]
         lines += [f'  adapted {name}: {how}' for name, how in self.adapted.items()]
-        lines += [f'  dropped {name}: {why}' for name, why in self.dropped.items()]
-        lines += [f'  not loaded {name}: {why}' for name, why in self.fresh.items()]
+        for title, names in (('dropped', self.dropped), ('not loaded', self.fresh)):
+            for why in dict.fromkeys(names.values()):
+                lines.append(f'  {title} {", ".join(name for name in names if names[name] == why)}: {why}')
         dtypes = Counter(self.converted.values())
         lines += [f'  converted {count} tensors from {dtype}' for dtype, count in dtypes.items()]
         if self.not_finite:

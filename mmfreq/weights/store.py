@@ -18,10 +18,13 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,13 +34,14 @@ from mmengine.logging import print_log
 
 from mmfreq.compat.file_type import describe_file
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
-from mmfreq.weights.download import DownloadError, answering, direct_url, download, forget, is_offline
+from mmfreq.weights.download import OFFLINE, DownloadError, answering, direct_url, download, forget, is_offline
 from mmfreq.weights.files import UNKNOWN, find_weights, weights_at
 
 FOLDER = 'MMFREQ_WEIGHTS'
 SCHEME = 'mmfreq://'
 HUB = 'hf-hub:'
 HUB_NAME = re.compile(r'hf-hub:([\w.-]+/[\w.-]+?)(?:@(.+))?')
+HUB_OFFLINE = 'HF_HUB_OFFLINE'
 HUB_FILES = ('model.safetensors', 'pytorch_model.safetensors', 'pytorch_model.bin', 'pytorch_model.pth', 'model.pth')
 SUFFIXES = ('.pth', '.safetensors', '.pt', '.tar', '.bin', '.ckpt')
 HASH_HOSTS = {'download.openmmlab.com', 'download.pytorch.org'}  # their file names end with the sha256
@@ -166,11 +170,11 @@ def obtain(file: Wanted, asked: bool = False) -> Path:
         with FileLock(f'{path}.lock'):
             if found := find_local(file):
                 return found
-            raise_failure_since(started, path)
+            raise_failure(started, path)
             try:
                 return download_first(file, urls, path)
             except DownloadError as error:
-                failure_file(path).write_text(str(error), encoding='utf-8')
+                failure_file(path).write_text(f'{os.getppid()}\n{error}', encoding='utf-8')  # the launcher, which others share
                 raise
     except OSError as error:
         raise DownloadError(
@@ -191,14 +195,28 @@ def wait_for_first(file: Wanted, path: Path, started: float) -> Path | None:
         DownloadError: the error of the process that tried to download it.
     """
     deadline = time.monotonic() + FIRST_BEGINS
-    while time.monotonic() < deadline:
-        if found := find_local(file):
-            return found
-        raise_failure_since(started, path)
-        if is_locked(path):
-            deadline = time.monotonic() + FIRST_BEGINS
-        time.sleep(0.2)
+    with ended_by_sigterm():
+        while time.monotonic() < deadline:
+            if found := find_local(file):
+                return found
+            raise_failure(started, path, of_launcher=os.getppid())
+            if is_locked(path):
+                deadline = time.monotonic() + FIRST_BEGINS
+            time.sleep(0.2)
     return None
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process: a launcher sends it when the first process fails. A run would only stop at its next step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def is_locked(path: Path) -> bool:
@@ -212,12 +230,13 @@ def is_locked(path: Path) -> bool:
         return True
 
 
-def raise_failure_since(started: float, path: Path) -> None:
-    """Raise the error of another process that tried to download this file after this one had begun to wait."""
+def raise_failure(started: float, path: Path, of_launcher: int | None = None) -> None:
+    """Raise the error of another process that tried to download this file after `started`, or under the same launcher."""
     note = failure_file(path)
     with contextlib.suppress(FileNotFoundError):
-        if note.stat().st_mtime >= started:
-            raise DownloadError(note.read_text(encoding='utf-8'))
+        parent, _, message = note.read_text(encoding='utf-8').partition('\n')
+        if note.stat().st_mtime >= started or parent == str(of_launcher):
+            raise DownloadError(message)
 
 
 def failure_file(path: Path) -> Path:
@@ -342,10 +361,31 @@ def unavailable(sources: Iterable[str], seconds: float = CHECK_SECONDS) -> str:
 
     All URLs are asked at once, and all have answered, or count as silent, after `seconds`.
     """
-    missing = [file for file in (wanted(source) for source in sources if not source.startswith(HUB)) if find_local(file) is None]
-    good, faults = answering([url for file in missing for url in file.urls], seconds) if missing else ([], {})
-    dead = [file for file in missing if not set(file.urls) & set(good)]
-    return '\n\n'.join(how_to_get(file, {url: faults[url] for url in file.urls}) for file in dead)
+    sources = list(sources)
+    files = [wanted(source) for source in sources if not source.startswith(HUB)]
+    missing = [file for file in files if find_local(file) is None]
+    hub = {source: hub_urls(source) for source in sources if source.startswith(HUB)}
+    asked = [url for urls in (*(file.urls for file in missing), *hub.values()) for url in urls]
+    good, faults = answering(asked, seconds) if asked else ([], {})
+    dead = [how_to_get(file, {url: faults[url] for url in file.urls}) for file in missing if not set(file.urls) & set(good)]
+    for source, urls in hub.items():
+        silent = [url for url in urls if url not in good and 'the server answered' not in faults[url]]
+        if urls and silent == urls:  # an error of the server may depend on the user's login: `hub_file` names it
+            dead.append(f'{source} is not on this machine, and the Hub does not answer: {urls[0]}: {faults[urls[0]]}.')
+    return '\n\n'.join(dead)
+
+
+def hub_urls(source: str) -> list[str]:
+    """URLs of what may be the weights in a repository of the Hub; none if they are here, or if `hub_file` asks nobody."""
+    found = HUB_NAME.fullmatch(source)
+    if not found or is_offline(HUB_OFFLINE) or not find_spec('huggingface_hub'):
+        return []
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+    repository, revision = found.groups()
+    if any(isinstance(try_to_load_from_cache(repository, name, revision=revision), str) for name in HUB_FILES):
+        return []
+    return [hf_hub_url(repository, name, revision=revision) for name in HUB_FILES]
 
 
 def hub_file(source: str) -> Path:
@@ -363,7 +403,7 @@ def hub_file(source: str) -> Path:
     except ImportError as error:
         raise MissingWeightsError(f'{source} needs the package huggingface_hub. Run pip install huggingface_hub.') from error
     repository, revision = found.groups()
-    forbidden = next((name for name in ('MMFREQ_OFFLINE', 'HF_HUB_OFFLINE') if is_offline(name)), '')
+    forbidden = next((name for name in (OFFLINE, HUB_OFFLINE) if is_offline(name)), '')
     for name in HUB_FILES:
         try:
             path = Path(hf_hub_download(repository, name, revision=revision, local_files_only=bool(forbidden)))

@@ -9,9 +9,11 @@
 """
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from mmfreq.weights.store import local_file, sha256_of
 
 WEIGHTS, CONFIG, TIMM_CONFIG, CARD = 'model.safetensors', 'config.py', 'config.json', 'README.md'
 HASH_DIGITS = 8
+NOT_SCORES = ('step', 'epoch', 'time', 'data_time')  # in a record of a validation
 TASKS = {'mmseg': 'image-segmentation', 'mmdet': 'object-detection', 'mmpretrain': 'image-classification'}  # names of the Hub
 
 
@@ -85,7 +88,7 @@ def publish(
         arch: of the backbone; by default that of the config, or the only arch whose shapes fit.
         ema: publish the averaged weights that are stored beside the raw ones. A run with mmengine's EMAHook stores the averaged
             ones as its weights already.
-        metrics: name to value, for the card.
+        metrics: name to value, for the card; added to those of the validation at this checkpoint, from the logs beside it.
         license: identifier for the card.
 
     Raises:
@@ -130,7 +133,8 @@ def describe(content, checkpoint, config, name, arch, ema, metrics, license) -> 
     scope = cfg.get('default_scope') if cfg is not None else 'mmpretrain'
     rows = head_rows(arch, state) if arch else 0
     task = TASKS.get(scope, 'image-feature-extraction') if rows or scope != 'mmpretrain' else 'image-feature-extraction'
-    return Publication(name, state, meta, cfg, arch, rows, task, metrics, license, averaged)
+    scores = {**logged_scores(Path(checkpoint).parent, content, cfg), **metrics}
+    return Publication(name, state, meta, cfg, arch, rows, task, scores, license, averaged)
 
 
 def config_of(content: Any, config: str | os.PathLike | None) -> Config | None:
@@ -140,6 +144,23 @@ def config_of(content: Any, config: str | os.PathLike | None) -> Config | None:
     meta = content.get('meta') if isinstance(content, Mapping) else None
     text = meta.get('cfg') if isinstance(meta, Mapping) else None
     return Config.fromstring(text, '.py') if isinstance(text, str) and text.strip() else None
+
+
+def logged_scores(work_dir: Path, content: Any, cfg: Config | None) -> dict[str, float]:
+    """The scores of the validation at the checkpoint's iteration or epoch, from the logs in its folder; {} if there was none."""
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    by_epoch = 'Epoch' in str(((cfg or {}).get('train_cfg') or {}).get('type', ''))
+    step = meta.get('epoch' if by_epoch else 'iter') if isinstance(meta, Mapping) else None
+    if step is None:
+        return {}
+    scores: dict[str, float] = {}
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            with suppress(ValueError):  # an incomplete last line
+                record = json.loads(line)
+                if record.get('step') == step and 'iter' not in record:  # training records have both
+                    scores |= {name: value for name, value in record.items() if name not in NOT_SCORES}
+    return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 
 def noted_name(content: Any) -> str:

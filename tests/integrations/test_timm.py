@@ -272,6 +272,10 @@ def test_pretrained_finds_the_published_file(tmp_path, monkeypatch):
     torch.save({'model': state}, tmp_path / f'{arch}_in22k.pth')
     model = timm.create_model('hornet_large_gf.in22k', pretrained=True)
     assert model.num_classes == 1234 and all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    given = timm.get_pretrained_cfg('hornet_large_gf.in22k')
+    for pretrained_cfg in (given, given.to_dict()):
+        model = timm.create_model('hornet_large_gf', pretrained=True, pretrained_cfg=pretrained_cfg)
+        assert torch.equal(model.norm.weight, state['norm.weight'])
     tuned = timm.create_model('hornet_large_gf', pretrained=True, num_classes=3, in_chans=4)
     assert tuned.num_classes == 3 and torch.equal(tuned.norm.weight, state['norm.weight'])
     assert tuned.pretrained_cfg['tag'] == 'in22k'

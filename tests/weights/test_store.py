@@ -304,6 +304,25 @@ def test_load_weights_init_cfg_and_mmengine_take_a_url_and_a_name(server, monkey
     assert len(full(server)) == 1
 
 
+def test_a_hub_that_does_not_answer_is_found_out_in_time(monkeypatch, tmp_path):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', 'http://127.0.0.1:9')
+    monkeypatch.setattr('huggingface_hub.file_download.constants.ENDPOINT', 'http://127.0.0.1:9')
+    message = unavailable(['hf-hub:me/hornet@v2'], seconds=1.0)
+    assert (
+        'hf-hub:me/hornet@v2 is not on this machine, and the Hub does not answer' in message and '/me/hornet/resolve/v2/' in message
+    )
+    (tmp_path / 'models--me--hornet/snapshots/c0ffee').mkdir(parents=True)
+    (tmp_path / 'models--me--hornet/snapshots/c0ffee/model.safetensors').write_bytes(WEIGHTS)
+    assert unavailable(['hf-hub:me/hornet@c0ffee'], seconds=1.0) == ''
+    with serving() as server:  # it answers, if only that the file is not there
+        monkeypatch.setattr('huggingface_hub.constants.ENDPOINT', server.url(''))
+        monkeypatch.setattr(
+            'huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE', server.url('/{repo_id}/resolve/{revision}/{filename}')
+        )
+        assert unavailable(['hf-hub:me/hornet@v2'], seconds=1.0) == ''
+
+
 def test_hub_files(monkeypatch, tmp_path):
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-# Mask R-CNN + GFNet-CNN-T (our reconstruction) on COCO, 1x, for comparing token mixers. There is no published score.
+# Mask R-CNN + GFNet-CNN-T (our reconstruction) on COCO, 1x, for comparing token mixers. There are no published weights or scores.
 # All families use the same recipe, that of DFFormer's RetinaNet (from PVT); this is our own choice.
 _base_ = [
     '../../_base_/models/mask_rcnn.py',

@@ -1,4 +1,4 @@
-# UPerNet + GFNet-CNN-T (our reconstruction) on ADE20K, for comparing token mixers. There is no published score.
+# UPerNet + GFNet-CNN-T (our reconstruction) on ADE20K, for comparing token mixers. There are no published weights or scores.
 # All families use the same recipe, that of HorNet-Tiny; this is our own choice.
 _base_ = [
     '../../_base_/models/upernet_hornet.py',
