@@ -214,7 +214,7 @@ def with_local_file(arch: str, overlay: dict | None, pretrained_cfg: PretrainedC
     given = {**(given if isinstance(given, dict) else {}), **overlay}
     listed = files.weights_at(given['url']) if given.get('url') else None
     if listed or not any(given.get(key) for key in SOURCES):
-        default = listed.tag if ours else next((each.tag for each in classifier_files(arch)), 'in1k')
+        default = listed.tag if listed else next((each.tag for each in classifier_files(arch)), 'in1k')
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default
         overlay['file'] = str(local_file(files.find_weights(f'{arch}/{tag}').name))
         if tag != 'in1k':  # the number of classes of ImageNet-22k files is not published
