@@ -132,7 +132,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike) -> 
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         if path.suffix == '.safetensors':
-            save_file(*safetensors_content(checkpoint), temporary)
+            temporary.write_bytes(safetensors_bytes(checkpoint))  # safetensors' save_file makes it unreadable for others
         else:
             torch.save(checkpoint, temporary)
         digest = sha256_of(temporary)
@@ -142,19 +142,15 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike) -> 
     return digest
 
 
-def safetensors_content(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) for a safetensors file: contiguous copies, because the format refuses shared and strided tensors."""
+def safetensors_bytes(checkpoint: Mapping[str, Any]) -> bytes:
+    """The content of a safetensors file: contiguous copies of the tensors, because the format refuses shared and strided ones."""
+    from safetensors.torch import save
+
     state = choose_entry(checkpoint).state
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     note = note_of(checkpoint)
     meta = {**kept_meta(checkpoint), **({NOTE: note} if note else {})}
-    return tensors, {'format': 'pt', **({SAFETENSORS_META: json.dumps(meta, default=list)} if meta else {})}
-
-
-def save_file(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    from safetensors.torch import save_file as save
-
-    save(tensors, path, metadata)
+    return save(tensors, {'format': 'pt', **({SAFETENSORS_META: json.dumps(meta, default=list)} if meta else {})})
 
 
 def published_layout(names: Iterable[str]) -> tuple[str, Layout]:

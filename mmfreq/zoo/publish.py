@@ -227,18 +227,13 @@ def timm_config(publication: Publication) -> dict[str, Any]:
 
     arch = publication.arch or ''
     known = integration.config(arch, None)
-    pretrained = {**known, 'num_classes': publication.num_classes, 'license': publication.license}
-    return dict(
-        architecture=arch.replace('-', '_'),
-        num_classes=publication.num_classes,
-        num_features=backbone_class(arch)(arch=arch, out_indices=(-1,)).out_channels[-1],
-        pretrained_cfg=pretrained,
-        **(
-            {'label_names': list(publication.meta['classes'])}
-            if publication.num_classes and publication.meta.get('classes')
-            else {}
-        ),
-    )
+    with torch.device('meta'):
+        width = backbone_class(arch)(arch=arch, out_indices=(-1,)).out_channels[-1]
+    classes = publication.num_classes
+    out = dict(architecture=arch.replace('-', '_'), num_classes=classes, num_features=width)
+    if classes and publication.meta.get('classes'):
+        out['label_names'] = list(publication.meta['classes'])
+    return out | dict(pretrained_cfg={**known, 'num_classes': classes, 'license': publication.license})
 
 
 def model_card(publication: Publication, folder: str) -> str:
@@ -266,7 +261,7 @@ def model_card(publication: Publication, folder: str) -> str:
     scores = [f'| {name} | {value:g} |' for name, value in publication.metrics.items()]
     lines = [
         f'# {publication.name}',
-        f'{publication.arch or "A model"} of [mmfreq](https://pypi.org/project/mmfreq/) {__version__}'
+        f'{publication.arch or "A model"} of mmfreq {__version__}'
         f'{", averaged weights (EMA)" if publication.averaged else ""}. License: {publication.license}.',
         '## Scores',
         '\n'.join(['| metric | value |', '|---|---|', *scores]) if scores else 'unknown: no scores were given.',
@@ -309,15 +304,15 @@ def recipe_lines(cfg: Config | None, data: str, publication: Publication) -> lis
 
 def use_text(publication: Publication, folder: str) -> str:
     """Code for the ways to load the model; the folder is the one with this card."""
-    snake = (publication.arch or '').replace('-', '_')
     python = ['import mmfreq', '']
     if publication.arch:
         python += [f"model = mmfreq.build_backbone('{publication.arch}', pretrained='{folder}/{WEIGHTS}')"]
-    if publication.arch and publication.num_classes:
+    if publication.arch:
+        features = '' if publication.num_classes else ', features_only=True'
         python += [
             '',
             'import mmfreq.integrations.timm, timm',
-            f"model = timm.create_model('local-dir:{folder}', pretrained=True)  # {snake}",
+            f"model = timm.create_model('local-dir:{folder}', pretrained=True{features})",
         ]
     blocks = ['```python\n' + '\n'.join(python) + '\n```'] if publication.arch else []
     if publication.cfg is not None:

@@ -60,6 +60,7 @@ def test_the_folder(published):
     assert config['architecture'] == 'hornet_micro' and config['num_classes'] == 5 and config['num_features'] == 128
     card = ModelCard.load(published / 'README.md')
     assert card.data.license == 'mit' and card.data.eval_results[0].metric_value == 71.5
+    assert (published / 'model.safetensors').stat().st_mode & 0o777 == (published / 'config.json').stat().st_mode & 0o777
     assert 'top1 | 71.5' in card.text and f'local-dir:{published.name}' in card.text
 
 
@@ -89,6 +90,11 @@ def test_a_segmentor_of_a_training_run(tmp_path):
     meta = dict(
         cfg=cfg.pretty_text, dataset_meta=dict(classes=CLASSES, palette=[[1, 2, 3]] * 3), experiment_name='toy_20261129_000000'
     )
+    logs = tmp_path / '20261129_000000' / 'vis_data'
+    logs.mkdir(parents=True)
+    records = [dict(loss=0.5, iter=2, step=2), dict(mIoU=40.0, time=0.1, step=1), dict(mIoU=71.25, time=0.1, step=2)]
+    (logs / 'scalars.json').write_text('\n'.join(map(json.dumps, records)) + '\n{"mIoU": 1')
+    meta['iter'] = 2
     torch.save({'state_dict': model.state_dict(), 'meta': meta, 'optimizer': {'big': torch.zeros(9)}}, tmp_path / 'iter_2.pth')
     folder = publish(tmp_path / 'iter_2.pth', tmp_path / 'out')
     assert folder.name.startswith('toy-')
@@ -99,6 +105,7 @@ def test_a_segmentor_of_a_training_run(tmp_path):
     assert tuple(predictor.classes) == CLASSES
     mmfreq.load_weights(MODELS.build(cfg.model), folder)
     card = (folder / 'README.md').read_text()
+    assert '| mIoU | 71.25 |' in card and '0.1' not in card.partition('## Data')[0]
     assert 'tools/infer.py' in card and 'AdamW' in card and 'wall, sky, road' in card
     features = timm.create_model(f'local-dir:{folder}', pretrained=True, features_only=True).eval()
     name = 'stages.0.0.gamma1'
