@@ -63,6 +63,7 @@ napoleon_use_rtype = False
 nitpick_ignore_regex = [
     ('py:obj', r'(?s).*'),  # code in single backticks, see `default_role`
     ('py:exc', r'\w+'),  # `Raises` sections name exceptions without their module
+    ('py:class', r'tuple\[str'),  # of `tuple[str, ...]`: Sphinx splits the types of attributes at commas
     ('py:.*', r'(collections|dataclasses|os|pathlib|types|typing)\..*'),  # the standard library; no inventory without a network
     ('py:.*', r'(torch|torchvision|numpy|timm|mmcv|mmengine|mmseg|mmdet|mmpretrain)\..*'),
     (

@@ -42,7 +42,8 @@ def main(argv=None):
         if any(failure.exitcode == STATUS for failure in error.failures.values()):
             print(f'The run was stopped on request: it saved its state and exits with status {STATUS}.', file=sys.stderr)
             raise SystemExit(STATUS) from None
-        if error.get_first_failure()[1].exitcode == USER_ERROR:  # its message is printed already
+        if error.get_first_failure()[1].exitcode == USER_ERROR:
+            print(error, file=sys.stderr)
             raise SystemExit(USER_ERROR) from None
         raise
     finally:

@@ -92,7 +92,7 @@ RULES = {
         {'torch', 'mmengine', *IMAGE_LIBRARIES},
         {'errors', 'layers', 'datasets', 'engine', 'apis', 'analysis', 'testing', 'demo'},
     ),
-    'mmfreq/integrations/*': ({'torch', 'timm'}, {'compat', 'models', 'weights', 'integrations'}),
+    'mmfreq/integrations/*': ({'torch', 'timm'}, {'compat', 'log', 'models', 'weights', 'integrations'}),
     'mmfreq/testing/stack_table.py': (set(), {'compat.finder', 'compat.stack'}),
     'mmfreq/testing/*': ({'torch', 'mmengine'}, {'ops', 'layers', 'models', 'registry', 'testing'}),
 }

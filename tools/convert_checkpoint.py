@@ -33,7 +33,7 @@ def main(argv=None):
     args = parse_args(argv)
     from mmfreq.compat.safe_load import read_checkpoint
     from mmfreq.errors import UserError, short_user_errors
-    from mmfreq.weights.convert import fitting_archs, to_mmfreq, to_published, write_checkpoint
+    from mmfreq.weights.convert import fitting_archs, note_of, to_mmfreq, to_published, write_checkpoint
     from mmfreq.weights.store import local_file
 
     with short_user_errors():
@@ -42,6 +42,9 @@ def main(argv=None):
         if not args.dst.absolute().parent.is_dir():
             raise UserError(f'The folder {args.dst.absolute().parent} does not exist. Create it, or give another name.')
         source = read_checkpoint(local_file(args.src))
+        if note_of(source) and not args.invert and Path(args.src).suffix != args.dst.suffix:  # another format, the same names
+            print(f'wrote {args.dst} in the same layout, sha256 {write_checkpoint(source, args.dst)}')
+            return
         done = to_published(source) if args.invert else to_mmfreq(source, args.arch, args.entry or 'auto')
         converted = source if args.invert else done.checkpoint
         if args.arch:

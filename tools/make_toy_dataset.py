@@ -1,6 +1,6 @@
 """Generate toy data in the layout of ADE20K or COCO: colored, textured shapes that a small model learns in minutes on a CPU.
 
-Example: python tools/make_toy_dataset.py ade20k --out data/toy_ade20k
+Example: python tools/make_toy_dataset.py ade20k --out data/toy
 """
 
 import argparse

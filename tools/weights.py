@@ -15,16 +15,16 @@ from pathlib import Path
 
 import _path  # noqa: F401
 
-import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+import mmfreq
 
-WIDTH = 160  # of tables that are not printed to a terminal
+WIDTH = 1000  # at most, of tables that are not printed to a terminal
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     listing = commands.add_parser('list', help='the published files, and whether they are on this machine')
-    listing.add_argument('arch', nargs='?', help='only the files of this arch')
+    listing.add_argument('arch', nargs='?', help='only the files of this arch or family')
     listing.add_argument('--task', help='only files of this task or tag, such as ade20k or in1k')
     get = commands.add_parser('get', help='download a file unless it is here, and print its path')
     get.add_argument('name', metavar='ARCH[/TAG]', help='without a tag: the file that the dense configs of the arch start from')
@@ -49,13 +49,31 @@ def print_list(args):
     from mmfreq.weights.files import list_weights
     from mmfreq.zoo.published import describe_place, describe_size, metrics_text
 
-    table = Table(Column('name', no_wrap=True), 'model', 'metrics', 'size', 'license', 'where')
-    files = list_weights(args.arch, args.task)
+    table = Table(Column('name', no_wrap=True), 'model', 'metrics', 'size', 'license', Column('where', overflow='fold'))
+    files = [each for arch in archs_of(args.arch) for each in list_weights(arch, args.task)]
     for each in files:
         place = describe_place(each)
         table.add_row(f'{each.arch}/{each.tag}', each.model, metrics_text(each), describe_size(each), each.licence, place)
     console().print(table)
     print(f'{len(files)} published files. Notes and all fields: mmfreq.list_weights().')
+
+
+def archs_of(name):
+    """[None] for all archs; the archs of a family; or one arch."""
+    if name is None:
+        return [None]
+    from difflib import get_close_matches
+
+    from mmfreq.errors import UserError
+    from mmfreq.models._factory import FAMILIES
+
+    archs, name = mmfreq.list_archs(), name.lower().replace('_', '-')
+    if name in archs:
+        return [name]
+    if name in FAMILIES:
+        return mmfreq.list_archs(name)
+    near = ', '.join(get_close_matches(name, archs)) or 'none'
+    raise UserError(f"Expected an arch or one of the families {', '.join(FAMILIES)}, found '{name}'; nearest: {near}.")
 
 
 def get_file(args):
@@ -79,13 +97,13 @@ def verify_folder(args):
 
     from mmfreq.zoo.published import verify
 
-    table, faults = Table('file', 'published as', 'result'), 0
+    table, faults = Table('file', 'named as', 'result'), 0
     results = verify(args.folder)
     for each in results:
         faults += not each.good
         table.add_row(each.file, each.name, each.result)
     console().print(table)
-    print(f'{len(results)} files, {faults} of them with a fault')
+    print(f'files: {len(results)}, of them with a fault: {faults}')
     return 1 if faults else 0
 
 

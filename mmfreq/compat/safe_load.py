@@ -96,15 +96,17 @@ def read_checkpoint(path, map_location='cpu'):
     mmfreq has written as `{'meta': ..., 'state_dict': ...}`.
 
     Args:
-        map_location: as in `torch.load`; by default tensors are on the CPU.
+        map_location: as in `torch.load`; by default tensors are on the CPU. For safetensors, a device or None.
 
     Raises:
+        ValueError: the device does not exist here.
         CheckpointError: the file is missing, truncated, damaged or not a checkpoint, or it holds other types than tensors, plain
             containers and what mmengine writes. URLs and names are refused, too: `weights.store.local_file` downloads them.
     """
     import torch
 
     allow_mmengine_checkpoints()
+    _check_device(map_location)
     if re.match('https?://|mmfreq://|hf-hub:', str(path)):
         raise CheckpointError(f'Expected a file, got {path}. Download it with mmfreq.weights.store.local_file first.')
     path = _existing_file(path)
@@ -116,7 +118,8 @@ def read_checkpoint(path, map_location='cpu'):
             f'{checkpoint} was not loaded: it is a TorchScript archive, which is a program. It was not executed. {SAVE_TENSORS}'
         )
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with open(path, 'rb') as file:  # given a path, torch judges the format by the suffix
+            content = torch.load(file, map_location=map_location, weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f'{checkpoint} could not be read: {error}. Check its permissions.') from error
     except Exception as error:
@@ -124,6 +127,17 @@ def read_checkpoint(path, map_location='cpu'):
     if part := _damaged_part(path):
         raise CheckpointError(f'{checkpoint} is damaged: the checksum of its part {part} is wrong. Download it again.')
     return content
+
+
+def _check_device(map_location):
+    import torch
+
+    if isinstance(map_location, (str, torch.device)):
+        try:
+            torch.empty(0, device=map_location)
+        except Exception as error:
+            reason = str(error).partition('\n')[0]
+            raise ValueError(f'Expected a device of this machine as map_location, got {str(map_location)!r}: {reason}') from error
 
 
 def _read_safetensors(path, checkpoint, map_location):
@@ -142,8 +156,8 @@ def _read_safetensors(path, checkpoint, map_location):
         raise CheckpointError(f'{checkpoint} could not be read: {error}. Check its permissions.') from error
     except Exception as error:  # SafetensorError is a plain Exception
         raise CheckpointError(f'{checkpoint} was not loaded: it is truncated or damaged ({error}). Download it again.') from error
-    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
-    state = {name: value.to(device) for name, value in state.items()}
+    if isinstance(map_location, (str, torch.device)):
+        state = {name: value.to(map_location) for name, value in state.items()}
     return {'meta': meta, 'state_dict': state} if meta else state
 
 
@@ -158,8 +172,8 @@ def unpickles_by_default():
 def _existing_file(path):
     path = Path(path).expanduser().absolute()
     if not path.is_file():
-        found = 'a folder' if path.is_dir() else 'no such file'
-        raise CheckpointError(f'There is no checkpoint at {path}: {found}. Give the path of a file that torch.save wrote.')
+        found = 'a folder without weights' if path.is_dir() else 'no such file'
+        raise CheckpointError(f'There is no checkpoint at {path}: {found}. Give the path of a .pth or .safetensors file.')
     return path
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -92,10 +93,14 @@ def schedule(runner):
     loop = runner.train_loop
     parameters = sum(parameter.numel() for parameter in runner.model.parameters())
     batch, processes = batch_size(runner.cfg), runner.world_size
+    model = getattr(runner.model, 'module', runner.model)
+    epoch = len(runner.train_dataloader)
+    if not isinstance(loop, EpochBasedTrainLoop):  # its endless sampler counts the images of all processes
+        epoch = -(-epoch // processes)
     accumulated = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts') or 1
     images = f'{batch * processes} images ({processes} x {batch})' + (f' x {accumulated}' if accumulated > 1 else '')
     done = f', {loop.iter} done' if loop.iter else ''
     return {
-        'model': f'{type(runner.model).__name__}, {parameters / 1e6:.1f} M parameters',
-        'training': f'{loop.max_iters} iterations{done} of {images}; {len(runner.train_dataloader)} are an epoch',
+        'model': f'{type(model).__name__}, {parameters / 1e6:.1f} M parameters',
+        'training': f'{loop.max_iters} iterations{done} of {images}; {epoch} are an epoch',
     }

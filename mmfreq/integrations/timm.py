@@ -13,17 +13,16 @@ from typing import Any
 
 import timm
 import torch
-from mmengine.logging import print_log
 from timm.models import PretrainedCfg, build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
-from mmfreq.compat.safe_load import read_checkpoint
+from mmfreq.log import log_once
 from mmfreq.models._factory import classifier_class, list_archs
 from mmfreq.weights import files
 from mmfreq.weights.fit import fit_checkpoint
-from mmfreq.weights.load import load_pretrained, rows_of_head
+from mmfreq.weights.load import classes_in, load_pretrained
 from mmfreq.weights.store import local_file
 
 POOLS = ('avg', '')  # values of `global_pool`
@@ -218,9 +217,7 @@ def with_local_file(arch: str, overlay: dict | None, pretrained_cfg: PretrainedC
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else default
         overlay['file'] = str(local_file(files.find_weights(f'{arch}/{tag}').name))
         if tag != 'in1k':  # the number of classes of ImageNet-22k files is not published
-            with torch.device('meta'):
-                model = classifier_class(arch)(arch)
-            overlay['num_classes'] = rows_of_head(model, read_checkpoint(overlay['file']))
+            overlay['num_classes'] = classes_in(overlay['file'], classifier_class(arch), arch)
     return {**overlay, 'custom_load': True} if overlay.get('file') else overlay
 
 
@@ -256,7 +253,7 @@ def published_state(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     fitted = fit_checkpoint(state, model, fit_channels=False).state  # timm fits the first convolution itself
     after_stages = {name: value for name, value in model.state_dict().items() if model.block_position(name) is None}
     if after_stages and not after_stages.keys() & fitted.keys():
-        print_log(f'The file has no {", ".join(after_stages)}: they keep their initial values.', 'current', logging.WARNING)
+        log_once(f'The file has no {", ".join(after_stages)}: they keep their initial values.', logging.WARNING)
         fitted.update(after_stages)
     return fitted
 

@@ -23,7 +23,7 @@ from mmfreq.layers.filters import check_choice
 from mmfreq.ops import RESIZE_POLICIES, SPECTRAL_BACKENDS
 from mmfreq.speed.memory_efficient import recompute_cheap_functions
 from mmfreq.weights.fit import fit_checkpoint
-from mmfreq.weights.load import load_weights, pretrained_options
+from mmfreq.weights.load import load_weights, pretrained_entries, pretrained_options
 
 MIN_SIDE = 32  # pixels of an image side; the last stage of every family then has a map of at least 1x1
 LAYER_GROUPS = 12  # groups of blocks in layer-wise learning-rate decay, between the stem's and the head's
@@ -110,6 +110,7 @@ class FrequencyBackbone(BaseModule):
             `memory_efficient`; in forward an image with other channels or smaller than 32x32.
     """
 
+    init_cfg: Any  # of mmengine's BaseModule
     family: ClassVar[str]
     default_arch: ClassVar[str]
     published_resize: ClassVar[str]  # the policy of `mmfreq.ops.resize` that the published weights were trained with
@@ -263,9 +264,18 @@ class FrequencyBackbone(BaseModule):
         if options is None:
             super().init_weights()
             return
+        if isinstance(self.init_cfg, (list, tuple)) and len(self.init_cfg) > 1:
+            self._initialize_others()
         report = load_weights(self, **options)
         print_log(f'{type(self).__name__}: {report}', logger='current')
         self._is_init = True
+
+    def _initialize_others(self) -> None:
+        """Apply the entries of `init_cfg` that are not of type Pretrained."""
+        given = self.init_cfg
+        self.init_cfg = [each for each in given if each not in pretrained_entries(given)]
+        super().init_weights()
+        self.init_cfg = given
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         own = {name.removeprefix(prefix): state_dict.pop(name) for name in list(state_dict) if name.startswith(prefix)}

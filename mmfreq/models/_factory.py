@@ -77,13 +77,14 @@ def build_backbone(arch: str, pretrained: 'bool | str | os.PathLike' = False, **
 
 
 def build_classifier(
-    arch: str, num_classes: int = 1000, pretrained: 'bool | str | os.PathLike' = False, **kwargs
+    arch: str, num_classes: int | None = None, pretrained: 'bool | str | os.PathLike' = False, **kwargs
 ) -> 'FrequencyClassifier':
     """Build the published ImageNet classifier of an arch.
 
     Args:
         arch: as in `list_archs()`.
-        num_classes: of the last layer. If the file has another number, the last layer starts from random values.
+        num_classes: of the last layer; None means 1000, or with `pretrained` the number that the file has. If the file has
+            another number than asked for, the last layer starts from random values.
         pretrained: as in `build_backbone`, but True is the published classifier.
         **kwargs: as in the class.
 
@@ -93,21 +94,26 @@ def build_classifier(
     Raises:
         ValueError, CheckpointError: as in `build_backbone`.
     """
-    model = classifier_class(arch)(arch=arch, num_classes=num_classes, **kwargs)
-    if pretrained:
-        from mmfreq.weights.files import CLASSIFIERS
-        from mmfreq.weights.load import load_pretrained
+    cls = classifier_class(arch)
+    if not pretrained:
+        return cls(arch=arch, num_classes=1000 if num_classes is None else num_classes, **kwargs)
+    from mmfreq.weights.files import CLASSIFIERS
+    from mmfreq.weights.load import classes_in, load_pretrained
 
-        load_pretrained(model, pretrained_source(arch, pretrained, CLASSIFIERS))
+    source = pretrained_source(arch, pretrained, CLASSIFIERS)
+    if num_classes is None:
+        num_classes = classes_in(source, cls, arch) or 1000
+    model = cls(arch=arch, num_classes=num_classes, **kwargs)
+    load_pretrained(model, source)
     return model
 
 
-def pretrained_source(arch: str, pretrained: 'bool | str | os.PathLike', defaults: tuple[str, ...]) -> 'str | os.PathLike':
+def pretrained_source(arch, pretrained, defaults):
     """The source, for `load_weights`, that a value of `pretrained` means.
 
     Args:
         pretrained: True, a tag, or a source.
-        defaults: tags for True; the first one that the arch has.
+        defaults: tuple of tags for True; the first one that the arch has.
 
     Raises:
         CheckpointError: no such file is published; the message lists the tags that there are.
@@ -115,14 +121,14 @@ def pretrained_source(arch: str, pretrained: 'bool | str | os.PathLike', default
     from mmfreq.weights.files import find_weights, list_weights
     from mmfreq.weights.store import is_named
 
+    tags = {each.tag for each in list_weights(arch)}
     if pretrained is True:
-        tags = {each.tag for each in list_weights(arch)}
         tag = next((each for each in defaults if each in tags), defaults[0])
         return find_weights(f'{arch}/{tag}').name
     if isinstance(pretrained, os.PathLike):
         return pretrained
     name = str(pretrained)
-    is_path = is_named(name) or os.path.exists(name) or os.sep in name or '.' in name
+    is_path = name not in tags and (is_named(name) or os.path.exists(name) or os.sep in name or '.' in name)
     return name if is_path else find_weights(f'{arch}/{name}').name
 
 

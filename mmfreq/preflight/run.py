@@ -89,10 +89,16 @@ def check_weights(cfg, report):
         MissingWeightsError: none of the URLs of a file answers with a file. The message says how to get it by hand.
     """
     sources = named_sources(cfg)
-    if missing := unavailable(sources):
+    try:
+        missing = unavailable(sources)
+    except MissingWeightsError:
+        raise
+    except CheckpointError as error:
+        missing = str(error)
+    if missing:
         raise MissingWeightsError(f'{missing}\nTo start from random values instead, add --from-scratch.')
-    if sources:
-        report.facts['starts from'] = ', '.join(sources)
+    if not cfg.get('load_from'):
+        report.facts['starts from'] = ', '.join(sources) or 'random values'
 
 
 def check_checkpoint(cfg, report, model):
@@ -158,7 +164,8 @@ def check_run(cfg, report=None):
         try:
             _timed(seconds, check, cfg, report, *argument)
         except (UserError, CheckpointError) as error:
-            errors.append(error)
+            if not any(str(error) in str(earlier) for earlier in errors):
+                errors.append(error)
     for level, messages in ((logging.INFO, report.notes), (logging.WARNING, report.warnings)):
         for message in messages:
             log_once(message, level=level)

@@ -60,7 +60,7 @@ def to_mmfreq(checkpoint: Mapping[str, Any], arch: str | None = None, entry: str
     if note_of(checkpoint):
         raise CheckpointError(
             "Expected a published layout, but the checkpoint is already in the mmfreq layout (meta['mmfreq']). "
-            'Use --invert or `to_published` to convert it back.'
+            'Use --invert to convert it back.'
         )
     chosen = choose_entry(checkpoint, entry)
     family, layout = published_layout(chosen.state)
@@ -150,7 +150,13 @@ def safetensors_bytes(checkpoint: Mapping[str, Any]) -> bytes:
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     note = note_of(checkpoint)
     meta = {**kept_meta(checkpoint), **({NOTE: note} if note else {})}
-    return save(tensors, {'format': 'pt', **({SAFETENSORS_META: json.dumps(meta, default=list)} if meta else {})})
+    content = save(tensors, {'format': 'pt', **({SAFETENSORS_META: json.dumps(meta, default=list)} if meta else {})})
+    length = 8 + int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8:length])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))  # safetensors writes it in an order that varies
+    ordered = json.dumps(header, separators=(',', ':')).encode()
+    ordered += b' ' * (-len(ordered) % 8)
+    return len(ordered).to_bytes(8, 'little') + ordered + content[length:]
 
 
 def published_layout(names: Iterable[str]) -> tuple[str, Layout]:

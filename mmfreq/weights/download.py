@@ -30,6 +30,8 @@ TIMEOUT = 60.0  # seconds without data from the server
 ATTEMPTS = 5  # of a transfer that breaks off and goes on from where it was
 CHUNK = 1 << 20  # bytes
 HEAD = 1 << 16  # bytes of a page that are searched for its meaning
+BUSY = (429, 500, 502, 503, 504)  # statuses after which another attempt may succeed
+PAUSE = 1.0  # seconds before it
 STEP = 10  # per cent between two lines of progress where the output is not a terminal
 AGENT = f'mmfreq/{__version__}'
 OFFLINE = 'MMFREQ_OFFLINE'
@@ -76,35 +78,36 @@ def download(url: str, partial: Path, progress: bool = True) -> None:
     """
     if is_offline():
         raise DownloadError(f'{url} was not downloaded: {OFFLINE} forbids connections.')
-    before = -1
+    most, stalls = -1, 0
     for attempt in range(ATTEMPTS):
         try:
             transfer(url, partial, progress)
             return
         except InterruptedTransfer as error:
             size = size_of(partial)
-            if attempt == ATTEMPTS - 1 or size <= before:  # no progress since the last attempt
+            stalls += size <= most
+            if attempt == ATTEMPTS - 1 or stalls == 2:
                 raise DownloadError(f'{url} could not be downloaded: {error}.') from error
-            before = size
+            most = max(most, size)
+            time.sleep(PAUSE)
 
 
 def transfer(url: str, partial: Path, progress: bool) -> None:
     """One attempt of `download`; raises an InterruptedTransfer if another one may go on."""
     note = read_note(partial, url)
-    done = size_of(partial) if note else 0
-    headers = {'Range': f'bytes={done}-'} if done else {}
-    if done and note['version']:
-        headers['If-Range'] = note['version']
+    done = size_of(partial) if note.get('version') else 0  # without a version, the rest may be of another file
+    headers = {'Range': f'bytes={done}-', 'If-Range': note['version']} if done else {}
     try:
         with connect(url, headers, TIMEOUT) as answer:
             start, total = extent(answer, done)
-            if start and total != note['total']:
+            if start < 0 or (start and (total, version_of(answer) or note['version']) != (note['total'], note['version'])):
                 forget(partial)
-                raise InterruptedTransfer('the file has changed since an earlier transfer')
-            head = answer.read(HEAD) if start == 0 else b''
+                raise InterruptedTransfer('the rest that the server sent is not that of an earlier transfer')
+            head = b''
             if start == 0:
+                head = answer.read(HEAD)
                 refuse_page(answer.url, head, total)
-            write_note(partial, url, total, answer)
+                write_note(partial, url, total, answer)
             with open(partial, 'r+b' if start else 'wb') as file:
                 file.seek(start)
                 file.truncate()
@@ -116,11 +119,15 @@ def transfer(url: str, partial: Path, progress: bool) -> None:
                 return
             forget(partial)
             raise InterruptedTransfer(f'the server announced {note["total"]} bytes and sent {done}') from error
-        raise DownloadError(f'{url} could not be downloaded: the server answered {error.code} {error.reason}.') from error
+        kind = InterruptedTransfer if error.code in BUSY else DownloadError
+        begin = '' if error.code in BUSY else f'{url} could not be downloaded: '
+        raise kind(f'{begin}the server answered {error.code} {error.reason}') from error
+    except DownloadError:
+        raise
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, 'reason', None) or error
         text = 'timed out' if isinstance(reason, TimeoutError) else str(reason) or type(reason).__name__
-        if size_of(partial) > done:
+        if size_of(partial) > done or isinstance(reason, (ConnectionResetError, ConnectionAbortedError)):
             raise InterruptedTransfer(f'the connection broke off after {size_of(partial)} bytes ({text})') from error
         raise DownloadError(f'{url} could not be downloaded: {text}.') from error
     size = size_of(partial)
@@ -135,11 +142,13 @@ def connect(url: str, headers: dict[str, str], timeout: float) -> HTTPResponse:
 
 
 def extent(answer: HTTPResponse, done: int) -> tuple[int, int | None]:
-    """(position of the first byte that the server sends, length of the whole file or None where it is not announced)."""
+    """(position of the first byte that the server sends, -1 if it is after `done`; length of the file, None if not announced)."""
     length = answer.headers.get('Content-Length')
     if answer.status == 206:
         found = re.match(r'bytes (\d+)-', answer.headers.get('Content-Range', ''))
-        if found and int(found[1]) <= done:
+        if done and not (found and int(found[1]) <= done):
+            return -1, None
+        if found:
             whole = total_of_range(answer.headers['Content-Range'])
             return int(found[1]), whole if whole is not None else int(length) + int(found[1]) if length else None
     return 0, int(length) if length else None
@@ -226,10 +235,14 @@ def note_of(partial: Path) -> Path:
 
 
 def write_note(partial: Path, url: str, total: int | None, answer: HTTPResponse) -> None:
-    """Note the length and version of the file that is being transferred; a weak ETag does not identify bytes."""
+    """Note the length and version of the file that is being transferred."""
+    note_of(partial).write_text(json.dumps({'url': url, 'total': total, 'version': version_of(answer)}), encoding='utf-8')
+
+
+def version_of(answer: HTTPResponse) -> str:
+    """The server's name for the bytes of a file, '' if it has none; a weak ETag does not identify bytes."""
     etag = answer.headers.get('ETag', '')
-    version = etag if etag and not etag.startswith('W/') else answer.headers.get('Last-Modified', '')
-    note_of(partial).write_text(json.dumps({'url': url, 'total': total, 'version': version}), encoding='utf-8')
+    return etag if etag and not etag.startswith('W/') else answer.headers.get('Last-Modified', '')
 
 
 def read_note(partial: Path, url: str) -> dict[str, Any]:

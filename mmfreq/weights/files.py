@@ -109,8 +109,9 @@ def list_weights(arch: str | None = None, task: str | None = None) -> list[Weigh
     Raises:
         ValueError: unknown task.
     """
-    if task is not None and task not in (*TASKS, *(each.tag for each in ZOO)):
-        raise ValueError(f"Expected one of the tasks {', '.join(TASKS)} or tags {', '.join(TAGS.values())}, got '{task}'.")
+    tasks = dict.fromkeys((*TASKS, *(each.tag for each in ZOO)))
+    if task not in (None, *tasks):
+        raise ValueError(f"Expected one of {', '.join(tasks)} as task, got '{task}'.")
     wanted = arch and arch.replace('_', '-')
     return [each for each in ZOO if wanted in (None, each.arch) and task in (None, each.task, each.tag)]
 

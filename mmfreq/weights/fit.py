@@ -24,17 +24,20 @@ ImageNet-1k, were measured with them (GFNet's with the raw `model`). Their key i
 which have a `message_hub` or `meta`, EMAHook has swapped the two: `state_dict` is the averaged one, `ema_state_dict` the raw one.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
 import torch
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.weights.rules import BACKBONE, RULES, UNKNOWN, FamilyRules, Layout, describe, is_whole_model, reason
-from mmfreq.weights.store import local_file
+from mmfreq.weights.store import is_named, local_file
 
 AVERAGED = ('state_dict_ema', 'model_ema', 'ema_state_dict')
 RAW = ('state_dict', 'model', 'model_state_dict')  # the first two in the order of the published loaders
@@ -44,7 +47,7 @@ MAX_DEPTH = 4  # of nested entries; a file can contain itself
 MAX_LISTED = 8  # names shown of a long list
 RGB = 3  # channels of the images that the published weights are for
 NOT_BACKBONE = 'not of the backbone'
-AS_REQUESTED = 'left at its initial value, as requested by `fresh`'
+AS_REQUESTED = 'kept at the initial value, as requested by `fresh`'
 
 
 @dataclass(frozen=True)
@@ -104,17 +107,31 @@ def fit_strictly(
     """A state dict that fills the model completely, and the name of the source; arguments and errors as in `load_weights`."""
     if isinstance(fresh, str):
         raise ValueError(f"Expected a tuple of prefixes for fresh, got the string '{fresh}'. Write ('{fresh}',).")
+    if not isinstance(prefix, str):
+        raise ValueError(f'Expected text for prefix, got {prefix!r}.')
     if isinstance(source, Mapping):
-        content, where = source, 'a state dict'
-    else:
-        content, where = read_checkpoint(local_file(source), map_location), str(source)
+        return fit_content(model, source, 'a state dict', entry, fresh, prefix), 'a state dict'
+    return fit_content(model, read_source(source, map_location), str(source), entry, fresh, prefix), str(source)
+
+
+def read_source(source: str | PathLike, map_location: Any = 'cpu') -> Any:
+    """The content of a source of weights; URLs of other schemes, such as s3://, are read by mmengine's loader."""
+    if re.match(r'[\w+.-]+://', str(source)) and not is_named(source):
+        return CheckpointLoader.load_checkpoint(str(source), map_location)
+    return read_checkpoint(local_file(source), map_location)
+
+
+def fit_content(
+    model: nn.Module, content: Mapping[str, Any], where: str, entry: str = 'auto', fresh: tuple[str, ...] = (), prefix: str = ''
+) -> Fitted:
+    """A state dict that fills the model completely, from the content of a file; `where` is the file's name in messages."""
     try:
         fitted = fit_checkpoint(content, model, entry, prefix)
         keep_initial_values(fitted, model.state_dict(), fresh)
     except CheckpointError as error:
         raise CheckpointError(f'{where}: {error}') from error
     refuse_misfits(fitted, model, where)
-    return fitted, where
+    return fitted
 
 
 def fit_checkpoint(
@@ -201,10 +218,13 @@ def below(prefix: str, entry: Entry) -> Entry:
     """
     if not prefix:
         return entry
+    stored = MODULE if entry.module_prefix else ''
     start = prefix if prefix.endswith('.') else f'{prefix}.'
-    state = {name.removeprefix(start): value for name, value in entry.state.items() if name.startswith(start)}
+    inner = start.removeprefix(stored)
+    state = {name.removeprefix(inner): value for name, value in entry.state.items() if name.startswith(inner)}
     if not state:
-        raise CheckpointError(f"Expected names that begin with the prefix '{start}', found {first_names(list(entry.state))}.")
+        names = first_names([stored + name for name in entry.state])
+        raise CheckpointError(f"Expected names that begin with the prefix '{start}', found {names}.")
     return Entry(entry.path, state, entry.module_prefix, entry.other_keys)
 
 
@@ -249,7 +269,8 @@ def refuse_another_network(names: Mapping[str, str], backbone: Any) -> None:
         return
     raise CheckpointError(
         f'Expected a checkpoint for {type(backbone).__name__} (of the {backbone.family} family), but its {len(names)} names look '
-        f'like {found}: {", ".join(list(names)[:3])}. Give a checkpoint of {backbone.arch_name or "this family"}, or another arch.'
+        f'like {found}: {", ".join(list(names)[:3])}. Give a checkpoint of {backbone.arch_name or "this family"}, or another arch'
+        f'{f", or name a network of the file by prefix=, such as {prefixes[0]}" if (prefixes := networks(names, own)) else ""}.'
     )
 
 
@@ -353,19 +374,45 @@ def misfit_message(groups: Mapping[str, list[str]], state: Mapping[str, Tensor],
     shapes = [f'{name} {tuple(state[name].shape)}, model {tuple(target[name].shape)}' for name in mismatched]
     listed = {title: shapes if title == ANOTHER_SHAPE else names for title, names in groups.items()}
     lines = [
-        f'{where} does not fit {type(model).__name__}{f" {arch}" if arch else ""}; nothing was loaded. Its {len(state)} names look '
-        f'like {describe(state)}.',
+        f'{where} does not fit {type(model).__name__}{f" {arch}" if arch else ""}. Its {len(state)} names look like '
+        f'{describe(state)}.',
         *(f'  {len(names)} {title}: {first_names(names)}' for title, names in listed.items() if names),
     ]
+    return '\n'.join([*lines, remedy(groups, state, model)])
+
+
+def remedy(groups: Mapping[str, list[str]], state: Mapping[str, Tensor], model: nn.Module) -> str:
+    """What to do about a file that does not fit; arguments as in `misfit_message`."""
+    target = model.state_dict()
+    backbone: Any = getattr(model, 'backbone', model)
+    mismatched, missing = groups.get(ANOTHER_SHAPE, []), groups.get(NOT_IN_FILE, [])
+    if prefixes := networks(state, backbone.state_dict()):
+        return f'The file has several networks: name one by prefix= in load_weights or init_cfg, such as {" or ".join(prefixes)}.'
+    first = backbone.first_convolution() if hasattr(backbone, 'family') else ''
+    if [name.removeprefix(BACKBONE) for name in mismatched] == [first] and state[mismatched[0]].dim() == 4:
+        channels = state[mismatched[0]].shape[1]
+        return (
+            f'The file is for images of {channels} channels, and only files for {RGB} are fitted to others. Build the model with '
+            f'in_channels={channels}, or use fresh={tuple(mismatched)} in load_weights or init_cfg.'
+        )
     fresh = tuple(dict.fromkeys(f'{name.rpartition(".")[0]}.' for name in mismatched))
     if mismatched and all(state[name].shape[1:] == target[name].shape[1:] for name in mismatched):  # else it is another arch
-        lines.append(
-            f'The file is for another number of classes. To start with a new last layer, use fresh={fresh} in load_weights or in '
-            f'init_cfg.'
-        )
-    else:
-        lines.append('Give a checkpoint of this model, or the arch or config of the checkpoint.')
-    return '\n'.join(lines)
+        return f'The file is for another number of classes. For a new last layer, use fresh={fresh} in load_weights or init_cfg.'
+    last = f'{getattr(model, "last_layer", "") or "?"}.'
+    if missing and all(name.startswith(last) for name in missing) and not mismatched:
+        return f"The file has no last layer. For a new one, use fresh=('{last}',) in load_weights or init_cfg."
+    return 'Give a checkpoint of this model, or the arch or config of the checkpoint.'
+
+
+def networks(names: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Prefixes such as 'teacher.' below which a file has most of a model's names `own`; none if it has them without a prefix."""
+    expected, below = set(own), Counter[str]()
+    for name in names:
+        parts = name.removeprefix(BACKBONE).split('.')
+        for depth in range(min(MAX_DEPTH, len(parts))):
+            below[''.join(f'{part}.' for part in parts[:depth])] += '.'.join(parts[depth:]) in expected
+    found = [prefix for prefix, count in below.items() if 2 * count > len(expected)]
+    return [] if '' in found else found[:MAX_LISTED]
 
 
 def incompatible(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, str]:

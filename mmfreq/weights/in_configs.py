@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmfreq.weights.load import pretrained_entries
 from mmfreq.weights.store import is_named, local_file, read_note
 
 
 def pretrained_parts(node: Any) -> Iterator[tuple[dict, dict]]:
     """Yield (config of the part, its init_cfg) for every `init_cfg` of type Pretrained in a nested model config."""
     if isinstance(node, dict):
-        init = node.get('init_cfg')
-        for each in init if isinstance(init, (list, tuple)) else [init]:
-            if isinstance(each, dict) and each.get('type') == 'Pretrained' and each.get('checkpoint'):
+        for each in pretrained_entries(node.get('init_cfg')):
+            if each.get('checkpoint'):
                 yield node, each
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
         yield from pretrained_parts(child)
@@ -22,7 +22,7 @@ def drop_pretrained(model: Any) -> None:
     """Remove every `init_cfg` of type Pretrained from a nested model config."""
     for part, init in list(pretrained_parts(model)):
         given = part.pop('init_cfg')
-        if others := [each for each in given if each is not init] if isinstance(given, (list, tuple)) else []:
+        if others := [each for each in given if each != init] if isinstance(given, (list, tuple)) else []:
             part['init_cfg'] = others
 
 
@@ -36,8 +36,8 @@ def describe_start(cfg: Any) -> str:
     """A sentence about what the backbone of a run starts from."""
     if cfg.get('load_from'):
         return f'The run {"continues" if cfg.get("resume") else "starts from"} {cfg.load_from}.'
-    backbone = cfg.model.get('backbone', cfg.model)
-    source = next((init['checkpoint'] for _, init in pretrained_parts({'init_cfg': backbone.get('init_cfg')})), None)
+    whole = [cfg.model.get('backbone') or {}, cfg.model]  # an init_cfg of the backbone, or else of the whole model
+    source = next((each['checkpoint'] for part in whole for each in pretrained_entries(part.get('init_cfg'))), None)
     if source is None:
         return 'The backbone starts from random values.'
     path = local_file(source)

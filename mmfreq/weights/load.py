@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from os import PathLike
 from typing import Any
 
@@ -17,10 +18,11 @@ from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
-from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
+from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.errors import CheckpointMismatchError
 from mmfreq.weights.fit import (
     ANOTHER_SHAPE,
+    AS_REQUESTED,
     INCOMPATIBLE,
     NOT_IN_FILE,
     UNKNOWN_TO_MODEL,
@@ -28,9 +30,11 @@ from mmfreq.weights.fit import (
     dtype_name,
     first_names,
     fit_checkpoint,
+    fit_content,
     fit_strictly,
     incompatible,
     misfit_message,
+    read_source,
 )
 from mmfreq.weights.store import local_file
 
@@ -72,7 +76,8 @@ class LoadReport:
         lines += [f'  adapted {name}: {how}' for name, how in self.adapted.items()]
         for title, names in (('dropped', self.dropped), ('not loaded', self.fresh)):
             for why in dict.fromkeys(names.values()):
-                lines.append(f'  {title} {", ".join(name for name in names if names[name] == why)}: {why}')
+                if title == 'not loaded' or why != AS_REQUESTED:  # the same names are below as not loaded
+                    lines.append(f'  {title} {first_names([name for name in names if names[name] == why])}: {why}')
         dtypes = Counter(self.converted.values())
         lines += [f'  converted {count} tensors from {dtype}' for dtype, count in dtypes.items()]
         if self.not_finite:
@@ -108,10 +113,14 @@ def load_weights(
         CheckpointError: unreadable file, another network, a name that no rule knows, a shape or type that does not fit, or a
             parameter that nothing fills. The message lists the names, and the model is unchanged.
     """
-    fitted, where = fit_strictly(model, source, entry, fresh, prefix, map_location)
+    return fill(model, *fit_strictly(model, source, entry, fresh, prefix, map_location))
+
+
+def fill(model: nn.Module, fitted: Fitted, where: str) -> LoadReport:
+    """Copy a state dict that fits into the model; warns of NaN and infinite values."""
     report = report_of(fitted, where, model)
     if report.not_finite:
-        warnings.warn(f'{where}: {describe_not_finite(report.not_finite)}', stacklevel=2)
+        warnings.warn(f'{where}: {describe_not_finite(report.not_finite)}', stacklevel=3)
     model.load_state_dict(fitted.state, strict=True)
     return report
 
@@ -123,17 +132,25 @@ def load_pretrained(model: Any, source: str | PathLike) -> LoadReport:
         model: a backbone or classifier of mmfreq.
         source: as in `load_weights`.
     """
-    content = read_checkpoint(local_file(source))
+    path = local_file(source)
+    content = read_source(path)
     layer = getattr(model, 'last_layer', '')
     rows = rows_of_head(model, content)
     fresh = (f'{layer}.',) if rows not in (None, getattr(model, 'num_classes', None)) else ()
-    report = load_weights(model, content, fresh=fresh)
-    report = replace(report, source=str(source))
-    classes = (
-        f'\n  The file has {rows} classes and the model {model.num_classes}: {layer} starts from random values.' if fresh else ''
-    )
-    print_log(f'{type(model).__name__} {model.arch_name}: {report}{classes}', logger='current')
+    where = str(source) if str(path) == str(source) else f'{source} ({path})'
+    report = fill(model, fit_content(model, content, where, fresh=fresh), where)
+    if fresh:
+        why = f'the file has {rows} classes and the model {model.num_classes}, so the last layer starts from random values'
+        report = replace(report, fresh={name: why if each == AS_REQUESTED else each for name, each in report.fresh.items()})
+    print_log(f'{type(model).__name__} {model.arch_name}: {report}', logger='current')
     return report
+
+
+def classes_in(source: str | PathLike, classifier: Any, arch: str) -> int | None:
+    """Number of classes of the classifier of an arch in a source of weights; None if it has no last layer."""
+    with torch.device('meta'):
+        model = classifier(arch=arch)
+    return rows_of_head(model, read_source(source, 'cpu'))
 
 
 def rows_of_head(model: Any, content: Mapping[str, Any]) -> int | None:
@@ -143,7 +160,14 @@ def rows_of_head(model: Any, content: Mapping[str, Any]) -> int | None:
     return None if weight is None else weight.shape[0]
 
 
+PRETRAINED = ('Pretrained', 'mmengine.Pretrained', PretrainedInit)  # the type of an init_cfg, in all forms
 PRETRAINED_FIELDS = ('checkpoint', 'prefix', 'map_location', 'fresh', 'entry')  # of an init_cfg, beside its type
+
+
+def pretrained_entries(init_cfg: Any) -> list[dict[str, Any]]:
+    """The entries of type Pretrained of an init_cfg, which may be a list."""
+    entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return [each for each in entries if isinstance(each, dict) and each.get('type') in PRETRAINED]
 
 
 def pretrained_options(init_cfg: Any) -> dict[str, Any] | None:
@@ -152,13 +176,16 @@ def pretrained_options(init_cfg: Any) -> dict[str, Any] | None:
     Raises:
         ValueError: no checkpoint, or an unknown field.
     """
-    if isinstance(init_cfg, (list, tuple)) and len(init_cfg) == 1:
-        init_cfg = init_cfg[0]
-    if not isinstance(init_cfg, dict) or init_cfg.get('type') not in ('Pretrained', 'mmengine.Pretrained', PretrainedInit):
+    entries = pretrained_entries(init_cfg)
+    if not entries:
         return None
+    if len(entries) > 1:
+        raise ValueError(f'Expected one init_cfg of type Pretrained, found {len(entries)}: each would replace the one before.')
+    init_cfg = entries[0]
     unknown = sorted(set(init_cfg) - {'type', *PRETRAINED_FIELDS})
     if unknown or not init_cfg.get('checkpoint'):
-        found = f'the unknown fields {", ".join(unknown)}' if unknown else 'no checkpoint'
+        near = [f'{name} (did you mean {close[0]}?)' for name in unknown if (close := get_close_matches(name, PRETRAINED_FIELDS))]
+        found = f'unknown: {", ".join(near or unknown)}' if unknown else 'no checkpoint'
         raise ValueError(
             f'Expected an init_cfg of type Pretrained with the fields {", ".join(PRETRAINED_FIELDS)}, found {found}. For example: '
             "init_cfg=dict(type='Pretrained', checkpoint='mmfreq://hornet-tiny-gf')."

@@ -12,16 +12,22 @@ FORCED = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's own switch for trusted fi
 
 def load_from_local(filename, map_location=None):
     """mmengine's loader of paths: a checkpoint of mmengine, of another library or `.safetensors`, by `read_checkpoint`."""
-    import torch
+    from mmengine.runner import checkpoint
 
     from mmfreq.compat.safe_load import read_checkpoint
+    from mmfreq.weights.store import local_file
 
-    path = Path(filename).expanduser()
+    path = Path(local_file(filename)).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{path} can not be found.')  # mmengine's own message
     if os.environ.get(FORCED, '0').lower() in ('1', 'y', 'yes', 'true') and path.suffix != '.safetensors':
-        return torch.load(path, map_location=map_location)
+        return checkpoint.load_from_local(str(path), map_location)
     return read_checkpoint(path, map_location)
+
+
+def load_from_url(filename, map_location=None):
+    """mmengine's loader of http(s) URLs: resumed and complete downloads, and the published files by their URLs."""
+    return _load_named(filename, map_location)
 
 
 def load_from_mmfreq(filename, map_location=None):
@@ -51,5 +57,6 @@ def install_loaders():
     allow_mmengine_checkpoints()
     load_safely()
     CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_url, force=True)
     CheckpointLoader.register_scheme('mmfreq://', load_from_mmfreq, force=True)
     CheckpointLoader.register_scheme('hf-hub:', load_from_hub, force=True)

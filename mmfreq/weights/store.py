@@ -102,8 +102,8 @@ def local_file(source: str | os.PathLike, asked: bool = False) -> str | os.PathL
         return hub_file(name)
     if is_named(name):
         return obtain(wanted(name), asked)
-    inside = next((Path(name) / each for each in HUB_FILES if (Path(name) / each).is_file()), None)  # a published folder
-    return inside or source
+    folder = Path(name).expanduser()
+    return next((folder / each for each in HUB_FILES if (folder / each).is_file()), source)  # of tools/publish.py, or of the Hub
 
 
 def here(source: str | os.PathLike) -> str | os.PathLike | None:
@@ -129,7 +129,7 @@ def wanted(source: str) -> Wanted:
         filename=published[0] if published else f'{weights.arch}_{weights.tag}.pth',
         urls=weights.urls,
         sha256={direct_url(weights.url): stated} if stated else {},
-        pages=weights.pages,
+        pages=weights.pages if weights.urls else (f'{weights.repository} ({weights.note})',),
         other_names=tuple(f'{weights.arch}_{weights.tag}{suffix}' for suffix in SUFFIXES) + tuple(published[1:]),
     )
 
@@ -185,7 +185,7 @@ def obtain(file: Wanted, asked: bool = False) -> Path:
 
 def is_first_here() -> bool:
     """Whether this is the first process of a run on this machine, by the variables of torchrun, Slurm and MPI."""
-    return int(next((os.environ[name] for name in LOCAL_RANKS if name in os.environ), 0)) == 0
+    return int(next((os.environ[name] for name in LOCAL_RANKS if os.environ.get(name)), 0)) == 0
 
 
 def wait_for_first(file: Wanted, path: Path, started: float) -> Path | None:
@@ -345,14 +345,19 @@ def note_file(path: Path) -> Path:
 
 def how_to_get(file: Wanted, faults: Mapping[str, str]) -> str:
     """That a file is not here, why each URL failed, and how to put it here by hand."""
-    lines = [f'The weights {file.label} are not on this machine{", and no URL served them:" if faults else "."}']
-    lines += [f'  {fault if url in fault else f"{url}: {fault}"}' for url, fault in faults.items()]
+    why = f', and {OFFLINE} forbids connections.' if is_offline() else ', and no URL served them:' if faults else '.'
+    lines = [f'The weights {file.label} are not on this machine{why}']
+    if not is_offline():
+        lines += [f'  {fault if url in fault else f"{url}: {fault}"}' for url, fault in faults.items()]
     pages = [page for page in file.pages if page != UNKNOWN]
     lines.append(f'Download the file by hand from {" or ".join(pages)}' if pages else 'Get the file by hand')
     lines[-1] += (
         f', name it {file.filename}, and put it into a folder that {FOLDER} names (now: {os.environ.get(FOLDER) or "not set"}) or '
         f'into {cache_folder()}.'
     )
+    if file.urls and file.label.startswith(SCHEME):
+        name = file.label.removeprefix(SCHEME)
+        lines.append(f'On a machine with a network, python tools/weights.py get {name} --out FOLDER writes it.')
     return '\n'.join(lines)
 
 
@@ -438,8 +443,12 @@ def name_in_url(url: str) -> str:
 
 
 def cached_name(url: str) -> str:
-    """Name in the cache for an unknown URL: as torch.hub's, or a unique one."""
-    return name_in_url(url) or f'{urlsplit(url).hostname}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.pth'
+    """Name in the cache for an unknown URL: as torch.hub's, or a unique one if a file from another URL has that name."""
+    name, digest = name_in_url(url), hashlib.sha256(url.encode()).hexdigest()[:12]
+    if not name:
+        return f'{urlsplit(url).hostname}-{digest}.pth'
+    taken = read_note(cache_folder() / name).get('url', url) != url
+    return f'{Path(name).stem}-{digest}{Path(name).suffix}' if taken else name
 
 
 def sha256_of(path: Path) -> str:

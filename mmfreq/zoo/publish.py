@@ -11,6 +11,7 @@
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,8 +30,9 @@ from mmfreq.errors import UserError
 from mmfreq.models._factory import backbone_class, classifier_class
 from mmfreq.version import __version__
 from mmfreq.weights.convert import fitting_archs, write_checkpoint
-from mmfreq.weights.fit import AVERAGED, choose_entry
-from mmfreq.weights.load import check_fit, rows_of_head
+from mmfreq.weights.fit import AVERAGED, RAW, choose_entry, fit_content
+from mmfreq.weights.in_configs import pretrained_parts
+from mmfreq.weights.load import count_not_finite, describe_not_finite, rows_of_head
 from mmfreq.weights.store import local_file, sha256_of
 
 WEIGHTS, CONFIG, TIMM_CONFIG, CARD = 'model.safetensors', 'config.py', 'config.json', 'README.md'
@@ -86,19 +88,24 @@ def publish(
         config: config file; by default the one that mmengine notes in the checkpoint.
         name: by default that of the config, or else of the arch.
         arch: of the backbone; by default that of the config, or the only arch whose shapes fit.
-        ema: publish the averaged weights that are stored beside the raw ones. A run with mmengine's EMAHook stores the averaged
-            ones as its weights already.
+        ema: publish the averaged weights that are stored beside the raw ones. Of a run with mmengine's EMAHook, they are
+            published in any case: it validates with them.
         metrics: name to value, for the card; added to those of the validation at this checkpoint, from the logs beside it.
         license: identifier for the card.
 
     Raises:
-        UserError: the folder exists already, `ema` without averaged weights, or an unknown arch.
-        CheckpointError: the file cannot be read, or does not fit the arch.
+        UserError: the folder exists already, an invalid name, no such config, `ema` without averaged weights, or an unknown arch.
+        CheckpointError: the file cannot be read, does not fit the arch, or has NaN or infinite values.
     """
     content = read_checkpoint(local_file(checkpoint))
     publication = describe(content, checkpoint, config, name, arch, ema, metrics or {}, license)
+    if invalid := count_not_finite(publication.state):
+        raise CheckpointError(f'{checkpoint}: {describe_not_finite(invalid)}. Give an earlier checkpoint.')
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{out} cannot be created as a folder to write into: {error.strerror}.') from error
     with tempfile.TemporaryDirectory(dir=out, prefix='.publish-') as temporary:
         folder = Path(temporary) / publication.name
         folder.mkdir()
@@ -124,10 +131,12 @@ def describe(content, checkpoint, config, name, arch, ema, metrics, license) -> 
     noted = backbone.get('arch') if isinstance(backbone.get('arch'), str) else None
     arch = (arch or noted or found_arch(state) or '').replace('_', '-') or None
     if arch:
-        check_arch(arch, state, backbone)
+        check_arch(arch, state, backbone, str(checkpoint))
     name = name or (Path(config).stem if config else noted_name(content)) or arch
     if not name:
         raise UserError('Expected a config or an arch of mmfreq to name the folder after, found neither. Give --name NAME.')
+    if not re.fullmatch(r'\w[\w.+-]*', name):
+        raise UserError(f"Expected a name of letters, digits and '_.+-' for the folder, got '{name}'. Give another --name.")
     meta = dataset_meta_of(content.get('meta') or {}) if isinstance(content.get('meta'), Mapping) else {}
     meta = {key: value for key, value in meta.items() if key in ('classes', 'palette')}
     scope = cfg.get('default_scope') if cfg is not None else 'mmpretrain'
@@ -139,6 +148,8 @@ def describe(content, checkpoint, config, name, arch, ema, metrics, license) -> 
 
 def config_of(content: Any, config: str | os.PathLike | None) -> Config | None:
     """The config file, or the config that mmengine notes in a checkpoint; None for neither."""
+    if config is not None and not Path(config).is_file():
+        raise UserError(f'The config {config} does not exist.')
     if config is not None:
         return Config.fromfile(config)
     meta = content.get('meta') if isinstance(content, Mapping) else None
@@ -175,15 +186,17 @@ def chosen_weights(content: Any, ema: bool) -> tuple[dict[str, Tensor], bool]:
     Raises:
         UserError: `ema` without averaged weights.
     """
-    names = [name for name in AVERAGED if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
-    if ema and not names:
-        raise UserError(
-            "--ema needs averaged weights, and the checkpoint has none. A run with mmengine's EMAHook stores them as its weights: "
-            'remove --ema.'
-        )
-    raw = next((name for name in ('state_dict', 'model') if isinstance(content.get(name), Mapping)), 'auto')
-    chosen = choose_entry(content, names[0] if ema else raw)
-    return chosen.state, ema
+    entries = [name for name in (*AVERAGED, *RAW) if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
+    averaged = any(name in entries for name in AVERAGED)
+    if ema and not averaged:
+        raise UserError('--ema needs averaged weights, and the checkpoint has none. Remove --ema.')
+    by_mmengine = 'state_dict' in entries and ('message_hub' in content or 'meta' in content)
+    raw = next((name for name in RAW if name in entries), 'auto')
+    if (
+        not ema and not by_mmengine
+    ):  # mmengine's EMAHook has put the averaged weights, with which it validates, in the place of raw ones
+        return choose_entry(content, raw).state, False
+    return choose_entry(content).state, averaged
 
 
 def found_arch(state: Mapping[str, Tensor]) -> str | None:
@@ -200,7 +213,7 @@ def found_arch(state: Mapping[str, Tensor]) -> str | None:
     return archs[0] if len(archs) == 1 else None
 
 
-def check_arch(arch: str, state: Mapping[str, Tensor], backbone: Mapping[str, Any]) -> None:
+def check_arch(arch: str, state: Mapping[str, Tensor], backbone: Mapping[str, Any], where: str) -> None:
     """Raise a CheckpointError if the tensors do not fill the backbone of the arch, or a UserError if there is no such arch."""
     try:
         cls = backbone_class(arch)
@@ -209,7 +222,19 @@ def check_arch(arch: str, state: Mapping[str, Tensor], backbone: Mapping[str, An
     options = {key: backbone[key] for key in ('in_channels', 'out_indices') if key in backbone}
     with torch.device('meta'):
         model = cls(arch=arch, **options)
-    check_fit(model, state)
+        if not backbone:
+            model = cls(arch=arch, **found_options(model, state))
+    fit_content(model, state, where)
+
+
+def found_options(model: Any, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The arguments of a backbone that tensors show: the channels of the images, and which stages have a norm at their output."""
+    names = {name.removeprefix('backbone.'): value for name, value in state.items()}
+    first = names.get(model.first_convolution())
+    norms = tuple(i for i in range(4) if f'norm{i}.weight' in names)
+    return ({'in_channels': first.shape[1]} if first is not None and first.dim() == 4 else {}) | (
+        {'out_indices': norms} if norms else {}
+    )
 
 
 def head_rows(arch: str, state: Mapping[str, Tensor]) -> int:
@@ -226,14 +251,31 @@ def timm_config(publication: Publication) -> dict[str, Any]:
     import mmfreq.integrations.timm as integration
 
     arch = publication.arch or ''
+    model = (publication.cfg or {}).get('model') or {}
+    backbone = model.get('backbone') or model
     known = integration.config(arch, None)
     with torch.device('meta'):
-        width = backbone_class(arch)(arch=arch, out_indices=(-1,)).out_channels[-1]
+        built = integration.model_class(arch)(arch, num_classes=publication.num_classes)
+        found = found_options(built, publication.state)
+    arguments = {'in_chans': found.get('in_channels', 3), 'img_size': backbone.get('img_size', built.img_size)}
+    known['input_size'] = (arguments['in_chans'], arguments['img_size'], arguments['img_size'])
+    known['pool_size'] = (built.stage_sides(arguments['img_size'])[-1],) * 2
+    known |= normalization(model.get('data_preprocessor') or {}, arguments['in_chans'])
     classes = publication.num_classes
-    out = dict(architecture=arch.replace('-', '_'), num_classes=classes, num_features=width)
+    out = dict(architecture=arch.replace('-', '_'), num_classes=classes, num_features=built.num_features)
+    if changed := {key: value for key, value in arguments.items() if value != {'in_chans': 3, 'img_size': built.img_size}[key]}:
+        out['model_args'] = changed
     if classes and publication.meta.get('classes'):
         out['label_names'] = list(publication.meta['classes'])
     return out | dict(pretrained_cfg={**known, 'num_classes': classes, 'license': publication.license})
+
+
+def normalization(preprocessor: Mapping[str, Any], channels: int) -> dict[str, tuple]:
+    """timm's mean and standard deviation, of values in 0..1, from a data preprocessor; {} if it has none for these channels."""
+    given = {name: preprocessor.get(name) for name in ('mean', 'std')}
+    if not all(isinstance(value, (list, tuple)) and len(value) == channels for value in given.values()):
+        return {}
+    return {name: tuple(round(each / 255, 6) for each in value) for name, value in given.items()}
 
 
 def model_card(publication: Publication, folder: str) -> str:
@@ -246,7 +288,7 @@ def model_card(publication: Publication, folder: str) -> str:
             dataset_type=data or 'unknown',
             dataset_name=data or 'unknown',
             metric_type=name,
-            metric_value=value,
+            metric_value=round(value, 4),
         )
         for name, value in publication.metrics.items()
     ]
@@ -289,7 +331,11 @@ def recipe_lines(cfg: Config | None, data: str, publication: Publication) -> lis
     length = next(
         (f'{loop[key]} {unit}' for key, unit in (('max_iters', 'iterations'), ('max_epochs', 'epochs')) if loop.get(key)), 'unknown'
     )
+    backbone = cfg.model.get('backbone') or cfg.model
+    start = next((init['checkpoint'] for _, init in pretrained_parts({'init_cfg': backbone.get('init_cfg')})), 'random values')
     rows = {
+        'model': f'{cfg.model.get("type", "unknown")} with {backbone.get("type", publication.arch)}',
+        'starts from': cfg.get('load_from') or start,
         'data': data or 'unknown',
         'classes': ', '.join(map(str, publication.meta.get('classes', ()))) or str(publication.num_classes or 'unknown'),
         'optimizer': ', '.join(f'{key}={value}' for key, value in optimizer.items()) or 'unknown',

@@ -10,8 +10,8 @@ from mmfreq.errors import UserError
 from mmfreq.models._factory import build_backbone, build_classifier
 from mmfreq.weights.download import DownloadError
 from mmfreq.weights.files import UNKNOWN, ZOO, Weights, list_weights, weights_at
-from mmfreq.weights.fit import choose_entry
-from mmfreq.weights.load import check_fit, rows_of_head
+from mmfreq.weights.fit import choose_entry, fit_content
+from mmfreq.weights.load import rows_of_head
 from mmfreq.weights.store import SUFFIXES, find_local, sha256_of, wanted
 from mmfreq.zoo.rows import Row
 
@@ -39,7 +39,7 @@ def published_file(row: Row) -> Weights | None:
 
 
 def metrics_text(weights: Weights) -> str:
-    return ', '.join(f'{name} {value:g}' for name, value in weights.metrics.items()) or '-'
+    return ', '.join(f'{name} {value}' for name, value in weights.metrics.items()) or '-'
 
 
 def local_path(weights: Weights) -> Path | None:
@@ -71,6 +71,8 @@ def verify(folder: Path) -> list[Verified]:
     if not folder.is_dir():
         raise UserError(f'Expected a folder with weights, but {folder.absolute()} is not a folder.')
     files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    if not files:
+        raise UserError(f'Expected files with weights in {folder.absolute()}, found none that ends with {", ".join(SUFFIXES)}.')
     return [verify_file(path) for path in files]
 
 
@@ -88,12 +90,15 @@ def verify_file(path: Path) -> Verified:
     if not digest.startswith(stated):
         return Verified(path.name, weights.name, f'another file: sha256 {digest[:8]}, published {stated}', False)
     try:
-        resized = check_arch(weights, content)
+        resized = check_arch(weights, content, path.name)
     except CheckpointError as error:
         return Verified(path.name, weights.name, str(error), False)
     what = f'fits {weights.arch}{f", {resized} filters of another grid" if resized else ""}'
     return Verified(
-        path.name, weights.name, f'{tensors} tensors, {what}, sha256 {digest[:8]}{" as published" if stated else ""}', True
+        path.name,
+        weights.name,
+        f'{tensors} tensors, {what}, sha256 {digest[:8]} {"as published" if stated else "(the published one is unknown)"}',
+        True,
     )
 
 
@@ -102,7 +107,7 @@ def published_as(path: Path) -> Weights | None:
     return next((each for each in ZOO if path.name in (wanted(each.name).filename, *wanted(each.name).other_names)), None)
 
 
-def check_arch(weights: Weights, content: dict) -> int:
+def check_arch(weights: Weights, content: dict, where: str) -> int:
     """The number of resized tensors; raises a CheckpointError if the content does not fit the arch."""
     with torch.device('meta'):
         if weights.model == 'classifier' and not weights.task.startswith('pretraining'):
@@ -110,4 +115,4 @@ def check_arch(weights: Weights, content: dict) -> int:
             model = build_classifier(weights.arch, num_classes=rows or 0)
         else:
             model = build_backbone(weights.arch)
-    return len(check_fit(model, content).resized)
+    return len(fit_content(model, content, where).resized)

@@ -206,7 +206,7 @@ def test_error_of_a_missing_file_gives_its_full_path(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint('weights/none.pth')
     assert str(tmp_path / 'weights' / 'none.pth') in str(caught.value) and 'no such file' in str(caught.value)
-    with pytest.raises(CheckpointError, match='a folder'):
+    with pytest.raises(CheckpointError, match='a folder without weights'):
         read_checkpoint(tmp_path)
     assert issubclass(CheckpointError, ValueError)
 
@@ -329,3 +329,20 @@ def saved(value):
     out = io.BytesIO()
     torch.save(value, out)
     return out.getvalue()
+
+
+def test_the_format_is_judged_by_the_content(tmp_path):
+    state = {'w': torch.arange(3.0)}
+    torch.save(state, tmp_path / 'a.safetensors')
+    save_file(state, tmp_path / 'b.pth')
+    for name in ('a.safetensors', 'b.pth'):
+        assert torch.equal(read_checkpoint(tmp_path / name)['w'], state['w'])
+
+
+@pytest.mark.parametrize('device', ['cuda:7', 'nonsense'])
+def test_a_device_that_is_not_here_is_named(tmp_path, device):
+    torch.save({'w': torch.ones(1)}, tmp_path / 'a.pth')
+    save_file({'w': torch.ones(1)}, tmp_path / 'a.safetensors')
+    for name in ('a.pth', 'a.safetensors'):
+        with pytest.raises(ValueError, match=f"device of this machine as map_location, got '{device}'"):
+            read_checkpoint(tmp_path / name, device)

@@ -38,6 +38,21 @@ def assert_refused(convert, capsys, message, *args):
     return err
 
 
+def test_to_safetensors_and_back(convert, source, tmp_path, capsys):
+    ours, safe, back = (tmp_path / name for name in ('ours.pth', 'ours.safetensors', 'back.pth'))
+    convert(source, ours, '--arch', 'hornet-micro')
+    convert(ours, safe)
+    convert(safe, back)
+    assert 'in the same layout' in capsys.readouterr().out
+    assert safe.read_bytes()[8:].startswith(b'{') and safe.stat().st_mode == back.stat().st_mode
+    first, last = (torch.load(path, weights_only=True) for path in (ours, back))
+    assert first['meta'] == last['meta'] and first['state_dict'].keys() == last['state_dict'].keys()
+    assert all(torch.equal(value, last['state_dict'][name]) for name, value in first['state_dict'].items())
+    convert(safe, tmp_path / 'published.safetensors', '--invert')
+    assert mmfreq.load_weights(mmfreq.build_classifier('hornet-micro', num_classes=7), tmp_path / 'published.safetensors')
+    assert_refused(convert, capsys, 'already in the mmfreq layout', ours, tmp_path / 'again.pth')
+
+
 @pytest.mark.slow
 def test_round_trip_of_files(convert, source, tmp_path, capsys):
     converted, back = tmp_path / 'converted.pth', tmp_path / 'back.pth'

@@ -159,7 +159,7 @@ def assert_table(zoo, done):
     assert table[GOOD, 'single scale'][:4] == ['mIoU', '99.0', f'{score:.2f}', f'differs by {round(score - 99, 2):+.1f}']
     assert table[GOOD, 'ms+flip'][0] == 'mIoU(ms+flip)' and table[GOOD, 'ms+flip'][3].startswith('differs by -')
     assert table[ALSO_GOOD, 'single scale'][2:4] == [f'{score:.2f}', 'measured (nothing published)']
-    assert table[OTHER_ARCH, 'single scale'][3].startswith('failed: The checkpoint')
+    assert table[OTHER_ARCH, 'single scale'][3].startswith(f'failed: {OTHER_ARCH}.pth does not fit')
     assert 'truncated' in table[TRUNCATED, 'single scale'][3] and (NO_FILE, 'single scale') not in table
     for name in (OTHER_ARCH, TRUNCATED):
         verdict = table[name, 'single scale'][3]

@@ -24,7 +24,13 @@ one    {HERE}  core       -r mmfreq/compat/lite.txt torch==2.4.0 numpy<2
 two    {HERE}  backbones  -r mmfreq/compat/lite.txt
 absent {OTHER}  core       torch
 """
-PACKAGE = ('version.py', '__init__.py', 'compat/__init__.py', 'compat/finder.py', 'compat/stack.py')
+PACKAGE = (
+    'version.py',
+    '__init__.py',
+    *(f'compat/{name}.py' for name in ('__init__', 'after_import', 'finder', 'stack')),
+    'weights/__init__.py',
+    'weights/loaders.py',
+)
 FAKE_PYTEST = """\
 import sys
 from pathlib import Path

@@ -50,6 +50,9 @@ def test_list_shows_every_file(tool):
     status, printed, _ = tool('list', 'affnet')
     assert status == 0 and 'by hand' in printed and '79.8' in printed and 'hornet' not in printed
     assert tool('list', '--task', 'in22k-dense')[1].count('hornet-large') == 2
+    assert len([line for line in tool('list', 'gfnet')[1].splitlines() if 'gfnet-' in line]) == 7  # a family; URLs are not cut
+    status, _, error = tool('list', 'hornet-tinygf')
+    assert status == 2 and 'nearest: hornet-tiny-gf' in error
     status, _, error = tool('list', '--task', 'cityscapes')
     assert status == 2 and 'imagenet-1k' in error
 
@@ -84,7 +87,7 @@ def test_verify(tool, micro, tmp_path, monkeypatch):
     torch.save(mmfreq.build_classifier('gfnet-micro').state_dict(), folder / 'hornet-micro_in1k.pth')
     (folder / 'mine.pth').write_bytes(data[:-100])
     status, printed, _ = tool('verify', folder)
-    assert status == 1 and '2 of them with a fault' in printed and 'GFNet' in printed and 'truncated' in printed
+    assert status == 1 and 'of them with a fault: 2' in printed and 'GFNet' in printed and 'truncated' in printed
     (folder / 'hornet-micro_in1k.pth').write_bytes(data)
     changed = replace(entry, sha256_prefix='0' * 8)
     for module in (files, published):

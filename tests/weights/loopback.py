@@ -40,6 +40,9 @@ class Resource:
         status: of the answer.
         hold: whether to wait for the server's `release` before answering.
         stalls: whether to wait for it before the connection breaks off.
+        part: value of `Content-Range` instead of the true one.
+        any_version: whether `If-Range` is ignored.
+        busy: number of requests that are answered with status 503 first.
     """
 
     def __init__(
@@ -54,7 +57,11 @@ class Resource:
         status=200,
         hold=False,
         stalls=False,
+        part=None,
+        any_version=False,
+        busy=0,
     ):
+        self.part, self.any_version, self.busy = part, any_version, busy
         self.data, self.ranges, self.etag, self.announced = data, ranges, etag, announced
         self.breaks, self.times, self.redirect, self.status, self.hold, self.stalls = breaks, times, redirect, status, hold, stalls
 
@@ -77,11 +84,15 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.path in self.server.once:
             del self.server.files[self.path]
+        if resource.busy:
+            resource.busy -= 1
+            self.send_error(503)
+            return
         if resource.status != 200:
             self.send_error(resource.status)
             return
         data, start = resource.data, 0
-        same = not self.headers.get('If-Range') or self.headers['If-Range'] == resource.etag
+        same = resource.any_version or not self.headers.get('If-Range') or self.headers['If-Range'] == resource.etag
         partial = bool(asked) and resource.ranges and same
         end = len(data)
         if partial:
@@ -94,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
         self.send_response(206 if partial else 200)
         if partial:
-            self.send_header('Content-Range', f'bytes {start}-{end - 1}/{len(data)}')
+            self.send_header('Content-Range', resource.part or f'bytes {start}-{end - 1}/{len(data)}')
         self.send_header('Content-Length', str(resource.announced or end - start))
         if resource.etag:
             self.send_header('ETag', resource.etag)

@@ -16,6 +16,7 @@ HALF = len(DATA) // 2
 
 @pytest.fixture
 def server(monkeypatch):
+    monkeypatch.setattr(module, 'PAUSE', 0.0)
     for name in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'MMFREQ_OFFLINE'):
         monkeypatch.delenv(name, raising=False)
     with serving() as made:
@@ -52,15 +53,23 @@ def test_a_later_process_goes_on(server, partial, monkeypatch):
     assert partial.read_bytes() == DATA and server.requests[-1] == ('/w.pth', f'bytes={HALF}-')
 
 
-@pytest.mark.parametrize('changed', [dict(etag='"v2"'), dict(etag='')], ids=['another ETag', 'another length'])
-def test_a_file_that_changed_meanwhile_is_transferred_again(server, partial, monkeypatch, changed):
-    etag = '"v1"' if changed['etag'] else ''
+CHANGES = {
+    'another ETag': ('"v1"', dict(etag='"v2"')),
+    'another length, no version': ('', dict(etag='')),
+    'the same length, no version': ('', dict(etag='')),
+    'the same length, a weak version': ('W/"v1"', dict(etag='W/"v1"')),
+    'another ETag, If-Range ignored': ('"v1"', dict(etag='"v2"', any_version=True)),
+}
+
+
+@pytest.mark.parametrize(('name', 'etag', 'changed'), [(name, *each) for name, each in CHANGES.items()], ids=CHANGES)
+def test_a_file_that_changed_meanwhile_is_transferred_again(server, partial, monkeypatch, name, etag, changed):
     server.files['/w.pth'] = Resource(DATA, breaks=HALF, etag=etag)
     with monkeypatch.context() as patch:
         patch.setattr(module, 'ATTEMPTS', 1)
         with pytest.raises(DownloadError):
             download(server.url('/w.pth'), partial)
-    other = DATA[::-1] if changed['etag'] else DATA + b'more'
+    other = DATA + b'more' if name.startswith('another length') else DATA[::-1]
     server.files['/w.pth'] = Resource(other, **changed)
     download(server.url('/w.pth'), partial)
     assert partial.read_bytes() == other
@@ -81,6 +90,22 @@ def test_a_server_without_ranges_sends_it_again(server, partial):
     server.files['/w.pth'] = Resource(DATA, ranges=False, breaks=HALF)
     download(server.url('/w.pth'), partial)
     assert partial.read_bytes() == DATA and len(server.requests) == 2
+
+
+@pytest.mark.parametrize('part', ['nonsense', 'bytes 900000-1200000/1200000'])
+def test_a_part_that_was_not_asked_for_is_not_taken(server, partial, part):
+    server.files['/w.pth'] = Resource(DATA, breaks=HALF, part=part)
+    download(server.url('/w.pth'), partial)
+    assert partial.read_bytes() == DATA and [asked for _, asked in server.requests] == [None, f'bytes={HALF}-', None]
+
+
+def test_a_busy_server_is_asked_again(server, partial, monkeypatch):
+    server.files['/w.pth'] = Resource(DATA, busy=1)
+    download(server.url('/w.pth'), partial)
+    assert partial.read_bytes() == DATA and len(server.requests) == 2
+    server.files['/x.pth'] = Resource(DATA, busy=9)
+    with pytest.raises(DownloadError, match=r'/x\.pth could not be downloaded: the server answered 503 Service Unavailable'):
+        download(server.url('/x.pth'), partial)
 
 
 def test_a_complete_partial_file_is_recognised(server, partial):

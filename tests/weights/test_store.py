@@ -217,6 +217,38 @@ def test_what_is_not_a_checkpoint_is_not_kept(server, data):
     assert local_file(server.url('/w.pth')).read_bytes() == WEIGHTS
 
 
+def test_two_urls_with_the_same_file_name(server):
+    """As of every repository's `resolve/main/pytorch_model.bin`."""
+    other = saved({'state_dict': {'weight': torch.zeros(1000)}})
+    server.files['/alice/model.pth'], server.files['/bob/model.pth'] = Resource(WEIGHTS), Resource(other)
+    for _ in range(2):
+        assert local_file(server.url('/alice/model.pth')).read_bytes() == WEIGHTS
+        assert local_file(server.url('/bob/model.pth')).read_bytes() == other
+    assert full(server) == ['/alice/model.pth', '/bob/model.pth']
+
+
+def test_mmengines_loader_of_urls_is_the_same(server, monkeypatch):
+    from mmengine.runner import CheckpointLoader
+
+    assert set(CheckpointLoader.load_checkpoint(server.url(LINK))) == {'state_dict'}
+    server.files['/page.pth'] = Resource(PAGE)
+    with pytest.raises(MissingWeightsError, match='a page of HTML instead of the file'):
+        CheckpointLoader.load_checkpoint(server.url('/page.pth'))
+    monkeypatch.setenv('MMFREQ_OFFLINE', '1')
+    count = len(server.requests)
+    with pytest.raises(MissingWeightsError, match='MMFREQ_OFFLINE forbids connections'):
+        CheckpointLoader.load_checkpoint(server.url('/w.pth'))
+    assert len(server.requests) == count
+
+
+def test_a_message_names_a_url_once(server):
+    server.files['/page.pth'] = Resource(PAGE)
+    with pytest.raises(MissingWeightsError) as error:
+        local_file(server.url('/page.pth'))
+    lines = str(error.value).splitlines()
+    assert lines[1].count('http') == 1 and '..' not in lines[1]
+
+
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / 'torch').write_text('a file where the folder should be')
     with pytest.raises(DownloadError, match=r'w\.pth cannot be saved in .*Set TORCH_HOME'):

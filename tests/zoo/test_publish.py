@@ -125,3 +125,83 @@ def test_what_is_refused(published, classifier, tmp_path):
     assert not [path for path in (tmp_path / 'out').iterdir() if path != published]
     shutil.rmtree(published)
     assert publish(tmp_path / 'a.pth', tmp_path / 'out').name == published.name  # the arch is found by its shapes
+
+
+def test_which_weights_are_the_averaged_ones(classifier, tmp_path):
+    """mmengine's EMAHook stores the averaged ones as `state_dict`; the authors' scripts beside it."""
+    state = classifier.state_dict()
+    other = {name: value + 1 for name, value in state.items()}
+    files = {
+        'mmengine': dict(meta={'iter': 5}, message_hub={}, state_dict=other, ema_state_dict=averaged_model(state)),
+        'cvnets': dict(model_state_dict=state, ema_state_dict=other),
+        'timm': dict(state_dict=state, state_dict_ema=other),
+    }
+    for name, content in files.items():
+        torch.save(content, tmp_path / f'{name}.pth')
+        for ema in (False, True):
+            folder = publish(tmp_path / f'{name}.pth', tmp_path / f'{name}-{ema}', arch='hornet-micro', ema=ema)
+            averaged = ema or name == 'mmengine'
+            found = read_checkpoint(folder / 'model.safetensors')['head.weight']
+            assert torch.equal(found, (other if averaged else state)['head.weight']), (name, ema)
+            assert ('averaged weights' in (folder / 'README.md').read_text()) == averaged
+
+
+def averaged_model(state):
+    return {'steps': torch.tensor(5), **{f'module.{name}': value for name, value in state.items()}}
+
+
+@pytest.mark.parametrize('arch', ['hornet-micro', 'affnet-micro', 'gfnet-micro'])
+def test_a_model_of_other_images(arch, tmp_path):
+    """timm builds it with the channels, the size and the normalization of the run."""
+    model = mmfreq.build_classifier(arch, num_classes=5, in_channels=4, img_size=64).eval()
+    backbone = dict(type='mmfreq.FrequencyImageClassifier', arch=arch, num_classes=5, in_channels=4, img_size=64)
+    preprocessor = dict(mean=[51.0] * 4, std=[25.5] * 4)
+    Config(dict(model=backbone | dict(data_preprocessor=preprocessor))).dump(tmp_path / 'run.py')
+    torch.save(model.state_dict(), tmp_path / 'a.pth')
+    folder = publish(tmp_path / 'a.pth', tmp_path / 'out', config=tmp_path / 'run.py')
+    loaded = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    x = torch.randn(1, 4, 64, 64)
+    assert torch.equal(loaded(x), model(x))
+    assert tuple(loaded.pretrained_cfg['input_size']) == (4, 64, 64) and list(loaded.pretrained_cfg['mean']) == [0.2] * 4
+    assert json.loads((folder / 'config.json').read_text())['num_features'] == loaded.num_features
+
+
+def test_a_backbone_with_one_output(tmp_path):
+    torch.save(mmfreq.build_backbone('hornet-micro', out_indices=(3,), in_channels=4).state_dict(), tmp_path / 'a.pth')
+    folder = publish(tmp_path / 'a.pth', tmp_path / 'out', arch='hornet-micro')
+    model = mmfreq.build_backbone('hornet-micro', out_indices=(3,), in_channels=4)
+    assert mmfreq.load_weights(model, folder).loaded == len(model.state_dict())
+
+
+def test_the_hash_is_that_of_the_content(classifier, tmp_path):
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    torch.save(dict(state_dict=classifier.state_dict(), meta=meta), tmp_path / 'a.pth')
+    assert len({publish(tmp_path / 'a.pth', tmp_path / str(i), arch='hornet-micro').name for i in range(8)}) == 1
+
+
+@pytest.mark.parametrize('name', ['../escaped', 'a/b', '.', ''])
+def test_names_are_no_paths(classifier, tmp_path, name):
+    torch.save(classifier.state_dict(), tmp_path / 'a.pth')
+    if name:
+        with pytest.raises(UserError, match='Expected a name of letters, digits and '):
+            publish(tmp_path / 'a.pth', tmp_path / 'out', arch='hornet-micro', name=name)
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot be created as a folder'):
+        publish(tmp_path / 'a.pth', tmp_path / 'file', arch='hornet-micro')
+
+
+def test_weights_that_are_not_numbers_are_refused(classifier, tmp_path):
+    torch.save({name: value * float('nan') for name, value in classifier.state_dict().items()}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='NaN or infinite'):
+        publish(tmp_path / 'a.pth', tmp_path / 'out', arch='hornet-micro')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_run_starts_from_the_folder(published):
+    from mmfreq.engine.resume.start import check_pretrained
+
+    init_cfg = dict(type='Pretrained', checkpoint=str(published))
+    check_pretrained(dict(backbone=dict(type='mmfreq.HorNet', init_cfg=init_cfg)))
+    backbone = mmfreq.build_backbone('hornet-micro', init_cfg=init_cfg)
+    backbone.init_weights()
+    assert load_checkpoint(mmfreq.build_classifier('hornet-micro', num_classes=5), str(published)).keys() > set()

@@ -113,6 +113,8 @@ def check_file(path, role='checkpoint'):
         )
     if is_remote(path):
         return None
+    if absolute(path).is_dir():  # of tools/publish.py
+        path = local_file(path)
     if not absolute(path).is_file():
         fault = 'is a folder' if absolute(path).is_dir() else 'does not exist'
         raise UserError(f'The {role} {str(path)!r} {fault}: looked for {absolute(path)}. Give the path of a checkpoint file.')
