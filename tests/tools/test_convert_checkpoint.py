@@ -39,18 +39,18 @@ def assert_refused(convert, capsys, message, *args):
 
 
 def test_to_safetensors_and_back(convert, source, tmp_path, capsys):
-    ours, safe, back = (tmp_path / name for name in ('ours.pth', 'ours.safetensors', 'back.pth'))
-    convert(source, ours, '--arch', 'hornet-micro')
-    convert(ours, safe)
+    first_file, safe, back = (tmp_path / name for name in ('a.pth', 'a.safetensors', 'back.pth'))
+    convert(source, first_file, '--arch', 'hornet-micro')
+    convert(first_file, safe)
     convert(safe, back)
     assert 'in the same layout' in capsys.readouterr().out
     assert safe.read_bytes()[8:].startswith(b'{') and safe.stat().st_mode == back.stat().st_mode
-    first, last = (torch.load(path, weights_only=True) for path in (ours, back))
+    first, last = (torch.load(path, weights_only=True) for path in (first_file, back))
     assert first['meta'] == last['meta'] and first['state_dict'].keys() == last['state_dict'].keys()
     assert all(torch.equal(value, last['state_dict'][name]) for name, value in first['state_dict'].items())
     convert(safe, tmp_path / 'published.safetensors', '--invert')
     assert mmfreq.load_weights(mmfreq.build_classifier('hornet-micro', num_classes=7), tmp_path / 'published.safetensors')
-    assert_refused(convert, capsys, 'already in the mmfreq layout', ours, tmp_path / 'again.pth')
+    assert_refused(convert, capsys, 'already in the mmfreq layout', first_file, tmp_path / 'again.pth')
 
 
 @pytest.mark.slow
