@@ -738,7 +738,7 @@ def missing_weights(context):
     from mmfreq.preflight.report import Report
     from mmfreq.preflight.run import check_weights
 
-    context.patch.setenv('MMFREQ_OFFLINE', '1')
+    context.patch.setenv('https_proxy', 'http://127.0.0.1:9')  # refuses every connection
     context.patch.setenv('TORCH_HOME', str(context.files))
     with pytest.raises(ValueError) as error:
         check_weights(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'), Report())
