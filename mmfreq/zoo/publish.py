@@ -128,7 +128,8 @@ def describe(content, checkpoint, config, name, arch, ema, metrics, license) -> 
     cfg = config_of(content, config)
     state, averaged = chosen_weights(content, ema)
     backbone = (cfg.model.get('backbone') or cfg.model) if cfg is not None else {}
-    noted = backbone.get('arch') if isinstance(backbone.get('arch'), str) else None
+    is_own = str(backbone.get('type')).startswith('mmfreq.')  # stock backbones have an `arch`, too
+    noted = backbone.get('arch') if is_own and isinstance(backbone.get('arch'), str) else None
     arch = (arch or noted or found_arch(state) or '').replace('_', '-') or None
     if arch:
         check_arch(arch, state, backbone, str(checkpoint))
@@ -171,7 +172,7 @@ def logged_scores(work_dir: Path, content: Any, cfg: Config | None) -> dict[str,
                 record = json.loads(line)
                 if record.get('step') == step and 'iter' not in record:  # training records have both
                     scores |= {name: value for name, value in record.items() if name not in NOT_SCORES}
-    return {name: value for name, value in scores.items() if math.isfinite(value)}
+    return {name: value for name, value in scores.items() if isinstance(value, (int, float)) and math.isfinite(value)}
 
 
 def noted_name(content: Any) -> str:
@@ -191,12 +192,10 @@ def chosen_weights(content: Any, ema: bool) -> tuple[dict[str, Tensor], bool]:
     if ema and not averaged:
         raise UserError('--ema needs averaged weights, and the checkpoint has none. Remove --ema.')
     by_mmengine = 'state_dict' in entries and ('message_hub' in content or 'meta' in content)
+    if ema or by_mmengine:  # mmengine's EMAHook stores the averaged weights, with which it validates, as `state_dict`
+        return choose_entry(content).state, averaged
     raw = next((name for name in RAW if name in entries), 'auto')
-    if (
-        not ema and not by_mmengine
-    ):  # mmengine's EMAHook has put the averaged weights, with which it validates, in the place of raw ones
-        return choose_entry(content, raw).state, False
-    return choose_entry(content).state, averaged
+    return choose_entry(content, raw).state, False
 
 
 def found_arch(state: Mapping[str, Tensor]) -> str | None:
