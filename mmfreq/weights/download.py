@@ -37,8 +37,8 @@ AGENT = f'mmfreq/{__version__}'
 OFFLINE = 'MMFREQ_OFFLINE'
 # pattern in the address or text of a page -> what it is; the first one that matches
 PAGES = (
-    (r'accounts\.google\.com|ServiceLogin', "Google's login page: the file is not shared with everyone"),
-    (r'Quota exceeded|Too many users have viewed or downloaded', "Google Drive's quota page: the file was requested too often"),
+    (r'accounts\.google\.com|ServiceLogin', "Google's login page (the file is not shared with everyone)"),
+    (r'Quota exceeded|Too many users have viewed or downloaded', "Google Drive's quota page (the file was requested too often)"),
     (r'Virus scan warning|scan this file for viruses', "Google Drive's virus-scan page"),
     (r'(?i)<form[^>]*login|type=.?password|<title>[^<]*(log|sign) ?in', 'a login page'),
 )
