@@ -54,7 +54,7 @@ RULES = {
     'mmfreq/speed/*': ({'torch', 'torchvision'}, {'ops', 'layers', 'models', 'speed'}),
     # files: weights, data, configs
     'mmfreq/weights/*': (
-        {'torch', 'mmengine', 'filelock', 'tqdm', 'huggingface_hub', 'safetensors'},
+        {'torch', 'mmengine', 'filelock', 'rich', 'huggingface_hub', 'safetensors'},
         {'compat', 'errors', 'version', 'weights'},
     ),
     'mmfreq/datasets/*': ({'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', *IMAGE_LIBRARIES}, {'registry', 'datasets'}),

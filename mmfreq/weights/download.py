@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from mmfreq.compat.file_type import describe_bytes
 from mmfreq.compat.safe_load import CheckpointError
@@ -165,11 +166,13 @@ def copy(answer: HTTPResponse, file: IO[bytes], done: int, total: int | None, ur
     terminal = progress and sys.stderr.isatty()
     name = urlsplit(url).path.rstrip('/').rpartition('/')[2] or url
     shown = done * 100 // total // STEP if total else 0
-    with tqdm(total=total, initial=done, unit='B', unit_scale=True, unit_divisor=1024, desc=name, disable=not terminal) as bar:
+    columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not terminal) as bar:
+        task = bar.add_task(name, total=total, completed=done)
         while chunk := answer.read1(CHUNK):  # what has arrived, so that little is lost when the process ends
             file.write(chunk)
             done += len(chunk)
-            bar.update(len(chunk))
+            bar.update(task, completed=done)
             if progress and not terminal and total and done * 100 // total // STEP > shown:
                 shown = done * 100 // total // STEP
                 print(f'{name}: {shown * STEP} % of {total / 2**20:.1f} MiB', file=sys.stderr, flush=True)
