@@ -165,8 +165,12 @@ def unpickles_by_default():
     """Whether a plain `torch.load(FILE)` runs code: with torch before 2.6, or with TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD."""
     import torch
 
-    forced = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0').lower()
-    return torch.__version__ < (2, 6) or forced in ('1', 'y', 'yes', 'true')
+    return torch.__version__ < (2, 6) or is_forced()
+
+
+def is_forced():
+    """Whether TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, torch's own switch for trusted files with code."""
+    return os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0').lower() in ('1', 'y', 'yes', 'true')
 
 
 def _existing_file(path):

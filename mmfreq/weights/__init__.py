@@ -5,6 +5,7 @@
 | `files` | the published files as data: name, URL, arch, task, metrics, license |
 | `download` | the transfer from a URL: resumed, complete, and nothing else in its place |
 | `store` | **which local file a source is**: paths, names of published files, URLs, repositories of the Hub |
+| `hub` | files of the Hugging Face Hub |
 | `loaders` | the same sources in mmengine's own loader |
 | `in_configs` | the sources that a config names |
 | `rules` | the rename rules of the published layouts, as data |

@@ -50,6 +50,10 @@ class DownloadError(CheckpointError):
     """A URL gave no file, or another one than expected."""
 
 
+class MissingWeightsError(DownloadError):
+    """A published file is not on this machine, and no URL serves it; the message says how to get it by hand."""
+
+
 class InterruptedTransfer(Exception):
     """A transfer that broke off, and may go on from where it was."""
 

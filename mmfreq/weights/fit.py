@@ -198,8 +198,7 @@ def choose_entry(checkpoint: Any, entry: str = 'auto', depth: int = 0) -> Entry:
     if entry == 'auto' and not entries:
         return _bare_entry(checkpoint)
     if entry == 'auto':
-        by_mmengine = 'state_dict' in entries and ('message_hub' in content or 'meta' in content)
-        entry = 'state_dict' if by_mmengine else next((key for key in entries if content[key]), entries[0])
+        entry = 'state_dict' if is_of_mmengine(content) else next((key for key in entries if content[key]), entries[0])
     elif not isinstance(content.get(entry), Mapping):
         found = ', '.join(entries) or 'none, as its parameters, if any, are bare'
         raise CheckpointError(f"Expected the entry '{entry}' in the checkpoint. Its entries with parameters: {found}.")
@@ -208,6 +207,11 @@ def choose_entry(checkpoint: Any, entry: str = 'auto', depth: int = 0) -> Entry:
     inner = choose_entry(content[entry], depth=depth + 1)
     other_keys = (*inner.other_keys, *(key for key in content if key != entry))
     return Entry((entry, *inner.path), inner.state, inner.module_prefix, other_keys)
+
+
+def is_of_mmengine(content: Mapping[str, Any]) -> bool:
+    """Whether mmengine wrote a file; its EMAHook stores the averaged weights, with which it validates, as `state_dict`."""
+    return isinstance(content.get('state_dict'), Mapping) and ('message_hub' in content or 'meta' in content)
 
 
 def below(prefix: str, entry: Entry) -> Entry:

@@ -4,23 +4,20 @@
 inferencers of mmdet, mmsegmentation and mmpretrain read what `mmfreq.load_weights` reads, and run no code from a file.
 """
 
-import os
 from pathlib import Path
-
-FORCED = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # torch's own switch for trusted files with code
 
 
 def load_from_local(filename, map_location=None):
     """mmengine's loader of paths: a checkpoint of mmengine, of another library or `.safetensors`, by `read_checkpoint`."""
     from mmengine.runner import checkpoint
 
-    from mmfreq.compat.safe_load import read_checkpoint
+    from mmfreq.compat.safe_load import is_forced, read_checkpoint
     from mmfreq.weights.store import local_file
 
     path = Path(local_file(filename)).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f'{path} can not be found.')  # mmengine's own message
-    if os.environ.get(FORCED, '0').lower() in ('1', 'y', 'yes', 'true') and path.suffix != '.safetensors':
+    if is_forced() and path.suffix != '.safetensors':
         return checkpoint.load_from_local(str(path), map_location)
     return read_checkpoint(path, map_location)
 

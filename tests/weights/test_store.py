@@ -13,7 +13,7 @@ import torch
 
 import mmfreq
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
-from mmfreq.weights import files, store
+from mmfreq.weights import files, hub
 from mmfreq.weights.download import DownloadError
 from mmfreq.weights.files import ZOO, Weights, find_weights
 from mmfreq.weights.store import MissingWeightsError, local_file, unavailable, wanted
@@ -375,7 +375,7 @@ def test_hub_files(monkeypatch, tmp_path):
 
     logged = []
     monkeypatch.setattr('huggingface_hub.hf_hub_download', hf_hub_download)
-    monkeypatch.setattr(store, 'print_log', lambda message, **_: logged.append(message))
+    monkeypatch.setattr(hub, 'print_log', lambda message, **_: logged.append(message))
     assert local_file('hf-hub:me/hornet@v2').read_bytes() == WEIGHTS
     assert asked[0] == ('me/hornet', 'model.safetensors', 'v2', False) and 'commit c0ffee' in logged[0]
     monkeypatch.setenv('MMFREQ_OFFLINE', '1')
