@@ -164,7 +164,7 @@ def check_run(cfg, report=None):
         try:
             _timed(seconds, check, cfg, report, *argument)
         except (UserError, CheckpointError) as error:
-            if not any(str(error) in str(earlier) for earlier in errors):
+            if not any(str(error) in str(earlier) for earlier in errors):  # two checks may find the same fault
                 errors.append(error)
     for level, messages in ((logging.INFO, report.notes), (logging.WARNING, report.warnings)):
         for message in messages:

@@ -33,7 +33,6 @@ from mmfreq.zoo.evaluation import first_line, noted_config
 from mmfreq.zoo.published import published_file
 from mmfreq.zoo.rows import Row
 
-SUFFIXES = ('.pth', '.safetensors', '.pt', '.bin', '.tar')
 FROM_TRAINING = re.compile(r'(best_.+|epoch_\d+|iter_\d+)\.pth')  # names that mmengine gives
 DATE_AND_HASH = re.compile(r'(_\d{8}(_\d{6})?)?(-[0-9a-f]{8,64})?$')  # OpenMMLab puts them after a config's name
 DETECTOR_PARTS = ('rpn_head.', 'roi_head.', 'bbox_head.')
@@ -89,7 +88,7 @@ def find_checkpoints(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         if not folder.exists():
             raise UserError(f'{folder.absolute()} does not exist. --checkpoints takes folders with checkpoints, or files.')
-        files += [folder] if folder.is_file() else [path for path in _walk(folder) if path.suffix in SUFFIXES]
+        files += [folder] if folder.is_file() else [path for path in _walk(folder) if path.suffix in store.SUFFIXES]
     runs: dict[Path, list[Path]] = {}
     for path in files:
         if FROM_TRAINING.fullmatch(path.name):
@@ -281,7 +280,7 @@ def _sha256(path: Path, size: int, changed: int) -> str:
 def stem(file: Path) -> str:
     """The name of a file without its suffixes, also without both of `.pth.tar`."""
     name = file.name
-    while name.endswith(SUFFIXES):
+    while name.endswith(store.SUFFIXES):
         name = name[: name.rindex('.')]
     return name
 
@@ -289,4 +288,4 @@ def stem(file: Path) -> str:
 def published_stems(weights: Weights) -> list[str]:
     """Names, without suffix, in the URLs of a published file."""
     paths = [Path(urlsplit(url).path) for url in (weights.url, *weights.mirrors)]
-    return [path.stem for path in paths if path.suffix in SUFFIXES]
+    return [path.stem for path in paths if path.suffix in store.SUFFIXES]

@@ -30,7 +30,7 @@ from mmfreq.errors import UserError
 from mmfreq.models._factory import backbone_class, classifier_class
 from mmfreq.version import __version__
 from mmfreq.weights.convert import fitting_archs, write_checkpoint
-from mmfreq.weights.fit import AVERAGED, RAW, choose_entry, fit_content
+from mmfreq.weights.fit import AVERAGED, RAW, choose_entry, fit_content, is_of_mmengine
 from mmfreq.weights.in_configs import pretrained_parts
 from mmfreq.weights.load import count_not_finite, describe_not_finite, rows_of_head
 from mmfreq.weights.store import local_file, sha256_of
@@ -187,14 +187,13 @@ def chosen_weights(content: Any, ema: bool) -> tuple[dict[str, Tensor], bool]:
     Raises:
         UserError: `ema` without averaged weights.
     """
-    entries = [name for name in (*AVERAGED, *RAW) if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
-    averaged = any(name in entries for name in AVERAGED)
+    content = content if isinstance(content, Mapping) else {}
+    averaged = any(isinstance(content.get(name), Mapping) for name in AVERAGED)
     if ema and not averaged:
         raise UserError('--ema needs averaged weights, and the checkpoint has none. Remove --ema.')
-    by_mmengine = 'state_dict' in entries and ('message_hub' in content or 'meta' in content)
-    if ema or by_mmengine:  # mmengine's EMAHook stores the averaged weights, with which it validates, as `state_dict`
+    if ema or is_of_mmengine(content):
         return choose_entry(content).state, averaged
-    raw = next((name for name in RAW if name in entries), 'auto')
+    raw = next((name for name in RAW if isinstance(content.get(name), Mapping)), 'auto')
     return choose_entry(content, raw).state, False
 
 
