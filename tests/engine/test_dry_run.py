@@ -1,10 +1,16 @@
 """A dry run builds and prints everything, and leaves nothing behind."""
 
 import tempfile
+from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch.utils.data import DataLoader
 
-from mmfreq.engine.dry_run import dry_run
+from mmfreq.engine.dry_run import dry_run, schedule
 from mmfreq.engine.launch import train
 from mmfreq.errors import CheckpointMismatchError, DataError
 
@@ -64,3 +70,16 @@ def test_errors_end_the_dry_run(toy_config, trained, temporary):
     with pytest.raises(ValueError, match='hornet-mikro'):
         dry_run(toy_config, cfg_options={'model.backbone.arch': 'hornet-mikro'})
     assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize(('loop', 'sampler'), [(EpochBasedTrainLoop, DefaultSampler), (IterBasedTrainLoop, InfiniteSampler)])
+def test_the_iterations_of_an_epoch_are_those_of_one_of_several_processes(loop, sampler, monkeypatch):
+    """16 images, 2 processes with 2 images each."""
+    monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, 2))
+    loader = DataLoader(range(16), batch_size=2, sampler=sampler(range(16)))
+    run = loop.__new__(loop)
+    run._max_iters, run._iter = 9, 0
+    model = SimpleNamespace(module=torch.nn.Linear(1, 1), parameters=lambda: [])  # wrapped, as DistributedDataParallel does
+    cfg = Config(dict(train_dataloader=dict(batch_size=2)))
+    facts = schedule(SimpleNamespace(train_loop=run, train_dataloader=loader, model=model, world_size=2, cfg=cfg))
+    assert facts['training'] == '9 iterations of 4 images (2 x 2); 4 are an epoch' and facts['model'].startswith('Linear,')
