@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# a rank that writes a file when it runs, and another one and exits on the signal
+# A rank that writes a file when it runs, and another one on the signal. It exits when all ranks have written it, as after the
+# barrier of a training run: the launcher ends the other ranks as soon as one has exited.
 RANK = """
-import os, signal, sys, time
+import os, pathlib, signal, sys, time
 folder, name, status = sys.argv[1:]
 def answer(number, frame):
+    pathlib.Path(folder, os.environ["RANK"] + '.heard').write_text(signal.Signals(number).name)
+    deadline = time.monotonic() + 30
+    while len(list(pathlib.Path(folder).glob('*.heard'))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
     time.sleep(0.3)
-    open(f'{folder}/{os.environ["RANK"]}.heard', 'w').write(signal.Signals(number).name)
     os._exit(int(status))
 signal.signal(getattr(signal, name), answer)
 open(f'{folder}/{os.environ["RANK"]}.runs', 'w').close()
