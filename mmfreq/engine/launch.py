@@ -50,7 +50,7 @@ from mmfreq.engine.resume.start import (
 from mmfreq.engine.resume.stop_signal import stop_requests
 from mmfreq.errors import UserError
 from mmfreq.log import log_once
-from mmfreq.preflight import check_data, check_run
+from mmfreq.preflight import check_run, check_test
 from mmfreq.speed.compiling import compile_blocks
 from mmfreq.weights.in_configs import describe_start, drop_pretrained
 from mmfreq.weights.store import local_file
@@ -152,7 +152,7 @@ def prepare_test(
     fit_precision(cfg, amp=False)
     check_work_dir(cfg)
     check_file(cfg.load_from)
-    check_data(cfg, ('test_dataloader',))
+    check_test(cfg)
     if tta:
         use_tta(cfg)
     if not (plain or cfg.get('compile_blocks') or cfg.get('compile')):  # a compiled model is tested as it is

@@ -1,8 +1,8 @@
-"""Checks before a run: `check_run` validates a training config before anything is built.
+"""Checks before a run: `check_run, check_test` validates a training config before anything is built.
 
 | module | contents |
 |---|---|
-| `run` | `check_run`, the table of all checks, and the checks of installed packages and of the checkpoint |
+| `run` | `check_run, check_test`, the table of all checks, and the checks of installed packages and of the checkpoint |
 | `data` | datasets of a config: paths, number of classes |
 | `segmentation` | image and label pairs |
 | `coco` | COCO annotation files |
@@ -13,6 +13,6 @@
 
 from mmfreq.preflight.data import check_data, holds_a_file, leaf_datasets, missing_paths
 from mmfreq.preflight.report import Report
-from mmfreq.preflight.run import PreflightError, check_run
+from mmfreq.preflight.run import PreflightError, check_run, check_test
 
-__all__ = ['PreflightError', 'Report', 'check_data', 'check_run', 'holds_a_file', 'leaf_datasets', 'missing_paths']
+__all__ = ['PreflightError', 'Report', 'check_data', 'check_run', 'check_test', 'holds_a_file', 'leaf_datasets', 'missing_paths']

@@ -9,7 +9,7 @@
 | `check_disk` | `resources` | no room for two checkpoints |
 | `check_memory` | `resources` | one iteration that needs more memory than the device has |
 | `check_pairs` | `segmentation` | images without labels; of 32 pairs, those with unreadable files or with labels of no class |
-| `check_coco` | `coco` | COCO files that mmdet cannot read or misreads; images that are missing |
+| `check_coco` | `coco` | COCO files that mmdet misreads or pycocotools cannot score; images that are missing |
 
 `check_versions` and `check_data` raise at once. The errors of the others are collected into one message.
 """
@@ -23,7 +23,7 @@ from mmfreq.compat.stack import DISTRIBUTIONS, fix_command, gather, judge
 from mmfreq.config.meta_model import build_model_on_meta, logging_disabled
 from mmfreq.errors import UserError
 from mmfreq.log import log_once, process_rank
-from mmfreq.preflight.coco import check_coco
+from mmfreq.preflight.coco import check_coco, check_scored
 from mmfreq.preflight.data import check_data
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import check_disk, check_memory
@@ -176,6 +176,20 @@ def check_run(cfg, report=None):
         raise PreflightError('\n\n'.join([f'{len(errors)} checks before the run failed:', *parts]))
     result = f'{len(report.warnings)} warnings' if report.warnings else 'no problems found'
     log_once(f'Preflight: {len(seconds)} checks in {sum(seconds.values()):.1f} s, {result}.')
+
+
+def check_test(cfg):
+    """Check the data of a prepared test config: its paths and classes and, in the first process, what its metrics cannot score.
+
+    Raises:
+        UserError: the error of the check that failed.
+    """
+    check_data(cfg, ('test_dataloader',))
+    if process_rank() == 0 and cfg.get('default_scope') == 'mmdet':
+        report = Report()
+        check_scored(cfg, report, ('test_dataloader',))
+        for message in report.warnings:
+            log_once(message, level=logging.WARNING)
 
 
 def _timed(seconds, function, *arguments):

@@ -70,8 +70,10 @@ def _check_annotated_size(sample, name, turned):
     if None in annotated or not size or annotated == size:
         return
     remedy = 'Check that the annotation file belongs to these images.'
-    if annotated == size[::-1] and turned in TURNED:
-        remedy = f'Its EXIF orientation turns it when it is read, but not the boxes: read images with {IGNORE_ORIENTATION}.'
+    if annotated == size[::-1]:
+        remedy = 'Width and height are swapped in the annotation file.'
+        if turned in TURNED:
+            remedy = f'Its EXIF orientation turns it when it is read, but not the boxes: read images with {IGNORE_ORIENTATION}.'
     raise InputError(f'{name} has the size {size}, but the annotation file has {annotated} (H, W). {remedy}')
 
 
@@ -154,7 +156,7 @@ class GuardedPipeline(Compose):
             except InputError:
                 raise
             except Exception as error:
-                raise InputError(_failure(name, files, error)) from error
+                raise InputError(_annotation_failure(transform, data, files, error) or _failure(name, files, error)) from error
             if data is None:
                 self._handle_skipped(name, files, loads)
                 return None
@@ -194,6 +196,24 @@ def inner_datasets(dataset):
 def _file_names(files):
     names = ', '.join(f'{role} {printable_path(path)}' for role, path in files.items() if path)
     return names or 'a sample without a file name'
+
+
+def _annotation_failure(transform, data, files, error):
+    """The message for an error of mmdet's `LoadAnnotations` that one of the annotations causes alone; '' if none does."""
+    if type(transform).__name__ != 'LoadAnnotations' or not isinstance(data, dict):
+        return ''
+    instances = data.get('instances') or ()
+    for index, instance in enumerate(instances):
+        try:
+            transform({**data, 'instances': [dict(instance)]})
+        except Exception:  # the same error, of this annotation
+            text = str(instance)
+            return (
+                f'Annotation {index} of the {len(instances)} of {_file_names(files)} cannot be loaded: {type(error).__name__}: '
+                f'{" ".join(str(error).split())}. It is {text if len(text) <= 200 else text[:200] + "..."}. Fix or remove it in '
+                'the annotation file.'
+            )
+    return ''
 
 
 def _failure(name, files, error):

@@ -1,0 +1,179 @@
+"""The annotations of a COCO file as columns: their fields are valid, and which of them mmdet 3.3 silently skips.
+
+Columns instead of rows, because a file has up to a million annotations. Legend: M annotations.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+
+from mmfreq.errors import DataError
+
+NUMBERS, IDS, FLAGS = {int, float}, {int, str}, {int, float, bool, type(None)}
+IMAGE_FIELDS = {'id': IDS, 'file_name': {str}, 'width': NUMBERS, 'height': NUMBERS}
+ROW_FIELDS = {  # field -> its types and its description in errors
+    'id': (IDS, 'id'),
+    'image_id': (IDS, 'image_id'),
+    'category_id': (IDS, 'category_id'),
+    'bbox': ({list}, 'bbox (x, y, width, height)'),
+    'area': (NUMBERS, 'area (in pixels; width * height if there is no mask)'),
+    'iscrowd': (FLAGS, 'iscrowd (the number 0 or 1; mmdet takes every text for 1)'),
+    'ignore': (FLAGS, 'ignore (the number 0 or 1; mmdet takes every text for 1)'),
+}
+SKIPPED = {  # why mmdet skips an annotation, in the order of its tests -> how the log describes it
+    'image': 'belong to images that the file does not list',
+    'ignore': 'have ignore=1',
+    'outside': 'lie outside of their image, or have NaN in their box',
+    'extent': 'are narrower or lower than 1 pixel, or have no area',
+    'category': 'belong to categories that are not a class',
+}
+REASONS = ('', *SKIPPED)
+
+
+@dataclass
+class Annotations:
+    """The annotations of a file whose fields are valid.
+
+    Attributes:
+        where: names the file in messages.
+        images: its images by id.
+        rows: its annotations.
+        boxes: x, y, width, height in pixels, (M, 4).
+        areas: (M,).
+        image_ids, category_ids: lists of M.
+        sizes: width and height of the image of each; NaN if the file does not list it, (M, 2).
+        crowd, ignored: (M,) bool.
+    """
+
+    where: str
+    images: dict
+    rows: list
+    boxes: np.ndarray
+    areas: np.ndarray
+    image_ids: list
+    category_ids: list
+    sizes: np.ndarray
+    crowd: np.ndarray
+    ignored: np.ndarray
+
+    def __len__(self):
+        return len(self.rows)
+
+    @cached_property
+    def listed(self):
+        """Whether the file lists the image of each annotation, (M,)."""
+        return ~np.isnan(self.sizes[:, 0])
+
+    @cached_property
+    def inside(self):
+        """The area of each box inside of its image, with NaN and unknown images as 0, (M,)."""
+        with np.errstate(invalid='ignore'):
+            ends = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:], self.sizes)
+            return np.nan_to_num(np.maximum(ends - np.maximum(self.boxes[:, :2], 0), 0)).prod(1)
+
+    def of_classes(self, category_ids):
+        """Whether the category of each annotation is in `category_ids`, (M,)."""
+        return np.array([row in category_ids for row in self.category_ids], bool)
+
+    def skipped(self, category_ids):
+        """The index in `REASONS` of why mmdet skips each annotation, 0 for those that it uses, (M,) int."""
+        width, height = self.boxes[:, 2], self.boxes[:, 3]
+        no_overlap = self.inside == 0
+        positive = (width > 0) & (height > 0) | np.isnan(self.boxes).any(1)
+        tests = {
+            'image': ~self.listed,
+            'ignore': self.ignored,
+            'outside': no_overlap & positive,
+            'extent': no_overlap | (self.areas <= 0) | (width < 1) | (height < 1),
+            'category': ~self.of_classes(category_ids),
+        }
+        return np.select(list(tests.values()), range(1, len(REASONS)), 0)
+
+    def first(self, condition):
+        """The first annotation for which `condition` (M,) holds, as text for a message: 'annotations[3] is {...}'."""
+        index = int(np.flatnonzero(condition)[0])
+        return f'annotations[{index}] is {short(self.rows[index])}'
+
+
+def read_annotations(where, table):
+    """The annotations of a file's content.
+
+    Raises:
+        DataError: an image or annotation without a field that mmdet reads, or with one of another type; a duplicate.
+    """
+    images = _read_images(where, table['images'])
+    rows = table['annotations']
+    columns = {field: [row.get(field) for row in rows] for field in ROW_FIELDS}
+    _check_fields(where, rows, columns)
+    ids = columns['id']
+    if len(set(ids)) < len(ids):
+        raise DataError(f'{where}: two annotations have the id {first_duplicate(ids)!r}, which mmdet refuses. Make the ids unique.')
+    sizes = {key: (image['width'], image['height']) for key, image in images.items()}
+    unlisted = (np.nan, np.nan)
+    return Annotations(
+        where,
+        images,
+        rows,
+        boxes=np.array(columns['bbox'], np.float64).reshape(-1, 4),
+        areas=np.array(columns['area'], np.float64),
+        image_ids=columns['image_id'],
+        category_ids=columns['category_id'],
+        sizes=np.array([sizes.get(key, unlisted) for key in columns['image_id']], np.float64).reshape(-1, 2),
+        crowd=np.array([bool(value) for value in columns['iscrowd']], bool),
+        ignored=np.array([bool(value) for value in columns['ignore']], bool),
+    )
+
+
+def _read_images(where, rows):
+    images = {}
+    for index, image in enumerate(rows):
+        invalid = [field for field, types in IMAGE_FIELDS.items() if type(image.get(field)) not in types]
+        invalid += [] if invalid else [side for side in ('width', 'height') if not 0 < image[side] < np.inf]
+        if invalid:
+            raise DataError(f'{where}: images[{index}] has no valid {", ".join(invalid)}: {short(image)}. Fix the entry.')
+        if image['id'] in images:
+            raise DataError(
+                f'{where}: two images have the id {image["id"]!r}, {images[image["id"]]["file_name"]} and {image["file_name"]}; '
+                'mmdet would use the second, with the boxes of both. Make the ids unique.'
+            )
+        images[image['id']] = image
+    if len(set(map(type, images))) > 1:
+        text, number = (next(key for key in images if type(key) is kind) for kind in (str, int))
+        raise DataError(
+            f'{where}: expected image ids of one type, but there are numbers ({number}) and text ({text!r}), which cannot be '
+            'sorted. Use numbers for all.'
+        )
+    return images
+
+
+def _check_fields(where, rows, columns):
+    boxes = columns['bbox']
+    types_fit = all(set(map(type, columns[field])) <= types for field, (types, _) in ROW_FIELDS.items())
+    if types_fit and set(map(len, boxes)) <= {4} and set(map(type, chain.from_iterable(boxes))) <= NUMBERS:
+        return
+    for index, row in enumerate(rows):
+        invalid = [text for field, (types, text) in ROW_FIELDS.items() if type(row.get(field)) not in types]
+        if type(row.get('bbox')) is list and (len(row['bbox']) != 4 or not set(map(type, row['bbox'])) <= NUMBERS):
+            invalid.append(ROW_FIELDS['bbox'][1])
+        if invalid:
+            raise DataError(f'{where}: annotations[{index}] has no valid {", ".join(invalid)}, which mmdet reads: {short(row)}.')
+
+
+def first_duplicate(values):
+    """The first of some values that occurs twice."""
+    seen = set()
+    return next(value for value in values if value in seen or seen.add(value))
+
+
+def short(row):
+    """An entry of a file for a message, with long values cut."""
+    if not isinstance(row, dict):
+        return _cut(row, 200)
+    return _cut('{' + ', '.join(f'{key!r}: {_cut(repr(value), 60)}' for key, value in row.items()) + '}', 300)
+
+
+def _cut(text, length):
+    text = str(text)
+    return text if len(text) <= length else text[: length - 3] + '...'

@@ -1,0 +1,222 @@
+"""What mmdet's `CocoMetric` cannot score, or scores wrongly: pycocotools reads the annotation file by rules of its own.
+
+It needs fields that mmdet's training does not (`iscrowd`), stops at masks that training skips, takes the annotation id 0 for "no
+match", and counts what mmdet skips as objects that were missed. All of this shows only after the first epoch, or never.
+"""
+
+import os
+import re
+
+import numpy as np
+
+from mmfreq.config.reading import absolute, is_remote, type_name
+from mmfreq.errors import DataError
+from mmfreq.preflight.coco.annotations import first_duplicate
+from mmfreq.preflight.coco.masks import NO_MASK
+from mmfreq.preflight.data import first_names
+
+MASK_METRICS = ('segm',)
+MASK_MODELS = re.compile('mask_head|panoptic|segm|Mask|Ins[A-Z]|SOLO')  # names in the configs of models that predict masks
+
+
+def coco_metrics(cfg, loader):
+    """Yield (config key, config) of the `CocoMetric` that score the dataset of a loader, except those that only write files."""
+    key = loader.replace('dataloader', 'evaluator')
+    evaluators = cfg.get(key) or []
+    if isinstance(evaluators, dict) and evaluators.get('metrics'):
+        evaluators = evaluators['metrics']
+    several = isinstance(evaluators, (list, tuple))
+    for index, evaluator in enumerate(evaluators if several else [evaluators]):
+        if type_name(evaluator.get('type', '')) == 'CocoMetric' and not evaluator.get('format_only'):
+            yield (f'{key}.{index}' if several else key), evaluator
+
+
+def scores_masks(evaluator):
+    """Whether a `CocoMetric` compares masks."""
+    metrics = evaluator.get('metric', 'bbox')
+    return any(metric in MASK_METRICS for metric in (metrics if isinstance(metrics, (list, tuple)) else [metrics]))
+
+
+def check_predicted_masks(cfg, key, evaluator):
+    """Raise if a `CocoMetric` compares masks, and no part of the model is named as one that predicts them."""
+    if scores_masks(evaluator) and not MASK_MODELS.search(str(cfg.model)):
+        raise DataError(
+            f'{key} compares masks (segm), but the model predicts only boxes: the evaluation would end in "segm is not in '
+            f'results". Set {key}.metric=bbox, or train a model with a mask_head.'
+        )
+
+
+def check_evaluator_file(key, evaluator, leaves, report):
+    """Raise if the annotation file of an evaluator does not exist; warn if it is not that of a dataset of its loader.
+
+    Args:
+        leaves: (config key, config) of the loader's datasets.
+
+    Returns:
+        The path of the file; None if the evaluator has none, or it is remote.
+    """
+    ann_file = evaluator.get('ann_file')
+    if not ann_file:
+        _check_packed_objects(key, leaves)
+        return None
+    if is_remote(ann_file):
+        return None
+    if not os.path.isfile(ann_file):
+        raise DataError(
+            f'{key}.ann_file={ann_file!r} does not exist: looked at {absolute(ann_file)}. Set it with '
+            f'--cfg-options {key}.ann_file=/path/to/file.json'
+        )
+    read = [os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '') for _, leaf in leaves]
+    if read and not any(os.path.exists(path) and os.path.samefile(path, ann_file) for path in read):
+        report.warnings.append(
+            f'{key}.ann_file is {ann_file}, but the dataset reads {", ".join(read)}: the scores would be computed from '
+            'other annotations.'
+        )
+    return ann_file
+
+
+def _check_packed_objects(key, leaves):
+    """Without a file, `CocoMetric` takes the objects from the samples, which have them only if the pipeline packs them."""
+    for leaf_key, leaf in leaves:
+        packs = [step for step in leaf.get('pipeline') or () if type_name(step.get('type', '')) == 'PackDetInputs']
+        if packs and not any('instances' in (step.get('meta_keys') or ()) for step in packs):
+            raise DataError(
+                f'Expected an annotation file in {key}.ann_file, or objects in the samples of {leaf_key}; the first validation '
+                f"would end in an AssertionError. Set {key}.ann_file, or add 'instances' to meta_keys of PackDetInputs."
+            )
+
+
+def check_scoring(key, annotations, masks, category_ids, categories, report):
+    """Check that pycocotools can score a file, and that it scores what it seems to.
+
+    Args:
+        annotations: of the evaluator's file.
+        masks: their `Masks` if the evaluator compares masks, else None.
+        category_ids: the ids of the categories that are classes.
+        categories: all categories of the file.
+
+    Returns:
+        The ids of the categories with an object that is scored.
+
+    Raises:
+        DataError: the evaluation would fail or hang, or has nothing to score.
+    """
+    where, rows = annotations.where, annotations.rows
+    scored = annotations.listed & annotations.of_classes(category_ids)
+    _check_ids(where, annotations, report)
+    missing = np.array([row.get('iscrowd') is None for row in rows], bool)
+    if missing.any():
+        raise DataError(
+            f'{where}: {missing.sum()} of {len(rows)} annotations have no `iscrowd`, and the evaluation would end in KeyError: '
+            f"'iscrowd' after the first epoch; {annotations.first(missing)}. Set it to 0, or to 1 for a group of objects."
+        )
+    infinite = ~(np.isfinite(annotations.boxes).all(1) & np.isfinite(annotations.areas))
+    if infinite.any():
+        raise DataError(
+            f'{where}: {infinite.sum()} annotations have NaN or infinity in bbox or area, and a box of NaN matches everything; '
+            f'{annotations.first(infinite)}. Fix or remove them.'
+        )
+    if masks is not None and (masks.unscored & scored).any():
+        fails = masks.unscored & scored
+        fault = 'no `segmentation`'
+        if not (masks.status[fails] == NO_MASK).all():
+            fault = 'no polygon of three points, a first one of fewer, or run lengths without counts or size'
+        raise DataError(
+            f'{where}: {key} compares masks (segm), but {fails.sum()} annotations have {fault}; {annotations.first(fails)}. Give '
+            f'each polygon at least three points, or remove the annotations, or set {key}.metric=bbox.'
+        )
+    objects = scored & ~annotations.crowd
+    if not objects.any():
+        raise DataError(f'{where}: {_nothing_scored(annotations, category_ids)} Every AP would be -1.')
+    _warn_of_missed(key, annotations, objects, report)
+    _warn_of_unknown(key, annotations, {category['id'] for category in categories}, report)
+    return {category for category, counts in zip(annotations.category_ids, objects) if counts}
+
+
+def _check_ids(where, annotations, report):
+    ids = [row['id'] for row in annotations.rows]
+    texts = np.array([isinstance(value, str) for value in ids], bool)
+    if texts.any():
+        raise DataError(
+            f'{where}: expected integers as annotation ids, but {texts.sum()} of {len(ids)} are text, with which the evaluation '
+            f'ends in a ValueError; {annotations.first(texts)}. Number the annotations from 1.'
+        )
+    zero = np.array([value == 0 for value in ids], bool)
+    if zero.any():
+        report.warnings.append(
+            f'{where}: an annotation has the id 0, which pycocotools takes for "no match": a right detection of it counts as '
+            f'wrong, and AP is too low; {annotations.first(zero)}. Number the annotations from 1 instead of 0.'
+        )
+
+
+def _nothing_scored(annotations, category_ids):
+    """Why a file has no object to score, as a sentence."""
+    if not len(annotations):
+        return 'the file has no annotations.'
+    listed, known = annotations.listed, annotations.of_classes(category_ids)
+    if (listed & known).any():
+        return f'all {(listed & known).sum()} annotations of the classes are crowds (iscrowd=1), which are not scored.'
+    field, values, keys = (
+        ('category_id', annotations.category_ids, category_ids)
+        if listed.any()
+        else ('image_id', annotations.image_ids, annotations.images)
+    )
+    return (
+        f'no annotation belongs to a listed image and a class: {field} is {values[0]!r} ({type(values[0]).__name__}) in the first '
+        f'annotation, and the ids are {first_names(map(repr, keys))}. Both must be equal, and of one type.'
+    )
+
+
+def _warn_of_missed(key, annotations, objects, report):
+    """Warn of what no prediction can match, which lowers AP without a message."""
+    width, height = annotations.boxes[:, 2:].T
+    empty = objects & ((annotations.inside == 0) | (width <= 0) | (height <= 0))
+    groups = {
+        'have a box without extent or outside of their image': empty,
+        'have ignore=1, which pycocotools does not read': objects & annotations.ignored & ~empty,
+    }
+    for text, rows in groups.items():
+        if rows.any():
+            report.warnings.append(
+                f'{annotations.where}: {rows.sum()} annotations {text}; {key} counts them as objects that were missed, which '
+                f'lowers AP; {annotations.first(rows)}. Fix or remove them, or set iscrowd=1.'
+            )
+    boxes = [
+        (image, category, *box)
+        for image, category, box, counts in zip(
+            annotations.image_ids, annotations.category_ids, annotations.boxes.tolist(), objects
+        )
+        if counts
+    ]
+    repeated = len(boxes) - len(set(boxes))
+    if repeated:
+        image, _, *box = first_duplicate(boxes)
+        report.warnings.append(
+            f'{annotations.where}: {repeated} annotations repeat another one (same image, category and box); of each pair one '
+            f'counts as missed, which lowers AP; for example bbox {box} in image {image!r}. Remove the copies.'
+        )
+
+
+def _warn_of_unknown(key, annotations, categories, report):
+    """Warn of objects whose image or category the file does not list: they are not scored, and their detections count as wrong."""
+    unknown = ~annotations.listed | ~annotations.of_classes(categories)
+    if unknown.any():
+        report.warnings.append(
+            f'{annotations.where}: {unknown.sum()} annotations belong to an image or a category that the file does not list; {key} '
+            f'does not score them, and counts detections of them as wrong; {annotations.first(unknown)}. Fix or remove them.'
+        )
+
+
+def check_scored_images(key, leaf_key, leaf, annotations, report):
+    """Warn if a dataset leaves out images that the evaluator scores."""
+    filters = leaf.get('filter_cfg') or {}
+    reason = ''
+    if leaf.get('indices') is not None:
+        reason = f'{leaf_key}.indices selects images'
+    elif not leaf.get('test_mode') and any(filters.values()):
+        reason = f'{leaf_key} has no test_mode=True, so filter_cfg removes images'
+    if reason:
+        report.warnings.append(
+            f'{reason}, but {key} scores all {len(annotations.images)} images of its file: the objects of the others count as '
+            'missed. Read all images in validation, or score a file of those that are read.'
+        )

@@ -1,0 +1,89 @@
+"""The images of a COCO file: they exist, inside of the image folder, and some of them are read."""
+
+import os
+
+import numpy as np
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+
+from mmfreq.config.reading import is_remote, type_name
+from mmfreq.errors import DataError, InputError
+from mmfreq.preflight.data import FolderListing, first_names
+from mmfreq.preflight.samples import GuardedPipeline
+
+SAMPLE_SIZE = 32  # images of each dataset that are read, evenly spaced
+
+
+def check_images(where, leaf, images, kept, report):
+    """Check that the image files of a COCO file exist and are inside of the image folder.
+
+    Args:
+        kept: ids of the images that mmdet reads.
+
+    Raises:
+        DataError: a file name that leads out of the folder, or images that do not exist.
+    """
+    folder = _image_folder(leaf)
+    outside = [image['file_name'] for image in images if leads_outside(image['file_name'])]
+    if outside:
+        raise DataError(
+            f'{where}: expected file names inside of the image folder {folder or "."}, but {len(outside)} file names lead out of '
+            f'it: {first_names(outside)}. They are refused, as such a name can point to any file of this computer. Write names '
+            'relative to data_prefix.img, or set data_prefix.img to a folder that contains all images.'
+        )
+    if _is_remote(leaf, folder):
+        return
+    files = FolderListing()
+    missing = [image for image in images if not files.has(os.path.join(folder, image['file_name']))]
+    needed = [image['file_name'] for image in missing if image['id'] in kept]
+    if needed:
+        remedy = 'Copy them there, set data_prefix.img to their folder, or remove them from the file.'
+        if any('\\' in name for name in needed):
+            remedy = "The names have Windows' backslashes: write / instead of \\ in every file_name."
+        raise DataError(
+            f'{where}: expected {len(kept)} images in {folder or "."}, but {len(needed)} of the {len(kept)} images do not exist: '
+            f'{first_names(needed)}. {remedy}'
+        )
+    if missing:
+        names = first_names(image['file_name'] for image in missing)
+        report.notes.append(f'{where}: {len(missing)} images do not exist, but are skipped anyway: {names}.')
+
+
+def _image_folder(leaf):
+    prefix = leaf.get('data_prefix') or {}
+    return os.path.join(leaf.get('data_root') or '', (prefix.get('img') if isinstance(prefix, dict) else prefix) or '')
+
+
+def _is_remote(leaf, folder):
+    return is_remote(folder) or (leaf.get('backend_args') or {}).get('backend', 'local') != 'local'
+
+
+def leads_outside(name):
+    """Whether a file name, relative to a folder, leads out of it. Links are not followed."""
+    name = name.replace('\\', '/')
+    return name.startswith('/') or name[1:2] == ':' or os.path.normpath(name).split('/')[0] == '..' or '\0' in name
+
+
+def check_image_sample(cfg, key, leaf, images):
+    """Read some of the images, and compare their sizes with those in the file.
+
+    Raises:
+        InputError: the error of the first image that is invalid, and how many of the sample are.
+    """
+    steps = [step for step in leaf.get('pipeline') or () if type_name(step.get('type', '')).startswith('LoadImage')]
+    folder = _image_folder(leaf)
+    if not steps or _is_remote(leaf, folder) or not images:
+        return
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        pipeline = GuardedPipeline(Compose(steps[:1]))
+    picked = [images[index] for index in np.unique(np.linspace(0, len(images) - 1, SAMPLE_SIZE).round().astype(int))]
+    errors = []
+    for image in picked:
+        path = os.path.join(folder, image['file_name'])
+        try:
+            pipeline({'img_path': path, 'height': image['height'], 'width': image['width'], 'instances': []})
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        more = f'\n{len(errors)} of the {len(picked)} images that were read are invalid.' if len(errors) > 1 else ''
+        raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
