@@ -12,6 +12,7 @@ import numpy as np
 from mmfreq.errors import DataError
 
 NUMBERS, IDS, FLAGS = {int, float}, {int, str}, {int, float, bool, type(None)}
+FLAG_VALUES = {0, 1, None}
 IMAGE_FIELDS = {'id': IDS, 'file_name': {str}, 'width': NUMBERS, 'height': NUMBERS}
 ROW_FIELDS = {  # field -> its types and its description in errors
     'id': (IDS, 'id'),
@@ -91,6 +92,14 @@ class Annotations:
         }
         return np.select(list(tests.values()), range(1, len(REASONS)), 0)
 
+    def unknown(self, categories):
+        """Whether the file does not list the image or the category of each annotation, (M,).
+
+        Args:
+            categories: all categories of the file.
+        """
+        return ~self.listed | ~self.of_classes({category['id'] for category in categories})
+
     def first(self, condition):
         """The first annotation for which `condition` (M,) holds, as text for a message: 'annotations[3] is {...}'."""
         index = int(np.flatnonzero(condition)[0])
@@ -151,10 +160,15 @@ def _read_images(where, rows):
 def _check_fields(where, rows, columns):
     boxes = columns['bbox']
     types_fit = all(set(map(type, columns[field])) <= types for field, (types, _) in ROW_FIELDS.items())
-    if types_fit and set(map(len, boxes)) <= {4} and set(map(type, chain.from_iterable(boxes))) <= NUMBERS:
+    boxes_fit = types_fit and set(map(len, boxes)) <= {4} and set(map(type, chain.from_iterable(boxes))) <= NUMBERS
+    if boxes_fit and set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES:
         return
     for index, row in enumerate(rows):
-        invalid = [text for field, (types, text) in ROW_FIELDS.items() if type(row.get(field)) not in types]
+        invalid = [
+            text
+            for field, (types, text) in ROW_FIELDS.items()
+            if type(row.get(field)) not in types or (types is FLAGS and row.get(field) not in FLAG_VALUES)
+        ]
         if type(row.get('bbox')) is list and (len(row['bbox']) != 4 or not set(map(type, row['bbox'])) <= NUMBERS):
             invalid.append(ROW_FIELDS['bbox'][1])
         if invalid:

@@ -124,7 +124,7 @@ def _check_dataset(cfg, files, loader, key, leaf, path, report):
     )
     masks = files.masks(path, annotations) if with_masks else None
     check_geometry(annotations, masks, report)
-    kept, used = check_annotations(annotations, category_ids, leaf, masks, report)
+    kept, used = check_annotations(annotations, category_ids, table['categories'], leaf, masks, report)
     check_images(where, leaf, table['images'], kept, report)
     check_image_sample(cfg, key, leaf, [image for image in table['images'] if image['id'] in kept])
     report.data[key] = ImageCounts(len(table['images']), len(kept), len(classes))
@@ -205,11 +205,12 @@ def _garbage_collection_off():
             gc.enable()
 
 
-def check_annotations(annotations: Annotations, category_ids, leaf, masks, report):
+def check_annotations(annotations: Annotations, category_ids, categories, leaf, masks, report):
     """Count the annotations that are used in training and those that mmdet skips.
 
     Args:
         category_ids: ids of the categories that are classes.
+        categories: all categories of the file.
         leaf: config of the dataset.
         masks: `Masks` if its pipeline loads masks, else None.
 
@@ -248,6 +249,15 @@ def check_annotations(annotations: Annotations, category_ids, leaf, masks, repor
         raise DataError(f'{where}: no annotation is left for training, of {total}. {skipped}{_mixed_ids(annotations)}')
     if skipped:
         report.notes.append(f'{where}: {skipped}')
+    lost = {'belong to an image or a category that the file does not list': annotations.unknown(categories)}
+    if masks is not None:
+        lost['have no polygon of three points, or run lengths without counts or size'] = masks.status == BAD_MASK
+    for text, rows in lost.items():
+        if rows.any():
+            report.warnings.append(
+                f'{where}: {rows.sum()} of {total} annotations {text}, and are not trained with; {annotations.first(rows)}. '
+                'Fix or remove them.'
+            )
     return kept, set(compress(annotations.category_ids, trained))
 
 

@@ -129,7 +129,7 @@ def check_scoring(key, annotations, masks, category_ids, categories, report):
     if not objects.any():
         raise DataError(f'{where}: {_nothing_scored(annotations, category_ids)} Every AP would be -1.')
     _warn_of_missed(key, annotations, objects, report)
-    _warn_of_unknown(key, annotations, {category['id'] for category in categories}, report)
+    _warn_of_unknown(key, annotations, categories, report)
     return {category for category, counts in zip(annotations.category_ids, objects) if counts}
 
 
@@ -199,7 +199,7 @@ def _warn_of_missed(key, annotations, objects, report):
 
 def _warn_of_unknown(key, annotations, categories, report):
     """Warn of objects whose image or category the file does not list: they are not scored, and their detections count as wrong."""
-    unknown = ~annotations.listed | ~annotations.of_classes(categories)
+    unknown = annotations.unknown(categories)
     if unknown.any():
         report.warnings.append(
             f'{annotations.where}: {unknown.sum()} annotations belong to an image or a category that the file does not list; {key} '
