@@ -133,9 +133,10 @@ def check_classes(cfg, key, dataset):
             consequence = f'labels from {count} on would have no score'
         else:
             consequence = f'predictions from {len(classes)} on would have no class, and validation would end with an IndexError'
+        one_map = ' (one sigmoid map is num_classes=2, out_channels=1)' if scope == 'mmseg' and count == 1 else ''
         raise DataError(
             f'{key} ({dataset.get("type")}) has {len(classes)} classes, but {name} has num_classes={count}: {consequence}. '
-            f'Set num_classes={len(classes)} in every head (--cfg-options {name}.num_classes={len(classes)} ...), or list '
+            f'Set num_classes={len(classes)} in every head (--cfg-options {name}.num_classes={len(classes)} ...){one_map}, or list '
             f'{"fewer" if count < len(classes) else "all"} classes in its `metainfo`.'
         )
 
@@ -167,22 +168,22 @@ def dataset_class(dataset, scope):
 def _heads(model, scope):
     """Yield (config key, config) of the heads that predict the classes of the dataset."""
     if scope == 'mmseg':
-        yield from _each('model.decode_head', model.get('decode_head'))
-        yield from _each('model.auxiliary_head', model.get('auxiliary_head'))
+        yield from each_head('model.decode_head', model.get('decode_head'))
+        yield from each_head('model.auxiliary_head', model.get('auxiliary_head'))
     elif scope == 'mmpretrain':
-        yield from _each('model', model if 'num_classes' in model else None)  # mmfreq's image classifier
-        yield from _each('model.head', model.get('head'))
+        yield from each_head('model', model if 'num_classes' in model else None)  # mmfreq's image classifier
+        yield from each_head('model.head', model.get('head'))
     elif scope == 'mmdet':
-        yield from _each('model.bbox_head', model.get('bbox_head'))
-        yield from _each('model.mask_head', model.get('mask_head'))
+        yield from each_head('model.bbox_head', model.get('bbox_head'))
+        yield from each_head('model.mask_head', model.get('mask_head'))
         roi_head = model.get('roi_head') or {}
-        yield from _each('model.roi_head.bbox_head', roi_head.get('bbox_head'))
-        for name, head in _each('model.roi_head.mask_head', roi_head.get('mask_head')):
+        yield from each_head('model.roi_head.bbox_head', roi_head.get('bbox_head'))
+        for name, head in each_head('model.roi_head.mask_head', roi_head.get('mask_head')):
             if not head.get('class_agnostic'):
                 yield name, head
 
 
-def _each(key, heads):
+def each_head(key, heads):
     if isinstance(heads, (list, tuple)):
         yield from ((f'{key}.{index}', head) for index, head in enumerate(heads))
     elif heads:

@@ -27,6 +27,7 @@ from mmfreq.preflight.coco import check_coco
 from mmfreq.preflight.data import check_data
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import check_disk, check_memory
+from mmfreq.preflight.seg_heads import check_heads
 from mmfreq.preflight.segmentation import check_pairs
 from mmfreq.weights.in_configs import named_sources
 from mmfreq.weights.load import load_checked, load_weights, pretrained_options
@@ -132,7 +133,7 @@ def _is_own_backbone(module):
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 OF_MODEL = (check_checkpoint, check_disk, check_memory)  # (cfg, report, model on the meta device)
-OF_DATA = {'mmseg': (check_pairs,), 'mmdet': (check_coco,)}  # default_scope -> (cfg, report, loaders)
+OF_DATA = {'mmseg': (check_heads, check_pairs), 'mmdet': (check_coco,)}  # default_scope -> (cfg, report, loaders)
 
 
 def check_run(cfg, report=None):
