@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from mmfreq.errors import InputError
-from mmfreq.preflight.data import first_names
 
 READ_SECONDS = 2.0  # for label maps beyond the sample, of all datasets of a run together
 MANY_MAPS = 32  # the whole dataset must have at least so many, and two per class, before an absent class is a warning
@@ -113,9 +112,11 @@ def report_classes(key, maps, dataset, report, trained=True):
     reason = _reason(names, missing, values, dataset, maps.ignore_index)
     shown = ', '.join(f'{index} {names[index]!r}' for index in missing[:3])
     more = f' and {len(missing) - 3} more' if len(missing) > 3 else ''
-    noun = 'class' if len(missing) == 1 else f'{len(missing)} of the {len(names)} classes,'
     held = f'; their files hold the values {number_list(values)}' if values else ''
-    text = f'{key}: {noun} {shown}{more} never occur{"s" if len(missing) == 1 else ""} in {maps}{held}.'
+    if len(missing) == 1:
+        text = f'{key}: class {shown} never occurs in {maps}{held}.'
+    else:
+        text = f'{key}: {len(missing)} of the {len(names)} classes never occur in {maps}{held}. They are {shown}{more}.'
     one_left = len(missing) == len(names) - 1
     if one_left:
         left = next(name for index, name in enumerate(names) if index not in missing)
@@ -154,7 +155,7 @@ def _reason(names, missing, values, dataset, ignore_index):
     everywhere = 'in every dataset, and in LoadAnnotations if it is set there'
     if dataset.reduce_zero_label:
         if last in missing and 0 in ids and max(ids) <= last:
-            return f'reduce_zero_label=True ignores the value 0 and lowers the others by one: set reduce_zero_label=False {everywhere}.'
+            return f'reduce_zero_label=True ignores 0 and lowers the other values by one: set reduce_zero_label=False {everywhere}.'
         return ''
     if 0 in missing and ids and min(ids) == 1 and max(ids) > last:
         return f'The files number the classes from 1: set reduce_zero_label=True {everywhere}.'

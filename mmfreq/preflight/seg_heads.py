@@ -58,8 +58,8 @@ def _check_channels(name, head, report):
         return
     if count == 1:
         raise DataError(
-            f'{name} has num_classes=1, which mmseg trains with the labels 0 and 1, but its IoUMetric counts the pixels of both as the '
-            f'one class. {ONE_MAP}'
+            f'{name} has num_classes=1, which mmseg trains with the labels 0 and 1, but its IoUMetric counts the pixels of both '
+            f'as the one class. {ONE_MAP}'
         )
     if channels not in (None, 1, count) or (channels == 1 and count > 2):
         raise DataError(
@@ -199,8 +199,8 @@ def _check_ignored(cfg, heads, report):
     if others:
         found = ', '.join(f'{name} {value}' for name, value in others.items())
         report.warnings.append(
-            f'{main} has ignore_index={ignored}, but {found}. What one of them ignores is trained or scored by another: set the same '
-            'ignore_index everywhere.'
+            f'{main} has ignore_index={ignored}, but {found}. What one of them ignores is trained or scored by another: set the '
+            'same ignore_index everywhere.'
         )
     elif isinstance(ignored, int) and 0 <= ignored < count:
         report.warnings.append(
@@ -227,8 +227,8 @@ def _compare_classes(cfg, heads, report, loaders):
         wider = [name for name, count in counts.items() if classes and count > len(classes)]
         if wider and trained:
             report.notes.append(
-                f'{key} has {len(classes)} classes, but {wider[0]} has num_classes={counts[wider[0]]}. Where it predicts another one, '
-                f'the pixel counts as an error. Usually num_classes={len(classes)} is right, in every head.'
+                f'{key} has {len(classes)} classes, but {wider[0]} has num_classes={counts[wider[0]]}. Where it predicts another '
+                f'one, the pixel counts as an error. Usually num_classes={len(classes)} is right, in every head.'
             )
 
 

@@ -149,7 +149,7 @@ def _check_sample(cfg, key, leaf, dataset, samples, seconds):
         more = f'\n{len(errors)} of the {len(picked)} pairs that were read are invalid.' if len(errors) > 1 else ''
         shifted = {num_classes} <= maps.ids - {ignore_index} <= set(range(1, num_classes + 1)) if num_classes else False
         if shifted and not dataset.reduce_zero_label:
-            more += f'\nNo label is 0 and the highest is {num_classes}: the files number the classes from 1; reduce_zero_label=True is for these.'
+            more += f'\nThe labels are 1..{num_classes}: if the files number the classes from 1, set reduce_zero_label=True.'
         raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
     if not maps.paths:
         return None
@@ -174,7 +174,7 @@ def _check_ids(cfg, key, dataset, maps, report):
     """Compare the ids of the label maps with the classes of the dataset, with the metric, and with what the losses can take.
 
     Raises:
-        InputError: labels of no class in validation, which mmseg's `IoUMetric` counts wrongly; or a loss that fails on ignored pixels.
+        InputError: labels of no class in validation, which `IoUMetric` counts wrongly; or a loss that fails on ignored pixels.
     """
     trained = key.startswith('train_')
     count = len(dataset.metainfo.get('classes') or ())
@@ -228,7 +228,7 @@ def _compare_datasets(built, report):
                 f'{key}: reduce_zero_label={dataset.reduce_zero_label}, but in {train_key} it is {train_set.reduce_zero_label}, so '
                 'the ids of the classes differ by one.'
             )
-            if dataset.data_root == train_set.data_root or type(dataset) is type(train_set) and train_set.METAINFO:
+            if dataset.data_root == train_set.data_root or (type(dataset) is type(train_set) and train_set.METAINFO):
                 raise DataError(f'{text} Set the same value in every dataset, and in LoadAnnotations if it is set there.')
             report.warnings.append(f'{text} This is right only if the files of both are numbered differently.')
 
