@@ -124,8 +124,7 @@ def check_classes(cfg, key, dataset):
         )
     if not classes:
         return
-    model = cfg.model.get('module') or cfg.model
-    for name, head in _heads(model, scope):
+    for name, head in model_heads(cfg):
         count = head.get('num_classes')
         if not isinstance(count, int) or count == len(classes) or (scope != 'mmdet' and count > len(classes)):
             continue
@@ -165,25 +164,30 @@ def dataset_class(dataset, scope):
     return cls
 
 
+def model_heads(cfg):
+    """A list of (config key, config) of the heads that predict the classes of the dataset."""
+    return list(_heads(cfg.model.get('module') or cfg.model, cfg.get('default_scope', 'mmengine')))
+
+
 def _heads(model, scope):
     """Yield (config key, config) of the heads that predict the classes of the dataset."""
     if scope == 'mmseg':
-        yield from each_head('model.decode_head', model.get('decode_head'))
-        yield from each_head('model.auxiliary_head', model.get('auxiliary_head'))
+        yield from _each('model.decode_head', model.get('decode_head'))
+        yield from _each('model.auxiliary_head', model.get('auxiliary_head'))
     elif scope == 'mmpretrain':
-        yield from each_head('model', model if 'num_classes' in model else None)  # mmfreq's image classifier
-        yield from each_head('model.head', model.get('head'))
+        yield from _each('model', model if 'num_classes' in model else None)  # mmfreq's image classifier
+        yield from _each('model.head', model.get('head'))
     elif scope == 'mmdet':
-        yield from each_head('model.bbox_head', model.get('bbox_head'))
-        yield from each_head('model.mask_head', model.get('mask_head'))
+        yield from _each('model.bbox_head', model.get('bbox_head'))
+        yield from _each('model.mask_head', model.get('mask_head'))
         roi_head = model.get('roi_head') or {}
-        yield from each_head('model.roi_head.bbox_head', roi_head.get('bbox_head'))
-        for name, head in each_head('model.roi_head.mask_head', roi_head.get('mask_head')):
+        yield from _each('model.roi_head.bbox_head', roi_head.get('bbox_head'))
+        for name, head in _each('model.roi_head.mask_head', roi_head.get('mask_head')):
             if not head.get('class_agnostic'):
                 yield name, head
 
 
-def each_head(key, heads):
+def _each(key, heads):
     if isinstance(heads, (list, tuple)):
         yield from ((f'{key}.{index}', head) for index, head in enumerate(heads))
     elif heads:

@@ -2,7 +2,7 @@
 
 from mmfreq.config.reading import type_name
 from mmfreq.errors import DataError
-from mmfreq.preflight.data import first_names
+from mmfreq.preflight.data import first_names, model_heads
 
 IOU_METRICS = {  # `iou_metrics` of mmseg's IoUMetric -> the names of the scores
     'mIoU': ('mIoU', 'mAcc'),
@@ -60,3 +60,42 @@ def check_save_best(cfg, scores):
             f'default_hooks.checkpoint.save_best={unknown[0]!r} is not a score of val_evaluator, and the run would fail after its '
             f'first validation. The scores are {", ".join(dict.fromkeys(scores))}.'
         )
+
+
+def check_accuracy(cfg, count, several):
+    """Check mmpretrain's metrics against the number of classes, and the score that chooses the best checkpoint.
+
+    Args:
+        count: classes of the head, or None.
+        several: whether images have several labels.
+
+    Raises:
+        DataError: a metric that would fail after the first epoch, or a `save_best` that is not one of its scores.
+    """
+    known = []
+    for metric in metrics(cfg):
+        kind = type_name(metric.get('type', ''))
+        topk = metric.get('topk') or (1 if kind == 'Accuracy' else 0)
+        topk = [topk] if isinstance(topk, int) else list(topk)
+        if count and max(topk, default=0) > count:
+            raise DataError(
+                f'val_evaluator: {kind} has topk={metric.get("topk")}, but the head has num_classes={count}, so it would fail '
+                f'after the first epoch. Set topk to numbers up to {count}, such as (1,).'
+            )
+        if several and kind in ('Accuracy', 'SingleLabelMetric', 'ConfusionMatrix'):
+            raise DataError(
+                f'val_evaluator: {kind} is for one label per image, but images have several and it would fail after the first '
+                'epoch. Use MultiLabelMetric or AveragePrecision.'
+            )
+        if kind == 'Accuracy' and known is not None and not isinstance(metric.get('thrs'), (list, tuple)):
+            known += [f'{metric.get("prefix") or "accuracy"}/top{k}' for k in topk]
+        else:
+            known = None
+    for name, head in model_heads(cfg):
+        topk = head.get('topk') or 1
+        if count and head.get('cal_acc') and max([topk] if isinstance(topk, int) else topk) > count:
+            raise DataError(
+                f'{name} has topk={topk} with cal_acc=True, but num_classes={count}, so the first iteration would fail. Set '
+                'topk=(1,).'
+            )
+    check_save_best(cfg, known)

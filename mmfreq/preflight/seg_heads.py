@@ -15,7 +15,7 @@ from mmengine.structures import PixelData
 from mmfreq.config.meta_model import logging_disabled
 from mmfreq.config.reading import type_name
 from mmfreq.errors import DataError
-from mmfreq.preflight.data import dataset_classes, each_head, loader_datasets
+from mmfreq.preflight.data import dataset_classes, loader_datasets, model_heads
 from mmfreq.preflight.evaluators import check_iou_metric, metric_config
 
 ONE_MAP = (
@@ -46,9 +46,7 @@ def check_heads(cfg, report, loaders):
 
 def segmentation_heads(cfg):
     """(config key, config) of the decode heads and the auxiliary heads of a segmentor."""
-    model = cfg.model.get('module') or cfg.model
-    names = ('decode_head', 'auxiliary_head')
-    return [pair for name in names for pair in each_head(f'model.{name}', model.get(name)) if isinstance(pair[1], dict)]
+    return [(name, head) for name, head in model_heads(cfg) if isinstance(head, dict)]
 
 
 def _check_channels(name, head, report):
