@@ -236,16 +236,16 @@ def _compare(splits, report):
     for key, samples in splits.items():
         if trained is None or key.startswith('train_') or not samples.label_of or not trained[1].label_of:
             continue
-        ours, theirs = samples.label_of, trained[1].label_of
-        moved = [name for name in sorted(ours) if name in theirs and ours[name] != theirs[name]]
-        only = {key: sorted(set(ours) - set(theirs)), trained[0]: sorted(set(theirs) - set(ours))}
+        labels, trained_labels = samples.label_of, trained[1].label_of
+        moved = [name for name in sorted(labels) if name in trained_labels and labels[name] != trained_labels[name]]
+        only = {key: sorted(set(labels) - set(trained_labels)), trained[0]: sorted(set(trained_labels) - set(labels))}
         details = '; '.join(f'only {where} has {first_names(names)}' for where, names in only.items() if names)
         if moved:
             raise DataError(
                 f'{key}: {len(moved)} class folders have another label than in {trained[0]}, such as {moved[0]!r}: '
-                f'{ours[moved[0]]}, and {theirs[moved[0]]} in training{f" ({details})" if details else ""}. The labels are '
-                'numbered by the sorted names of the folders: create the missing folders, also empty ones, in every dataset, or '
-                'set ann_file.'
+                f'{labels[moved[0]]}, and {trained_labels[moved[0]]} in training{f" ({details})" if details else ""}. Without '
+                'ann_file they are numbered by the sorted names of the folders: create the missing folders, also empty ones, in '
+                'every dataset, or fix the lists.'
             )
         if details:
             report.warnings.append(
