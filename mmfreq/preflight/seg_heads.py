@@ -35,8 +35,9 @@ def check_heads(cfg, report, loaders):
     """
     heads = segmentation_heads(cfg)
     for name, head in heads:
-        _check_channels(name, head, report)
-        _check_weights(name, head)
+        if _is_plain_head(head):
+            _check_channels(name, head, report)
+            _check_weights(name, head)
     if fault := loss_fault(cfg):
         raise DataError(fault)
     check_iou_metric(cfg)
@@ -52,7 +53,7 @@ def segmentation_heads(cfg):
 def _check_channels(name, head, report):
     """Raise for one class, and for numbers of channels that mmseg cannot train or score."""
     count, channels = head.get('num_classes'), head.get('out_channels')
-    if not isinstance(count, int) or not _is_plain_head(head):
+    if not isinstance(count, int):
         return
     if count == 1:
         raise DataError(
@@ -184,7 +185,6 @@ def _trial_head():
 
 def _check_ignored(cfg, heads, report):
     """Compare the ignored label of the heads with those of the metric and of padding."""
-    model = cfg.model.get('module') or cfg.model
     values = {name: head.get('ignore_index', 255) for name, head in heads if _is_plain_head(head)}
     if not values:
         return
@@ -205,13 +205,19 @@ def _check_ignored(cfg, heads, report):
             f'{main} and the metric have ignore_index={ignored}, which is a class: it is never trained, and its IoU of 0 or NaN is '
             'part of mIoU. If 0 is no class in the files, use reduce_zero_label=True and ignore_index=255.'
         )
-    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    padded = preprocessor.get('seg_pad_val', 255)
-    if padded != ignored and (preprocessor.get('size') or preprocessor.get('size_divisor')):
+    padded = padding_label(cfg)
+    if padded not in (None, ignored):
         report.warnings.append(
             f'data_preprocessor.seg_pad_val={padded}, but {main} has ignore_index={ignored}: padding would be trained as a label. '
             f'Set seg_pad_val={ignored}.'
         )
+
+
+def padding_label(cfg):
+    """The label that padded pixels get in training; None if images are not padded."""
+    model = cfg.model.get('module') or cfg.model
+    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    return preprocessor.get('seg_pad_val', 255) if preprocessor.get('size') or preprocessor.get('size_divisor') else None
 
 
 def _compare_classes(cfg, heads, report, loaders):

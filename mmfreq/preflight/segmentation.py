@@ -18,7 +18,7 @@ from mmfreq.preflight.evaluators import metric_config
 from mmfreq.preflight.label_values import READ_SECONDS, LabelMaps, number_list, read_more, report_classes
 from mmfreq.preflight.report import ImageCounts
 from mmfreq.preflight.samples import GuardedPipeline, check_labels
-from mmfreq.preflight.seg_heads import loss_fault, segmentation_heads
+from mmfreq.preflight.seg_heads import loss_fault, padding_label, segmentation_heads
 
 SAMPLE_SIZE = 32  # pairs of each dataset that are read, evenly spaced
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -190,8 +190,11 @@ def _check_ids(cfg, key, dataset, maps, report):
                 f'{text} IoUMetric (ignore_index={min(ignored)}) leaves them out of the labels but not of the predictions, so the '
                 'scores would be wrong. Name all classes, or set the same ignore_index in the heads and in val_evaluator.'
             )
-    if trained and maps.ignore_index in maps.ids and (fault := loss_fault(cfg, ignored='some')):
-        raise InputError(f'{key}: label maps have ignored pixels ({maps.ignore_index}), with which {fault}')
+    if trained and (fault := loss_fault(cfg, ignored='some')):
+        if maps.ignore_index in maps.ids:
+            raise InputError(f'{key}: label maps have ignored pixels ({maps.ignore_index}), with which {fault}')
+        if padding_label(cfg) == maps.ignore_index:
+            report.warnings.append(f'{key}: images are padded with ignored pixels ({maps.ignore_index}), with which {fault}')
     if trained and maps.ignored and (fault := loss_fault(cfg, ignored='all')):
         text = f'{key}: in {maps.ignored} of {maps} all pixels are ignored, and in a batch of only such label maps {fault}'
         if maps.ignored == len(maps.paths):

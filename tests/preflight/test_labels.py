@@ -260,6 +260,11 @@ WARNED = {
         {'head': {'loss_decode': {'type': 'CrossEntropyLoss', 'use_sigmoid': True}, 'out_channels': 1}},
         r'train_dataloader\.dataset: in 1 of the 2 label maps all pixels are ignored, and in a batch',
     ),
+    'weights of classes, and padding': (
+        [[0, 1]],
+        {'head': {'loss_decode': {'type': 'CrossEntropyLoss', 'class_weight': [1.0, 2.0]}}},
+        r"train_dataloader\.dataset: images are padded with ignored pixels \(255\).*IndexError.*reduction='none'",
+    ),
     'validation mostly ignored': (
         [[0, 1]],
         {'val_values': [[255]] * 200},

@@ -102,7 +102,11 @@ FINE = {
     'OHEM': {'sampler': {**OHEM, 'thresh': 0.7}},
     'OHEM by the loss, of one channel': {'sampler': OHEM, 'out_channels': 1, 'threshold': 0.5, 'loss_decode': SIGMOID},
     'averaged over the labeled pixels': {'loss_decode': {**CE, 'avg_non_ignore': True}},
-    'a head with its own losses': {'type': 'Mask2FormerHead', 'num_classes': 1},
+    'a head with its own losses': {
+        'type': 'Mask2FormerHead',
+        'num_classes': 1,
+        'loss_decode': {**CE, 'class_weight': [1.0, 1.0, 0.1]},
+    },
 }
 
 
