@@ -5,6 +5,7 @@ ones. A folder that only training or only validation has therefore shifts the la
 """
 
 import os
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -208,14 +209,13 @@ def _row(where, ann_file, number, line, with_label):
     if not with_label:
         return line.rstrip('\r'), None
     name, separator, label = line.strip().rpartition(' ')
-    try:
-        return (name, int(label)) if separator else (name, int(''))
-    except ValueError:
-        shown = repr(line[:80]) if line.strip() else 'empty'
-        raise DataError(
-            f'{where}: expected a path, one space and an integer label in each line of {ann_file}, but line {number} is {shown}. '
-            'Write the list in this form; labels are numbers from 0.'
-        ) from None
+    if separator and re.fullmatch(r'[+-]?\d+', label):
+        return name, int(label)
+    shown = repr(line[:80]) if line.strip() else 'empty'
+    raise DataError(
+        f'{where}: expected a path, one space and an integer label in each line of {ann_file}, but line {number} is {shown}. '
+        'Write the list in this form; labels are numbers from 0.'
+    )
 
 
 def _why_missing(missing, root, listing):

@@ -80,10 +80,10 @@ def _reads_json(dataset):
 
 def _read(key, dataset, report, trained):
     """The `Samples` of a dataset."""
-    root = dataset.img_prefix or ''
+    root = dataset.img_prefix or '.'
     if not _reads_folders(dataset):
         return _read_json(key, dataset)
-    if not os.path.isdir(root or '.'):
+    if not os.path.isdir(root):
         raise DataError(
             f'{key}: expected the folder of the images at {absolute(root)}, which does not exist. Set data_root, data_prefix.'
         )

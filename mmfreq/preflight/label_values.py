@@ -116,7 +116,7 @@ def report_classes(key, maps, dataset, report, trained=True):
     if len(missing) == 1:
         text = f'{key}: class {shown} never occurs in {maps}{held}.'
     else:
-        text = f'{key}: {len(missing)} of the {len(names)} classes never occur in {maps}{held}. They are {shown}{more}.'
+        text = f'{key}: {len(missing)} of the {len(names)} classes never occur in {maps} ({shown}{more}){held}.'
     one_left = len(missing) == len(names) - 1
     if one_left:
         left = next(name for index, name in enumerate(names) if index not in missing)

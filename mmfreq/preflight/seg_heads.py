@@ -79,11 +79,10 @@ def _check_weights(name, head):
         sigmoid = type_name(loss['type']) == 'CrossEntropyLoss' and loss.get('use_sigmoid')
         expected = 1 if sigmoid else channels or count
         if len(weights) != expected:
-            why = 'with use_sigmoid=True mmseg multiplies the columns of the image by it' if sigmoid else 'one for each class'
-            raise DataError(
-                f'{name}: expected {expected} numbers in class_weight of {loss["type"]} ({why}), got {len(weights)}. '
-                f'{"Give one number, the weight of positive pixels, or remove it." if sigmoid else "Give one for each class."}'
-            )
+            numbers, remedy = f'{expected} numbers, one for each class,', 'Give one for each class.'
+            if sigmoid:  # mmseg multiplies the columns of the image by several numbers
+                numbers, remedy = 'one number, the weight of positive pixels,', 'Give one, or remove it.'
+            raise DataError(f'{name}: expected {numbers} in class_weight of {loss["type"]}, got {len(weights)}. {remedy}')
 
 
 def _losses(head):

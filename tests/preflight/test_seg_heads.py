@@ -55,12 +55,15 @@ REFUSED = {
     'Tversky of one channel': ({'out_channels': 1, 'loss_decode': TVERSKY}, r'TverskyLoss is 0\.00 .*learn nothing'),
     'Lovasz of one channel': ({'out_channels': 1, 'loss_decode': LOVASZ}, r'LovaszLoss cannot be computed.*ValueError'),
     'binary Lovasz of two channels': ({'loss_decode': {**LOVASZ, 'loss_type': 'binary'}}, r'LovaszLoss cannot be computed'),
-    'too many weights': ({'loss_decode': {**CE, 'class_weight': [1.0, 2.0, 3.0]}}, r'expected 2 numbers in class_weight.*got 3'),
+    'too many weights': (
+        {'loss_decode': {**CE, 'class_weight': [1.0, 2.0, 3.0]}},
+        r'expected 2 numbers, one for each class, in class_weight.*got 3',
+    ),
     'one weight': ({'loss_decode': {**CE, 'class_weight': [1.0]}}, r'expected 2 numbers.*got 1'),
     'too many weights of Tversky': ({'loss_decode': {**TVERSKY, 'class_weight': [1.0] * 3}}, r'expected 2 numbers.*Tversky.*got 3'),
     'weights of classes, sigmoid': (
         {'loss_decode': {**SIGMOID, 'class_weight': [1.0, 2.0]}},
-        r'expected 1 numbers.*columns.*got 2',
+        r'expected one number, the weight of positive.*got 2',
     ),
     'weights in a file that is missing': (
         {'loss_decode': {**CE, 'class_weight': 'gone.npy'}},
