@@ -5,6 +5,10 @@
 | `run` | `check_run, check_test`, the table of all checks, and the checks of installed packages and of the checkpoint |
 | `data` | datasets of a config: paths, number of classes |
 | `segmentation` | image and label pairs |
+| `label_values` | classes that do not occur in label maps |
+| `seg_heads` | heads and losses of segmentors |
+| `classification`, `class_folders` | classification datasets |
+| `evaluators` | metrics and the score of the best checkpoint |
 | `coco` | COCO annotation files |
 | `samples` | images, labels and boxes while they are loaded |
 | `resources` | disk space and memory |

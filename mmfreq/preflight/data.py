@@ -124,8 +124,7 @@ def check_classes(cfg, key, dataset):
         )
     if not classes:
         return
-    model = cfg.model.get('module') or cfg.model
-    for name, head in _heads(model, scope):
+    for name, head in model_heads(cfg):
         count = head.get('num_classes')
         if not isinstance(count, int) or count == len(classes) or (scope != 'mmdet' and count > len(classes)):
             continue
@@ -133,9 +132,10 @@ def check_classes(cfg, key, dataset):
             consequence = f'labels from {count} on would have no score'
         else:
             consequence = f'predictions from {len(classes)} on would have no class, and validation would end with an IndexError'
+        one_map = ' (one sigmoid map is num_classes=2, out_channels=1)' if scope == 'mmseg' and count == 1 else ''
         raise DataError(
             f'{key} ({dataset.get("type")}) has {len(classes)} classes, but {name} has num_classes={count}: {consequence}. '
-            f'Set num_classes={len(classes)} in every head (--cfg-options {name}.num_classes={len(classes)} ...), or list '
+            f'Set num_classes={len(classes)} in every head (--cfg-options {name}.num_classes={len(classes)} ...){one_map}, or list '
             f'{"fewer" if count < len(classes) else "all"} classes in its `metainfo`.'
         )
 
@@ -162,6 +162,11 @@ def dataset_class(dataset, scope):
         with DATASETS.switch_scope_and_registry(dataset.get('_scope_') or scope) as registry:
             cls = registry.get(cls)
     return cls
+
+
+def model_heads(cfg):
+    """A list of (config key, config) of the heads that predict the classes of the dataset."""
+    return list(_heads(cfg.model.get('module') or cfg.model, cfg.get('default_scope', 'mmengine')))
 
 
 def _heads(model, scope):

@@ -8,7 +8,9 @@
 | `check_checkpoint` | `run` | a checkpoint that cannot be read or belongs to another model |
 | `check_disk` | `resources` | no room for two checkpoints |
 | `check_memory` | `resources` | one iteration that needs more memory than the device has |
+| `check_heads` | `seg_heads` | heads and losses that mmseg cannot train or scores wrongly |
 | `check_pairs` | `segmentation` | images without labels; of 32 pairs, those with unreadable files or with labels of no class |
+| `check_images` | `classification` | class folders, lists and labels that mmpretrain cannot read or scores wrongly |
 | `check_coco` | `coco` | COCO files that mmdet misreads or pycocotools cannot score; images that are missing |
 
 `check_versions` and `check_data` raise at once. The errors of the others are collected into one message.
@@ -23,10 +25,12 @@ from mmfreq.compat.stack import DISTRIBUTIONS, fix_command, gather, judge
 from mmfreq.config.meta_model import build_model_on_meta, logging_disabled
 from mmfreq.errors import UserError
 from mmfreq.log import log_once, process_rank
+from mmfreq.preflight.classification import check_images
 from mmfreq.preflight.coco import check_coco, check_scored
 from mmfreq.preflight.data import check_data
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import check_disk, check_memory
+from mmfreq.preflight.seg_heads import check_heads
 from mmfreq.preflight.segmentation import check_pairs
 from mmfreq.weights.in_configs import named_sources
 from mmfreq.weights.load import load_checked, load_weights, pretrained_options
@@ -132,7 +136,11 @@ def _is_own_backbone(module):
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 OF_MODEL = (check_checkpoint, check_disk, check_memory)  # (cfg, report, model on the meta device)
-OF_DATA = {'mmseg': (check_pairs,), 'mmdet': (check_coco,)}  # default_scope -> (cfg, report, loaders)
+OF_DATA = {
+    'mmseg': (check_heads, check_pairs),
+    'mmdet': (check_coco,),
+    'mmpretrain': (check_images,),
+}  # default_scope -> (cfg, report, loaders)
 
 
 def check_run(cfg, report=None):

@@ -1,4 +1,4 @@
-"""Segmentation datasets: every image has a label, and a sample of the pairs can be read and fits the head."""
+"""Segmentation datasets: every image has a label, a sample of the pairs can be read, and its labels fit the head and the metric."""
 
 import copy
 import logging
@@ -14,8 +14,11 @@ from mmfreq.config.reading import is_remote, type_name
 from mmfreq.errors import DataError, InputError
 from mmfreq.log import log_once
 from mmfreq.preflight.data import FolderListing, first_names, loader_datasets
+from mmfreq.preflight.evaluators import metric_config
+from mmfreq.preflight.label_values import READ_SECONDS, LabelMaps, number_list, read_more, report_classes
 from mmfreq.preflight.report import ImageCounts
 from mmfreq.preflight.samples import GuardedPipeline, check_labels
+from mmfreq.preflight.seg_heads import loss_fault, padding_label, segmentation_heads
 
 SAMPLE_SIZE = 32  # pairs of each dataset that are read, evenly spaced
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -26,12 +29,12 @@ def check_pairs(cfg, report, loaders):
 
     Raises:
         DataError: there is no image; images without a label; a pair of the sample cannot be read, or its label has values that
-            the head does not predict. The message has the first file names and the number of all.
+            the head does not predict or the metric does not count; training and validation number the classes differently. The
+            message has the first file names and the number of all.
     """
-    for key, leaf in loader_datasets(cfg, loaders):
-        dataset = _build_listing(leaf, cfg.default_scope)
-        if dataset is None:
-            continue
+    built = [(key, leaf, _build_listing(leaf, cfg.default_scope)) for key, leaf in loader_datasets(cfg, loaders)]
+    built = [(key, leaf, dataset) for key, leaf, dataset in built if dataset is not None]
+    for key, leaf, dataset in built:
         samples = [dataset.get_data_info(index) for index in range(len(dataset))]
         report.data[key] = ImageCounts(len(samples), len(samples), len(dataset.metainfo.get('classes') or ()) or None)
         if not samples:
@@ -39,7 +42,10 @@ def check_pairs(cfg, report, loaders):
         if is_remote(samples[0].get('img_path', '')) or (leaf.get('backend_args') or {}).get('backend', 'local') != 'local':
             continue
         _check_files(key, leaf, dataset, samples, report)
-        _check_sample(cfg, key, leaf, samples, report)
+        maps = _check_sample(cfg, key, leaf, dataset, samples, READ_SECONDS / len(built))
+        if maps is not None:
+            _check_ids(cfg, key, dataset, maps, report)
+    _compare_datasets([(key, dataset) for key, _, dataset in built], report)
 
 
 def _build_listing(leaf, scope):
@@ -110,46 +116,129 @@ def _check_files(key, leaf, dataset, samples, report):
         )
 
 
-def _check_sample(cfg, key, leaf, samples, report):
+def _check_sample(cfg, key, leaf, dataset, samples, seconds):
     """Read some of the pairs with the `Load*` steps of the pipeline, and compare their labels with the head.
+
+    Args:
+        seconds: for reading further label maps, if a class does not occur in the sample.
+
+    Returns:
+        The `LabelMaps` that were read; None if the pipeline loads none.
 
     Raises:
         InputError: the error of the first pair that is invalid, and how many of the sample are.
     """
     steps = [step for step in leaf.get('pipeline') or () if type_name(step.get('type', '')).startswith('Load')]
     if not steps:
-        return
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        pipeline = GuardedPipeline(Compose(steps))
+        return None
     num_classes, ignore_index = _label_range(cfg)
+    maps = LabelMaps(len(samples), ignore_index)
+    load_pair = _loader(cfg, steps)
     picked = [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLE_SIZE).round().astype(int))]
-    errors, labeled = [], []  # labeled: for each label map, whether it has a pixel that is not ignored
+    errors = []
     for sample in picked:
         try:
-            loaded = pipeline(copy.deepcopy(sample))
-            labels = None if loaded is None else loaded.get('gt_seg_map')
+            labels = load_pair(sample)
             if labels is not None:
+                maps.add(labels, sample['seg_map_path'])
                 if num_classes:
                     check_labels(torch.from_numpy(labels.astype(np.int64)), num_classes, ignore_index, sample['seg_map_path'])
-                labeled.append(bool((labels != ignore_index).any()))
         except InputError as error:
             errors.append(error)
     if errors:
         more = f'\n{len(errors)} of the {len(picked)} pairs that were read are invalid.' if len(errors) > 1 else ''
+        shifted = {num_classes} <= maps.ids - {ignore_index} <= set(range(1, num_classes + 1)) if num_classes else False
+        if shifted and not dataset.reduce_zero_label:
+            more += f'\nThe labels are 1..{num_classes}: if the files number the classes from 1, set reduce_zero_label=True.'
         raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
-    if labeled and not any(labeled):
-        report.warnings.append(
-            f'{key}: all pixels of the {len(labeled)} labels that were read are ignored ({ignore_index}), so the model would learn '
-            'nothing. Check the folder of the labels and reduce_zero_label.'
-        )
+    if not maps.paths:
+        return None
+    load_labels = _loader(cfg, [step for step in steps if not type_name(step['type']).startswith('LoadImage')])
+    read_more(maps, samples, load_labels, len(dataset.metainfo.get('classes') or ()), seconds)
+    return maps
+
+
+def _loader(cfg, steps):
+    """A function from a sample to its label map (None if the steps load none), with checks of the files."""
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        pipeline = GuardedPipeline(Compose(steps))
+
+    def load(sample):
+        loaded = pipeline(copy.deepcopy(sample))
+        return None if loaded is None else loaded.get('gt_seg_map')
+
+    return load
+
+
+def _check_ids(cfg, key, dataset, maps, report):
+    """Compare the ids of the label maps with the classes of the dataset, with the metric, and with what the losses can take.
+
+    Raises:
+        InputError: labels of no class in validation, which `IoUMetric` counts wrongly; or a loss that fails on ignored pixels.
+    """
+    trained = key.startswith('train_')
+    count = len(dataset.metainfo.get('classes') or ())
+    metric = {} if trained else metric_config(cfg, 'IoUMetric')
+    ignored = {maps.ignore_index} if metric is None or trained else {metric.get('ignore_index', 255)}
+    beyond = {value for value in maps.ids if value >= count} - ignored
+    if count > 1 and beyond and (trained or metric is not None):
+        text = f'{key}: the dataset has {count} classes, but its label maps have the ids {number_list(beyond)}, too.'
+        if trained:
+            report.warnings.append(f'{text} They are trained as classes without a name. Name all classes in `metainfo`.')
+        else:
+            raise InputError(
+                f'{text} IoUMetric (ignore_index={min(ignored)}) leaves them out of the labels but not of the predictions, so the '
+                'scores would be wrong. Name all classes, or set the same ignore_index in the heads and in val_evaluator.'
+            )
+    if trained and (fault := loss_fault(cfg, ignored='some')):
+        if maps.ignore_index in maps.ids:
+            raise InputError(f'{key}: label maps have ignored pixels ({maps.ignore_index}), with which {fault}')
+        if padding_label(cfg) == maps.ignore_index:
+            report.warnings.append(f'{key}: images are padded with ignored pixels ({maps.ignore_index}), with which {fault}')
+    if trained and maps.ignored and (fault := loss_fault(cfg, ignored='all')):
+        text = f'{key}: in {maps.ignored} of {maps} all pixels are ignored, and in a batch of only such label maps {fault}'
+        if maps.ignored == len(maps.paths):
+            raise InputError(text)
+        report.warnings.append(text)
+    report_classes(key, maps, dataset, report, trained)
+
+
+def _compare_datasets(built, report):
+    """Compare the class ids of each validation dataset with those of the first training dataset.
+
+    Raises:
+        DataError: they differ, so that the scores would be wrong.
+    """
+    trained = next(((key, dataset) for key, dataset in built if key.startswith('train_')), None)
+    for key, dataset in built:
+        if trained is None or key.startswith('train_'):
+            continue
+        train_key, train_set = trained
+        names, train_names = (list(each.metainfo.get('classes') or ()) for each in (dataset, train_set))
+        for index, (name, train_name) in enumerate(zip(names, train_names, strict=False)):
+            if name != train_name:
+                raise DataError(
+                    f'{key}: label {index} is {name!r}, but in {train_key} it is {train_name!r}, so the scores would be wrong. '
+                    'List the same classes in the same order in every dataset.'
+                )
+        if names and train_names and len(names) != len(train_names):
+            report.warnings.append(
+                f'{key} has {len(names)} classes, but {train_key} has {len(train_names)}. What only one of them has is never '
+                'trained, or counts as an error wherever it is predicted.'
+            )
+        if dataset.reduce_zero_label != train_set.reduce_zero_label:
+            text = (
+                f'{key}: reduce_zero_label={dataset.reduce_zero_label}, but in {train_key} it is {train_set.reduce_zero_label}, so '
+                'the ids of the classes differ by one.'
+            )
+            if dataset.data_root == train_set.data_root or (type(dataset) is type(train_set) and train_set.METAINFO):
+                raise DataError(f'{text} Set the same value in every dataset, and in LoadAnnotations if it is set there.')
+            report.warnings.append(f'{text} This is right only if the files of both are numbered differently.')
 
 
 def _label_range(cfg):
-    """(num_classes, ignore_index) of the last head; num_classes is None if the head does not state it."""
-    model = cfg.model.get('module') or cfg.model
-    head = model.get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
+    """(number of label ids, ignore_index) of the last head; the number is None if the head does not state it."""
+    heads = [head for name, head in segmentation_heads(cfg) if name.startswith('model.decode_head')]
+    head = heads[-1] if heads else {}
     count = head.get('num_classes')
-    if count == 1 and head.get('out_channels') == 1:
-        count = 2  # one sigmoid map: background and the class
-    return count, head.get('ignore_index', 255)
+    return 2 if count == 1 else count, head.get('ignore_index', 255)  # `check_heads` refuses a single class

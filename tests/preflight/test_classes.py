@@ -27,6 +27,10 @@ def test_segmentation_head_needs_as_many_classes_as_the_data(cfg, head):
     (heads[0] if isinstance(heads, list) else heads).num_classes = 5
     with pytest.raises(DataError, match=rf'6 classes.*model\.{head}(\.0)? .*num_classes=5'):
         check_data(cfg)
+    (heads[0] if isinstance(heads, list) else heads).num_classes = 1
+    with pytest.raises(DataError, match=r'num_classes=1: .*one sigmoid map is num_classes=2, out_channels=1'):
+        check_data(cfg)
+    (heads[0] if isinstance(heads, list) else heads).num_classes = 5
     cfg.train_dataloader.dataset.metainfo = cfg.val_dataloader.dataset.metainfo = {'classes': ('ground', 'disk')}
     check_data(cfg)
 
