@@ -7,6 +7,7 @@
 | `segmentation` | image and label pairs |
 | `coco` | COCO annotation files |
 | `samples` | images, labels and boxes while they are loaded |
+| `batch_norms` | norms that get one value per channel |
 | `resources` | disk space and memory |
 | `report` | `Report`: what the checks found |
 """
