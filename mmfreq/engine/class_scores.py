@@ -90,11 +90,11 @@ def set_classwise(cfg):
 
 
 def capture_class_aps(runner):
-    """Return a list that has a `ClassScores` for each type of AP after `runner.test()`, in the first process only."""
+    """Return a list that has a `ClassScores` for each AP of each CocoMetric after `runner.test()`, in the first process only."""
     from mmdet.evaluation import CocoMetric
 
     scores = []
-    metrics = [metric for metric in runner.test_loop.evaluator.metrics if isinstance(metric, CocoMetric)]
+    metrics = [metric for metric in runner.test_loop.evaluator.metrics if type(metric) is CocoMetric]
     for metric in metrics:
         prefix = f'{metric.prefix} ' if len(metrics) > 1 else ''
         _capture_aps(metric, prefix, scores)
@@ -115,7 +115,6 @@ def _capture_aps(metric, prefix, scores):
             if name in AP_METRICS and found:  # nothing was detected otherwise
                 values = 100 * np.array([float(found[f'{each}_precision']) for each in classes])
                 scores.append(ClassScores(f'{prefix}{name} AP', classes, values, _mean(values, found.get(f'{name}_mAP'))))
-        metric.metrics = names
         return every
 
     metric.compute_metrics = compute_and_capture

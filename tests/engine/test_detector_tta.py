@@ -1,5 +1,7 @@
 """Test-time augmentation of detectors: an image and its mirror image, whose boxes are merged."""
 
+import copy
+
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -84,7 +86,7 @@ def test_the_tta_of_the_config_is_used(boxes):
 def test_every_dataset_of_a_wrapper_gets_flips(boxes):
     cfg = load_config(boxes[0])
     leaf = cfg.test_dataloader.dataset
-    cfg.test_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': [leaf, leaf]}
+    cfg.test_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': [leaf, copy.deepcopy(leaf)]}
     use_tta(cfg)
     assert [each.pipeline[-1].type for each in cfg.test_dataloader.dataset.datasets] == ['TestTimeAug'] * 2
 

@@ -137,8 +137,9 @@ def test_norms_that_do_not_train_are_accepted():
     model = {'type': 'ImageClassifier', 'backbone': resnet, 'data_preprocessor': preprocessor}
     cfg = Config({'default_scope': 'mmpretrain', 'model': model})
     assert single_value_inputs(build_model(cfg), (32, 32)) == {}
-    cfg.model.backbone.norm_eval = False
-    assert 'backbone.layer4.0.bn1' in single_value_inputs(build_model(cfg), (32, 32))
+    for change in ({'norm_eval': False}, {'norm_cfg': {**BN, 'track_running_stats': False}}):  # computes them in eval mode, too
+        cfg.model.backbone = {**resnet, **change}
+        assert 'backbone.layer4.0.bn1' in single_value_inputs(build_model(cfg), (32, 32))
 
 
 @pytest.mark.parametrize(
