@@ -38,13 +38,18 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     from mmfreq.config.few_gpus import few_gpus
+    from mmfreq.config.meta_model import build_model_on_meta
     from mmfreq.config.reading import check_new_file
     from mmfreq.errors import short_user_errors
+    from mmfreq.preflight.batch_norms import check_batch_norms
 
     with short_user_errors(), redirect_stdout(sys.stderr):  # only the config goes to standard output
         if args.out:
             check_new_file(args.out)
         written = few_gpus(args.config, args.gpus, args.images, args.scale_lr, args.batch, args.out)
+        model = build_model_on_meta(written.config)
+        if model is not None:
+            check_batch_norms(written.config, None, model, processes=args.gpus)
     written.write(args.out)
     name = args.out or 'FILE'
     command = f'python tools/train.py {name}' if args.gpus == 1 else f'tools/dist_train.sh {name} {args.gpus}'

@@ -306,8 +306,6 @@ def batch_norm_notes(cfg, published, here):
         notes.append(f'{count(norms, "BatchNorm layer")}: statistics of {images} at a time, {published.images} before.')
     if norms + synced and here.accumulated > published.accumulated:
         notes.append('Running averages of batch norms are updated in every iteration, not once per step of the optimizer.')
-    if (synced and now == 1) or (norms and here.images == 1):
-        notes.append('With 1 image a batch norm of a 1x1 map, as in pooling branches, fails in training: use 2 or more.')
     return notes
 
 

@@ -6,7 +6,8 @@
 | `processes` | fit a config to its processes and devices: norms, precision, launcher, loaders |
 | `hooks` | guards of a run; the table of all hooks |
 | `layer_decay` | learning rates that decay from the head to the stem |
-| `evaluation`, `baseline` | what `tools/test.py` adds: TTA, predictions on disk, images; the constant predictor to compare with |
+| `evaluation` | what `tools/test.py` adds: TTA, predictions on disk, images |
+| `class_scores`, `baseline` | the score of each class; the constant predictor to compare with |
 | `dry_run` | `tools/train.py --dry-run` |
 | `failure_log` | why a process of a run failed, in the logs |
 | `resume` | runs that stop at any moment and resume exactly |

@@ -3,32 +3,82 @@
 Each function changes a config in place, for the library that its `default_scope` names.
 """
 
+import copy
 import os
 
 from mmfreq.config.reading import absolute, type_name
 from mmfreq.errors import UserError
+from mmfreq.preflight import leaf_datasets
 
 MAX_CLASSES = 256  # of a label map of 8 bits
+# mmdet's default of `tta_model`
+DETECTOR_TTA = {'type': 'DetTTAModel', 'tta_cfg': {'nms': {'type': 'nms', 'iou_threshold': 0.5}, 'max_per_img': 100}}
+MASK_HEADS = ('mask_head', 'panoptic_head')  # fields of detectors
 DUMP_METRICS = {'mmdet': 'DumpDetResults'}  # the metric that writes predictions, by default_scope; else mmengine's DumpResults
 
 
 def use_tta(cfg):
-    """Wrap the model in `cfg.tta_model`, and replace the test pipeline by `cfg.tta_pipeline`.
+    """Wrap the model in `cfg.tta_model`, and replace the test pipelines by `cfg.tta_pipeline`.
+
+    For a detector that lacks them, mmdet's defaults are used: the image and its mirror image, whose boxes NMS merges.
 
     Raises:
-        UserError: the config lacks one of the two.
+        UserError: the config lacks one of the two, or is for a detector that predicts masks.
     """
-    missing = [name for name in ('tta_model', 'tta_pipeline') if not cfg.get(name)]
+    leaves = [leaf for _, leaf in leaf_datasets(cfg.test_dataloader.dataset, '')]
+    pipelines = [cfg.get('tta_pipeline')] * len(leaves)
+    if cfg.get('default_scope') == 'mmdet':
+        cfg.tta_model = cfg.get('tta_model') or DETECTOR_TTA
+        _refuse_masks(cfg)
+        pipelines = [pipeline or with_flips(leaf.pipeline) for pipeline, leaf in zip(pipelines, leaves)]
+    missing = [name for name, found in (('tta_model', cfg.get('tta_model')), ('tta_pipeline', all(pipelines))) if not found]
     if missing:
         raise UserError(
             f'--tta needs tta_model and tta_pipeline; the config {cfg.filename} does not define {" or ".join(missing)}. '
             "Add them (mmseg's `_base_` runtime and dataset of ADE20K have both), or remove --tta."
         )
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while dataset.get('dataset'):
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for leaf, pipeline in zip(leaves, pipelines):
+        leaf.pipeline = pipeline
+
+
+def with_flips(pipeline):
+    """A test pipeline of mmdet that gives each image as it is and flipped; as in mmdet's tools/test.py, with all other steps kept.
+
+    Raises:
+        UserError: its last step is not `PackDetInputs`.
+    """
+    *steps, pack = pipeline or [{}]
+    if type_name(pack.get('type', '')) != 'PackDetInputs':
+        raise UserError(
+            f'--tta expects a test pipeline that ends with PackDetInputs, to add flips before it; the last step is '
+            f'{pack.get("type")!r}. Define tta_pipeline in the config.'
+        )
+    pack = copy.deepcopy(pack)
+    if 'meta_keys' in pack:  # the default ones include those of flips
+        pack['meta_keys'] = tuple(dict.fromkeys([*pack['meta_keys'], 'flip', 'flip_direction']))
+    flips = [{'type': 'RandomFlip', 'prob': 1.0}, {'type': 'RandomFlip', 'prob': 0.0}]
+    return [*copy.deepcopy(steps), {'type': 'TestTimeAug', 'transforms': [flips, [pack]]}]
+
+
+def _refuse_masks(cfg):
+    """Raise if `DetTTAModel` would get masks, which it does not merge."""
+    segments = any('segm' in (metric.get('metric') or ()) for metric in metrics_of(cfg))
+    if type_name(cfg.tta_model.get('type')) == 'DetTTAModel' and (segments or _has_mask_head(cfg.model)):
+        remedy = 'Use the config of a box detector'
+        if (cfg.model.get('roi_head') or {}).get('mask_head'):
+            remedy = 'Test its boxes alone, with --cfg-options model.roi_head.mask_head=None test_evaluator.metric=bbox'
+        raise UserError(
+            f'--tta merges boxes only (DetTTAModel of mmdet), but the model of {cfg.filename} predicts masks. {remedy}, or remove '
+            '--tta.'
+        )
+
+
+def _has_mask_head(node):
+    """Whether a nested model config has a head of masks."""
+    if not isinstance(node, dict):
+        return isinstance(node, (list, tuple)) and any(map(_has_mask_head, node))
+    return any((name in MASK_HEADS and value) or _has_mask_head(value) for name, value in node.items())
 
 
 def write_predictions(cfg, folder):

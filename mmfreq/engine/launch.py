@@ -142,7 +142,7 @@ def prepare_test(
 
     Args:
         work_dir: folder for logs; default `work_dirs/<name of the config>/test`, so that the training's folder stays unchanged.
-        tta: use `tta_model` and `tta_pipeline` of the config.
+        tta: use `tta_model` and `tta_pipeline` of the config; a detector of boxes without them is tested with flips.
         out: folder for predictions.
         show_dir: folder for images with predictions drawn on them.
         plain: test the model itself, not its copy by `mmfreq.optimize`.

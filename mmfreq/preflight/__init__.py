@@ -11,6 +11,7 @@
 | `evaluators` | metrics and the score of the best checkpoint |
 | `coco` | COCO annotation files |
 | `samples` | images, labels and boxes while they are loaded |
+| `batch_norms` | norms that get one value per channel |
 | `resources` | disk space and memory |
 | `report` | `Report`: what the checks found |
 """

@@ -28,11 +28,13 @@ class ClassFolder:
         images: the number of files with one of the dataset's extensions, at any depth.
         skipped: suffix -> number of images with another extension.
         subfolders: the number of folders in it.
+        no_files: paths that are named as images, but are folders or links to nothing.
     """
 
     images: int = 0
     skipped: Counter = field(default_factory=Counter)
     subfolders: int = 0
+    no_files: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -66,9 +68,12 @@ def read_folder(root, folder, extensions):
                         paths.append(f'{at}/{entry.name}')
                     elif name.endswith(IMAGE_SUFFIXES):
                         content.skipped[os.path.splitext(name)[1]] += 1
-                elif entry.is_dir():
+                    continue
+                if entry.is_dir():
                     queue.append(f'{at}/{entry.name}')
                     content.subfolders += at == folder
+                if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_file():
+                    content.no_files.append(f'{at}/{entry.name}')
     content.images = len(paths)
     return content, sorted(paths)
 
@@ -103,6 +108,12 @@ def read_class_folders(where, root, extensions, report, trained):
             f'{where}: {len(loose)} images in {root} are in no class folder and are not read: {first_names(loose)}.'
         )
     _report_skipped(where, folders, extensions, report)
+    no_files = [path for folder in folders.values() for path in folder.no_files]
+    if no_files:
+        report.warnings.append(
+            f'{where}: {len(no_files)} names in {root} end as those of images, but are folders or links to nothing, and are not '
+            f'read: {first_names(no_files)}.'
+        )
     empty = [name for name in names if not folders[name].images]
     if empty:
         (report.warnings if trained else report.notes).append(

@@ -7,6 +7,7 @@
 | `check_weights` | `run` | published weights that are neither here nor served by a URL |
 | `check_checkpoint` | `run` | a checkpoint that cannot be read or belongs to another model |
 | `check_disk` | `resources` | no room for two checkpoints |
+| `check_batch_norms` | `batch_norms` | norms that torch cannot train, as they get one value per channel |
 | `check_memory` | `resources` | one iteration that needs more memory than the device has |
 | `check_heads` | `seg_heads` | heads and losses that mmseg cannot train or scores wrongly |
 | `check_pairs` | `segmentation` | images without labels; of 32 pairs, those with unreadable files or with labels of no class |
@@ -25,6 +26,7 @@ from mmfreq.compat.stack import DISTRIBUTIONS, fix_command, gather, judge
 from mmfreq.config.meta_model import build_model_on_meta, logging_disabled
 from mmfreq.errors import UserError
 from mmfreq.log import log_once, process_rank
+from mmfreq.preflight.batch_norms import check_batch_norms
 from mmfreq.preflight.classification import check_images
 from mmfreq.preflight.coco import check_coco, check_scored
 from mmfreq.preflight.data import check_data
@@ -135,7 +137,8 @@ def _is_own_backbone(module):
 
 
 LOADERS = ('train_dataloader', 'val_dataloader')
-OF_MODEL = (check_checkpoint, check_disk, check_memory)  # (cfg, report, model on the meta device)
+# (cfg, report, model on the meta device); the last two replace synchronized batch norms
+OF_MODEL = (check_checkpoint, check_disk, check_batch_norms, check_memory)
 OF_DATA = {
     'mmseg': (check_heads, check_pairs),
     'mmdet': (check_coco,),

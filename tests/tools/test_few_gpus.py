@@ -70,6 +70,7 @@ def test_on_one_gpu(run, config, tmp_path, capsys):
     [
         ((HEADLINE, 3), '1, 2, 4, 8, 16'),
         ((HEADLINE, 4, '--images', 3), '1, 2, 4'),
+        ((HEADLINE, 1, '--images', 1), 'decode_head.psp_modules.0.1.bn gets an input of (1, 512, 1, 1)'),
         (('none.py', 2), 'none.py'),
         ((ROOT / 'configs/_base_/schedules/adamw_1x.py', 2), 'model, train_dataloader'),
         ((HEADLINE, 2, '--out', 'no/folder/new.py'), 'no/folder'),
@@ -82,6 +83,12 @@ def test_errors_are_short_and_write_nothing(run, args, message, tmp_path, monkey
     printed = capsys.readouterr()
     assert ended.value.code == 2 and printed.err.startswith('error: ') and message in printed.err and 'Traceback' not in printed.err
     assert printed.out == '' and not list(tmp_path.iterdir())
+
+
+def test_single_images_on_several_gpus(run, capsys):
+    """Synchronized norms see the images of both."""
+    run(HEADLINE, 2, '--images', 1)
+    assert 'train_dataloader = dict(batch_size=1)' in capsys.readouterr().out
 
 
 def test_an_existing_file_is_not_changed(run, tmp_path, capsys):
