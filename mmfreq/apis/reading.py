@@ -4,6 +4,7 @@ Legend: H W the size of the image, C its channels.
 """
 
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from mmengine.registry import TRANSFORMS
 
 from mmfreq.compat.file_type import describe_file, printable_path
-from mmfreq.datasets.image_header import decoding_fault, read_header, tiff_shape
+from mmfreq.datasets.image_header import channel_count, decoding_fault, read_header
 from mmfreq.errors import InputError, UserError
 
 PLAIN = 'LoadImageFromFile'
@@ -44,7 +45,7 @@ class ImageReader:
     """
 
     def __init__(self, step: dict | None = None, scope: str = 'mmengine', channels: int = 3):
-        self.step = {key: value for key, value in (step or {'type': f'mmcv.{PLAIN}'}).items() if key not in REMOTE}
+        self.step = {key: value for key, value in (step or {'type': PLAIN}).items() if key not in REMOTE}
         self.scope, self.channels = scope, channels
 
     @property
@@ -127,6 +128,7 @@ class ImageReader:
                 'Run: pip install tifffile'
             )
         try:
+            import_module('mmcv.transforms')  # registers LoadImageFromFile
             with TRANSFORMS.switch_scope_and_registry(self.scope) as registry:
                 return registry.build(self.step)
         except Exception as error:
@@ -136,16 +138,17 @@ class ImageReader:
             ) from error
 
     def _reason(self, path: str | Path, error: Exception) -> str:
-        description = describe_file(path)
-        if not self.bgr:
-            return f'it is {description} ({type_name(self.step)}: {type(error).__name__}: {" ".join(str(error).split())})'
-        if not description.endswith('image'):
-            return f'it is {description}'
-        with open(path, 'rb') as file:
-            bands = tiff_shape(file)[2]
-        if bands > MAX_BANDS:
-            return f'it is {description} with {bands} bands, and the model takes {self.channels}. It is read with {MULTI_BAND}'
-        return f'it is {description}, damaged or too large'
+        """What the file is, for an error message."""
+        description, channels = describe_file(path), channel_count(str(path))
+        others = f'it is {description} with {channels} channel{"s" if channels > 1 else ""}, and the model takes {self.channels}'
+        if self.bgr and channels > MAX_BANDS:
+            return f'{others}. It is read with {MULTI_BAND}'
+        if self.bgr:
+            return f'it is {description}' + (', damaged or too large' if description.endswith('image') else '')
+        cause = f'({type_name(self.step)}: {type(error).__name__}: {" ".join(str(error).split())})'
+        if channels not in (0, self.channels):
+            return f'{others}. Give an image with {self.channels} channels {cause}'
+        return f'it is {description} {cause}'
 
     def _check_shape(self, shape: tuple[int, ...], path: str | Path) -> None:
         found = f'{printable_path(path)} has the shape {shape}'

@@ -94,3 +94,16 @@ def tiff_shape(file: IO[bytes]) -> tuple[int, int, int]:
         return int(tags[TIFF_HEIGHT]), int(tags[TIFF_WIDTH]), int(tags.get(TIFF_BANDS, 1))
     except Exception:  # as in `fault_of`
         return 0, 0, 0
+
+
+def channel_count(path: str) -> int:
+    """The channels of an image file, by its header; 0 if the file is not an image."""
+    try:
+        with open(path, 'rb') as file:
+            bands = tiff_shape(file)[2]
+        if bands:
+            return bands
+        with Image.open(path) as image:
+            return len(image.getbands())
+    except Exception:  # as in `fault_of`
+        return 0
