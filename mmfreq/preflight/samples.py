@@ -15,10 +15,11 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
+from mmfreq.compat.decoders import missing_decoder
 from mmfreq.compat.file_type import describe_file, printable_path
 from mmfreq.config.image_channels import default_channels
 from mmfreq.datasets.image_header import decoding_fault, image_size, max_value, orientation, read_header
-from mmfreq.errors import InputError
+from mmfreq.errors import InputError, UserError
 
 IDS = 256  # class ids that a label map of 8 bits can hold
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -136,10 +137,16 @@ class GuardedPipeline(Compose):
 
     An error of a transform becomes an `InputError` with the transform and the files, also in a worker process. What a transform
     named `Load...` loads is checked. A sample that it skips is logged, with the number of those in this process.
+
+    Raises:
+        UserError: a package that decodes images is not installed.
     """
 
     def __init__(self, pipeline, test_mode=False):
         self.transforms = pipeline.transforms
+        for transform in self.transforms:
+            if missing := missing_decoder(getattr(transform, 'imdecode_backend', None)):
+                raise UserError(missing)
         self.test_mode = test_mode
         self.skipped = 0
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmfreq.datasets.toy import write_toy_ade20k
 from mmfreq.engine.hooks import InputGuardHook
 from mmfreq.engine.launch import evaluate, train
+from mmfreq.errors import UserError
 from mmfreq.preflight.samples import InputError, check_channels, check_labels, expected_channels
 
 
@@ -148,3 +149,13 @@ def test_checking_two_crops_takes_milliseconds(trained):
         check_labels(labels, 150, 255, 'a.png')
         times.append(time.process_time() - start)
     assert min(times) < 0.01, times
+
+
+def test_training_without_the_package_that_decodes_images_ends_with_the_command_to_install_it(
+    own_data, toy_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('mmfreq.compat.decoders.find_spec', lambda name: None)
+    decoded = {f'{name}_dataloader.dataset.pipeline.0.imdecode_backend': 'tifffile' for name in ('train', 'val', 'test')}
+    with pytest.raises(UserError, match=r"imdecode_backend='tifffile'.*Run: pip install tifffile$"):
+        train(toy_config, work_dir=tmp_path / 'w', cfg_options=options(own_data) | decoded)
+    assert not list((tmp_path / 'w').glob('*.pth'))
