@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmfreq.analysis.images import output_names, read_image, refuse_to_overwrite
-from mmfreq.compat.file_type import describe_file, printable_path
+from mmfreq.analysis.images import output_names, refuse_to_overwrite
+from mmfreq.compat.file_type import printable_path
 
 MAX_CLASSES = 256  # of an 8-bit index mask
 IGNORE_INDEX = 255
@@ -56,11 +56,10 @@ def write_predictions(predictor, paths, out, truth=None, opacity=0.5, score_thr=
 
 
 def _write_one(predictor, path, target, truth, opacity, score_thr):
-    image = read_image(path)
-    if image is None:
-        description = describe_file(path)
-        description += ', damaged or too large' if description.endswith('image') else ''
-        return Written(path, problem=f'{printable_path(path)} cannot be read as an image: it is {description}')
+    try:
+        image = predictor.read(path)
+    except ValueError as error:  # the file is not an image
+        return Written(path, problem=str(error))
     where = f'{printable_path(path)}, {image.shape[1]} x {image.shape[0]} pixels'
     try:
         prediction = predictor(image)
@@ -68,7 +67,7 @@ def _write_one(predictor, path, target, truth, opacity, score_thr):
         return Written(path, problem=f'{where}: {error}')
     except Exception as error:
         raise PredictionError(f'{where}: {error}') from error
-    image = np.ascontiguousarray(image[..., ::-1])
+    image = predictor.shown(image)
     if predictor.task == 'detection':
         return Written(path, _write_detections(predictor, image, prediction, path, target, opacity, score_thr))
     mask = Image.fromarray(prediction)

@@ -9,6 +9,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from mmfreq.apis.loading import TASKS, build_model, dataset_meta_of, innermost_dataset, read_config
+from mmfreq.apis.reading import ImageReader, check_channels, loads_an_image, type_name
+from mmfreq.config.image_channels import image_channels
 from mmfreq.errors import DataError, UserError
 from mmfreq.speed.optimizing import has_backbone, optimize
 
@@ -27,7 +29,7 @@ def load_predictor(config, checkpoint, device='cpu', cfg_options=None, plain=Tru
 
     Example:
         >>> predict = load_predictor('CONFIG.py', 'CHECKPOINT.pth')  # doctest: +SKIP
-        >>> label_map = predict(cv2.imread('photo.jpg'))  # doctest: +SKIP
+        >>> label_map = predict(predict.read('photo.jpg'))  # doctest: +SKIP
     """
     cfg = read_config(config, cfg_options)
     if str(device).startswith('cuda') and not torch.cuda.is_available():
@@ -47,10 +49,12 @@ class Predictor:
         task: 'segmentation' or 'detection'.
         loaded: the model as loaded; on the CPU unless it is the one that runs.
         classes, palette: lists of names and of (R, G, B).
+        in_channels: of the images.
+        read: reads an image file as the test pipeline does, (H, W) or (H, W, C): an `ImageReader`.
 
     Raises:
         ValueError: the config is of another task.
-        UserError: the test pipeline does not begin with LoadImageFromFile, or there are no class names.
+        UserError: the test pipeline does not begin with a transform that loads one image, or there are no class names.
         CheckpointError: the file cannot be read.
         CheckpointMismatchError: the file lacks weights of the model.
     """
@@ -66,16 +70,26 @@ class Predictor:
         self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
         self.classes, self.palette = _classes_and_palette(self._dataset.metainfo, dataset_meta_of(meta))
-        self._pipeline = Compose(_array_pipeline(self._dataset_cfg['pipeline'], scope))
+        loader, *steps = _split(self._dataset_cfg['pipeline'])
+        self.in_channels = image_channels(cfg)
+        self.read = ImageReader(loader, scope, self.in_channels)
+        self._pipeline = Compose([{'type': f'{scope}.LoadImageFromNDArray'}, *steps])
+
+    def shown(self, image):
+        """An image that was read, as (H, W, 3) uint8 RGB for drawing; see `ImageReader.shown`."""
+        return self.read.shown(image)
 
     def __call__(self, image):
-        """Predict for an image (H, W, 3) of uint8 in BGR order, at its own size.
+        """Predict for an image at its own size: what `read` returns, or for models of color images (H, W, 3) uint8 in BGR order.
 
         Returns:
             Segmentation: ids (H, W), uint8 or, beyond 256 classes, uint16. Detection: a dict of arrays, best first: `boxes`
             (M, 4) as x1 y1 x2 y2 in pixels, `labels` (M,), `scores` (M,), `masks` (M, H, W) of bool or None.
+
+        Raises:
+            InputError: the image has another number of channels than the model takes.
         """
-        packed = self._pipeline({'img': image, 'img_id': 0})
+        packed = self._packed(image)
         with torch.no_grad():
             result = self.model.test_step({'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]})[0]
         if self.task == 'segmentation':
@@ -83,6 +97,12 @@ class Predictor:
         found = result.pred_instances[result.pred_instances.scores.argsort(descending=True)].cpu()
         arrays = {'boxes': found.bboxes.numpy(), 'labels': found.labels.numpy(), 'scores': found.scores.numpy()}
         return arrays | {'masks': np.asarray(found.masks) if 'masks' in found else None}
+
+    def _packed(self, image):
+        """The image after the test pipeline, as a dict of `inputs` (C, H, W) and `data_samples`."""
+        packed = self._pipeline({'img': image, 'img_id': 0})
+        check_channels(len(packed['inputs']), self.in_channels, 'of the image')
+        return packed
 
     def load_label_map(self, folder, stem):
         """Read the label map (H, W) of an image from a folder, as the config's test dataset does; 255 is ignored.
@@ -107,13 +127,12 @@ def id_dtype(num_classes):
     return np.uint8 if num_classes <= 256 else np.uint16
 
 
-def _array_pipeline(steps, scope):
-    """The test pipeline, starting from an array in memory and without annotations."""
-    names = [step['type'].split('.')[-1] for step in steps]
-    if names[:1] != ['LoadImageFromFile']:
-        raise UserError(f'Expected a test pipeline that begins with LoadImageFromFile; got {names}.')
-    kept = [step for step, name in zip(steps, names) if name not in ('LoadImageFromFile', 'LoadAnnotations')]
-    return [{'type': f'{scope}.LoadImageFromNDArray'}, *kept]
+def _split(steps):
+    """The transform of a test pipeline that loads the image, and the later ones without those that load annotations."""
+    if not steps or not loads_an_image(steps[0]):
+        names = [type_name(step) for step in steps]
+        raise UserError(f'Expected a test pipeline that begins with LoadImageFromFile, or loads one image otherwise; got {names}.')
+    return [steps[0], *(step for step in steps[1:] if type_name(step) not in ('LoadImageFromFile', 'LoadAnnotations'))]
 
 
 def _classes_and_palette(metainfo, trained):
