@@ -249,7 +249,10 @@ def check_annotations(annotations: Annotations, category_ids, categories, leaf, 
         raise DataError(f'{where}: no annotation is left for training, of {total}. {skipped}{_mixed_ids(annotations)}')
     if skipped:
         report.notes.append(f'{where}: {skipped}')
-    lost = {'belong to an image or a category that the file does not list': annotations.unknown(categories)}
+    lost = {
+        'belong to an image or a category that the file does not list': annotations.unknown(categories),
+        'have NaN in their box': np.isnan(annotations.boxes).any(1),
+    }
     if masks is not None:
         lost['have no polygon of three points, or run lengths without counts or size'] = masks.status == BAD_MASK
     for text, rows in lost.items():
