@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmfreq.engine.class_scores import evaluate_by_class
-from mmfreq.errors import UserError
+from mmfreq.errors import DataError, UserError
 from tests.engine.box_detector import CLASSES, write_config, write_images
 
 
@@ -52,12 +52,11 @@ def test_a_detector_that_finds_nothing(boxes, tmp_path):
     assert evaluate_by_class(*boxes, plot=True, **options) == ({}, [])
 
 
-def test_a_file_without_objects(boxes, tmp_path):
-    """What the detector finds is not labeled."""
+def test_a_file_without_objects_is_refused(boxes, tmp_path):
     table = json.loads((tmp_path / 'val.json').read_text())
     (tmp_path / 'val.json').write_text(json.dumps({**table, 'annotations': []}))
-    _, (score,) = evaluate_by_class(*boxes, work_dir=tmp_path / 'w', plot=True)
-    assert np.isnan(score.values).all() and np.isnan(score.mean)
+    with pytest.raises(DataError, match=r'val\.json: the file has no annotations'):
+        evaluate_by_class(*boxes, work_dir=tmp_path / 'w', plot=True)
 
 
 @pytest.mark.parametrize('out', [None, 'out'])

@@ -230,6 +230,8 @@ def test_masks_need_a_model_that_predicts_them(scored, report):
     cfg.model = {'type': 'RetinaNet', 'bbox_head': {'type': 'RetinaHead'}}
     with pytest.raises(DataError, match=r'val_evaluator compares masks.*only boxes.*metric=bbox'):
         check_coco(cfg, report, LOADERS)
+    cfg.model.bbox_head.type = 'HeadOfAUser'  # which may predict masks
+    check_coco(cfg, report, LOADERS)
 
 
 def test_without_a_file_the_samples_must_have_the_objects(scored, report):

@@ -8,6 +8,7 @@ import os
 import re
 
 import numpy as np
+from mmengine.registry import MODELS
 
 from mmfreq.config.reading import absolute, is_remote, type_name
 from mmfreq.errors import DataError
@@ -38,8 +39,14 @@ def scores_masks(evaluator):
 
 
 def check_predicted_masks(cfg, key, evaluator):
-    """Raise if a `CocoMetric` compares masks, and no part of the model is named as one that predicts them."""
-    if scores_masks(evaluator) and not MASK_MODELS.search(str(cfg.model)):
+    """Raise if a `CocoMetric` compares masks, and the model is one of mmdet's that predict only boxes."""
+    model = cfg.model.get('module') or cfg.model
+    if not scores_masks(evaluator) or MASK_MODELS.search(str(model)):
+        return
+    parts = [model, *(model[head] for head in ('bbox_head', 'roi_head') if isinstance(model.get(head), dict))]
+    with MODELS.switch_scope_and_registry('mmdet') as registry:
+        known = [getattr(registry.get(str(part.get('type'))), '__module__', '').startswith('mmdet.') for part in parts]
+    if all(known):
         raise DataError(
             f'{key} compares masks (segm), but the model predicts only boxes: the evaluation would end in "segm is not in '
             f'results". Set {key}.metric=bbox, or train a model with a mask_head.'
