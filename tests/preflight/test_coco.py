@@ -72,18 +72,19 @@ def test_error_names_the_file_and_the_entry(detection, write_coco, report, case)
     assert 'train.json' in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ('{"images": [', r'train\.json.*JSON'),
-        ('\udcff', 'it is not JSON'),
-        ('[]', 'a dict.*list'),
-        ('{"images": [], "annotations": {}}', "'annotations' is a dict"),
-        ('{"images": [], "annotations": [3], "categories": []}', "'annotations'.*dicts"),
-        ('{"images": [], "annotations": []}', "'categories'.*images, annotations"),
-    ],
-)
-def test_invalid_coco_files(detection, write_coco, report, tmp_path, text, message):
+CONTENT = {
+    'truncated': ('{"images": [', r'train\.json.*JSON'),
+    'not UTF-8': ('\udcff', 'it is not JSON'),
+    'a list': ('[]', 'a dict.*list'),
+    'annotations as a dict': ('{"images": [], "annotations": {}}', "'annotations' is a dict"),
+    'numbers as annotations': ('{"images": [], "annotations": [3], "categories": []}', "'annotations'.*dicts"),
+    'without categories': ('{"images": [], "annotations": []}', "'categories'.*images, annotations"),
+}
+
+
+@pytest.mark.parametrize('case', CONTENT)
+def test_invalid_coco_files(detection, write_coco, report, tmp_path, case):
+    text, message = CONTENT[case]
     cfg = detection(write_coco())
     (tmp_path / 'train.json').write_bytes(text.encode(errors='surrogateescape'))
     with pytest.raises(DataError, match=message):
