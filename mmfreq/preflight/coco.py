@@ -45,7 +45,7 @@ def check_coco(cfg, report, loaders):
             log_once(f'The annotations of {key} ({leaf.get("type")}) are not checked.', level=logging.DEBUG)
             continue
         if path not in tables:
-            tables[path] = read_coco(path)
+            tables[path] = read_coco(path, is_unlabeled(leaf))
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             classes = list(dataset_classes(leaf, cfg.default_scope) or ())
         where = f'{key}: {path}'
@@ -69,8 +69,16 @@ def _is_plain_coco(cls):
     return all(getattr(cls, name) is getattr(CocoDataset, name) for name in ('load_data_list', 'parse_data_info', 'filter_data'))
 
 
-def read_coco(path):
+def is_unlabeled(leaf):
+    """Whether a dataset is the unlabeled part of semi-supervised training: its pipeline makes empty annotations."""
+    return any(type_name(step.get('type', '')) == 'LoadEmptyAnnotations' for step in leaf.get('pipeline') or ())
+
+
+def read_coco(path, unlabeled=False):
     """The content of a COCO file.
+
+    Args:
+        unlabeled: whether the list of annotations may be missing, as in COCO's `image_info_unlabeled2017.json`; it is then empty.
 
     Raises:
         DataError: it is not JSON, or does not have COCO's lists of dicts.
@@ -87,6 +95,8 @@ def read_coco(path):
         ) from error
     if not isinstance(table, dict):
         raise DataError(f'{absolute(path)}: expected a COCO file, a dict with {", ".join(LISTS)}; it is a {type(table).__name__}.')
+    if unlabeled:
+        table.setdefault('annotations', [])
     for name in LISTS:
         rows = table.get(name)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -211,7 +221,7 @@ def check_annotations(where, table, category_ids, leaf, with_masks, report):
         )
     kept = _kept_images(where, images, annotated, with_boxes, leaf, report)
     skipped = _skipped_sentence(counts)
-    if not leaf.get('test_mode') and not counts['kept'] - counts['crowd']:
+    if not leaf.get('test_mode') and not is_unlabeled(leaf) and not counts['kept'] - counts['crowd']:
         raise DataError(f'{where}: no annotation is left for training, of {len(table["annotations"])}. {skipped}')
     if skipped:
         report.notes.append(f'{where}: {skipped}')
