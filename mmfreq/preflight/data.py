@@ -124,8 +124,11 @@ def check_classes(cfg, key, dataset):
         )
     if not classes:
         return
-    model = cfg.model.get('module') or cfg.model
+    model, key_of_model = cfg.model.get('module') or cfg.model, 'model'
+    if isinstance(model.get('detector'), dict):  # a mean teacher of mmdet
+        model, key_of_model = model['detector'], 'model.detector'
     for name, head in _heads(model, scope):
+        name = name.replace('model', key_of_model, 1)
         count = head.get('num_classes')
         if not isinstance(count, int) or count == len(classes) or (scope != 'mmdet' and count > len(classes)):
             continue
