@@ -41,9 +41,9 @@ def test_checks_are_logged_with_their_times(cfg, monkeypatch):
     report = Report()
     check_run(cfg, report)
     level, last = messages[-1]
-    assert level == logging.INFO and re.search(r'\b8 checks.*\d+\.\d s\b', last) and 'warning' not in last
+    assert level == logging.INFO and re.search(r'\b9 checks.*\d+\.\d s\b', last) and 'warning' not in last
     times = [message for level, message in messages if level == logging.DEBUG and ' took ' in message]
-    assert len(times) == 8 and any('check_pairs took' in message for message in times)
+    assert len(times) == 9 and any('check_pairs took' in message for message in times)
     assert {'versions', 'checkpoints', 'memory'} <= set(report.facts) and len(report.data) == 2
 
 
