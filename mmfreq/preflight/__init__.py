@@ -8,7 +8,7 @@
 | `coco` | COCO annotation files |
 | `samples` | images, labels and boxes while they are loaded |
 | `resources` | disk space and memory |
-| `tracing` | parts of the model in `efficient_conv_bn_eval` |
+| `rewritten` | parts of the model in `efficient_conv_bn_eval` and `activation_checkpointing` |
 | `report` | `Report`: what the checks found |
 """
 

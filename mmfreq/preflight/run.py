@@ -6,7 +6,7 @@
 | `check_data` | `data` | missing folders and files; fewer or more classes than a head predicts |
 | `check_weights` | `run` | published weights that are neither here nor served by a URL |
 | `check_checkpoint` | `run` | a checkpoint that cannot be read or belongs to another model |
-| `check_traced_parts` | `tracing` | a part in `efficient_conv_bn_eval` that torch.fx cannot trace, or with stochastic depth |
+| `check_rewritten_parts` | `rewritten` | a part that mmengine would rewrite wrongly: `efficient_conv_bn_eval`, `activation_checkpointing` |
 | `check_disk` | `resources` | no room for two checkpoints |
 | `check_memory` | `resources` | one iteration that needs more memory than the device has |
 | `check_pairs` | `segmentation` | images without labels; of 32 pairs, those with unreadable files or with labels of no class |
@@ -28,8 +28,8 @@ from mmfreq.preflight.coco import check_coco
 from mmfreq.preflight.data import check_data
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import check_disk, check_memory
+from mmfreq.preflight.rewritten import check_rewritten_parts
 from mmfreq.preflight.segmentation import check_pairs
-from mmfreq.preflight.tracing import check_traced_parts
 from mmfreq.weights.in_configs import named_sources
 from mmfreq.weights.load import load_checked, load_weights, pretrained_options
 from mmfreq.weights.store import MissingWeightsError, here, unavailable
@@ -133,7 +133,7 @@ def _is_own_backbone(module):
 
 
 LOADERS = ('train_dataloader', 'val_dataloader')
-OF_MODEL = (check_checkpoint, check_traced_parts, check_disk, check_memory)  # (cfg, report, model on the meta device)
+OF_MODEL = (check_checkpoint, check_rewritten_parts, check_disk, check_memory)  # (cfg, report, model on the meta device)
 OF_DATA = {'mmseg': (check_pairs,), 'mmdet': (check_coco,)}  # default_scope -> (cfg, report, loaders)
 
 

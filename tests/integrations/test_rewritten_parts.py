@@ -1,4 +1,4 @@
-"""mmengine's `efficient_conv_bn_eval`: the models compute the same, in training and in validation, and AFFNet's norms are folded."""
+"""mmengine's `efficient_conv_bn_eval` and `activation_checkpointing`: the models compute the same with them."""
 
 import copy
 
@@ -89,3 +89,14 @@ def test_a_run_has_the_losses_and_scores_of_one_without_it(toy_root, tmp_path):
     assert other_score == pytest.approx(score, abs=0.1)
     torch.testing.assert_close(other_logits, logits, rtol=1e-4, atol=1e-5)
     assert not torch.equal(other_logits, logits)  # another order of operations: it was on
+
+
+def test_checkpointed_parts_are_trained_as_others(toy_root, tmp_path):
+    states = []
+    for name, fields in (('without', {}), ('with', {'activation_checkpointing': ['backbone.stages.1', 'backbone.stages.2.0']})):
+        cfg = Config(toy_segmentation_config(toy_root, val_dataloader=None, val_cfg=None, val_evaluator=None, **fields))
+        cfg.model.backbone.drop_path_rate = 0.3
+        cfg.dump(tmp_path / f'{name}.py')
+        train(tmp_path / f'{name}.py', work_dir=tmp_path / name)
+        states.append(torch.load(tmp_path / name / 'iter_2.pth', weights_only=True)['state_dict'])
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
