@@ -6,7 +6,7 @@
 | `check_data` | `data` | missing folders and files; fewer or more classes than a head predicts |
 | `check_weights` | `run` | published weights that are neither here nor served by a URL |
 | `check_checkpoint` | `run` | a checkpoint that cannot be read or belongs to another model |
-| `check_rewritten_parts` | `rewritten` | a part that mmengine would rewrite wrongly: `efficient_conv_bn_eval`, `activation_checkpointing` |
+| `check_rewritten_parts` | `rewritten` | parts that `efficient_conv_bn_eval` or `activation_checkpointing` would break |
 | `check_disk` | `resources` | no room for two checkpoints |
 | `check_memory` | `resources` | one iteration that needs more memory than the device has |
 | `check_pairs` | `segmentation` | images without labels; of 32 pairs, those with unreadable files or with labels of no class |
