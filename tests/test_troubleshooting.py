@@ -23,6 +23,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.utils import get_installed_path
 from torch import nn
 
 import mmfreq
@@ -327,6 +328,21 @@ def layer_decay(context):
     assert len({group['lr'] for group in built.optimizer.param_groups}) == 6  # stem, four stages, norms
     raw = error_of(LearningRateDecayOptimizerConstructor(wrapper, optim_wrapper['paramwise_cfg']), model)
     assert raw == 'NotImplementedError'  # without a message
+    return raw, None
+
+
+@reproduces('No available inferencer for the model')
+def inference_of_a_config(context):
+    import cv2
+    from mmpretrain import ImageClassificationInferencer, get_model, inference_model
+
+    cfg = Config.fromfile(ROOT / 'configs/cls/gfnet/gfnet-ti_8xb128-300e_in1k.py')
+    model = get_model(cfg, arch='gfnet-micro')
+    cv2.imwrite('image.png', np.zeros((40, 50, 3), np.uint8))
+    assert len(ImageClassificationInferencer(model)('image.png')[0]['pred_scores']) == 1000
+    of_stock = get_model(Config.fromfile(Path(get_installed_path('mmpretrain'), '.mim/configs/resnet/resnet18_8xb32_in1k.py')))
+    raw = error_of(inference_model, of_stock, 'image.png')
+    assert raw == error_of(inference_model, model, 'image.png')
     return raw, None
 
 
@@ -743,6 +759,18 @@ def missing_weights(context):
     with pytest.raises(ValueError) as error:
         check_weights(Config.fromfile(ROOT / 'configs/upernet_hornet_ade20k.py'), Report())
     return None, str(error.value)
+
+
+@reproduces('Parts that mmengine rewrites')
+def rewritten_parts(context):
+    messages = [
+        train_error(context.config, activation_checkpointing=['backbone']),
+        train_error(context.config, efficient_conv_bn_eval=['backbone'], **{'model.backbone.drop_path_rate': 0.2}),
+    ]
+    trained = runner(context.config, activation_checkpointing=['backbone'], work_dir='trained', **{'train_cfg.max_iters': 1})
+    trained.train()
+    assert not any(parameter.grad is not None for parameter in trained.model.backbone.parameters())
+    return None, '\n'.join(messages)
 
 
 @reproduces('Too few FLOPs')

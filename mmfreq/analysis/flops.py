@@ -409,7 +409,8 @@ def build_for_counting(
             model = build_classifier(source, **({'spectral': spectral} if spectral else {}))
         return model, (model.img_size, model.img_size)
     cfg = source if isinstance(source, Config) else Config.fromfile(source)
-    backbone = cfg.model if 'arch' in cfg.model else cfg.model.get('backbone', {})
+    whole = cfg.model.get('detector') or cfg.model  # of a mean teacher
+    backbone = whole if 'arch' in whole else whole.get('backbone', {})
     if spectral and not str(backbone.get('type')).startswith('mmfreq.'):
         raise ValueError(f'--spectral is for backbones of mmfreq, and the backbone of {cfg.filename} is {backbone.get("type")}.')
     if spectral:
@@ -417,7 +418,7 @@ def build_for_counting(
     scope = cfg.get('default_scope', 'mmengine')
     import_module(scope)
     with DefaultScope.overwrite_default_scope(scope):
-        model = _build(without_pretraining(cfg.model), device)
+        model = _build(without_pretraining(whole), device)
     return model, _image_size(model, cfg, scope)
 
 

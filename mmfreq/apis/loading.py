@@ -125,6 +125,7 @@ def _load_arch(arch: str, checkpoint: str | Path | None, backbone_only: bool) ->
 def _load_config_model(source: str, checkpoint: str | Path | None, cfg_options: dict | None) -> LoadedModel:
     cfg = read_config(source, cfg_options)
     model, meta = build_model(cfg, checkpoint)
+    model = getattr(model, (cfg.model.get('semi_test_cfg') or {}).get('predict_on', 'teacher'), model)  # of a mean teacher
     reader = _reader(cfg)
     normalization = _normalization(model.data_preprocessor, reader)
     classes = tuple(dataset_meta_of(meta).get('classes') or _dataset_classes(cfg))

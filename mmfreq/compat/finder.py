@@ -5,15 +5,18 @@ on `sys.meta_path`, so that a compiled module takes precedence. It handles that 
 calls `pkgutil.find_loader('mmcv._ext')`) whose source is `mmcv_ops.py`; nothing in that file runs before it is imported.
 
 `import mmfreq` must come before the first import of `mmcv.ops`, `mmdet` or `mmseg` models. In worker processes that are spawned,
-not forked, the `import mmfreq` of the main script does that; a script without it has no replacement there.
+not forked, the `import mmfreq` of the main script does that; a script without it has no replacement there. mmpretrain can be
+imported without `mmcv.ops`, and then imports mmfreq itself for its configs (`complete_transformer`).
 """
 
 import sys
+from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 
 NAME = 'mmcv._ext'
+ATTENTION = 'MultiScaleDeformableAttention'
 SOURCE = Path(__file__).with_name('mmcv_ops.py')
 
 
@@ -32,6 +35,17 @@ def install_finder():
     """Append the finder to `sys.meta_path`, once."""
     if MmcvOpsFinder not in sys.meta_path:
         sys.meta_path.append(MmcvOpsFinder)
+    complete_transformer()
+
+
+def complete_transformer():
+    """Give mmcv's transformer module, if it was imported before the finder was there, the class that it could not import then.
+
+    mmdet imports that class from it.
+    """
+    module = sys.modules.get('mmcv.cnn.bricks.transformer')
+    if module is not None and not hasattr(module, ATTENTION) and using_fallback():
+        setattr(module, ATTENTION, getattr(import_module('mmcv.ops.multi_scale_deform_attn'), ATTENTION))
 
 
 def using_fallback():

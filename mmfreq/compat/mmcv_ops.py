@@ -16,6 +16,7 @@ all of them and mmcv's callers pass whatever autocast produced.
 """
 
 from functools import cache
+from math import prod
 
 import torch
 
@@ -211,11 +212,30 @@ def roi_align_backward(
 
 
 # Deformable convolution, v1 and modulated v2. input (B, C, H, W), weight (O, C / groups, kh, kw), offset (B, G * kh * kw * 2, h, w)
-# with (y, x) innermost, mask (B, G * kh * kw, h, w), G deformable groups. Column buffers and `im2col_step` are ignored.
+# with (y, x) innermost, mask (B, G * kh * kw, h, w), G deformable groups, output (B, O, h, w). Column buffers and `im2col_step` are
+# ignored. Offsets and masks of v2 may have a larger grid than the output, as in mmdet's DyHead: see `_in_grid`.
 
 
 def _deform_conv(input, weight, offset, mask, bias, geometry):
     return torch.ops.torchvision.deform_conv2d(*to_common_float(input, weight, offset, mask, bias), *geometry)
+
+
+def _in_grid(tensor, height, width):
+    """(B, C, h, w) as (B, C, height, width), with the values that mmcv's compiled v2 kernels read.
+
+    They ignore h and w: of each image they read the first C * height * width values as if they had the grid of the output. The
+    published weights of DyHead were trained with that. They would read past the end of a smaller grid, which is refused.
+    """
+    batch, channels, *grid = tensor.shape
+    if grid == [height, width]:
+        return tensor
+    if height * width > prod(grid):
+        raise ValueError(
+            f'Expected offsets and masks of at least the size of the output, ({height}, {width}), but they have {tuple(grid)}. In '
+            "DyHead the maps of the neck differ by another factor than 2: pad images to multiples of the deepest map's stride "
+            '(pad_size_divisor of the data preprocessor).'
+        )
+    return tensor.flatten(1)[:, : channels * height * width].reshape(batch, channels, height, width)
 
 
 def _deform_conv_backward(grad_output, input, weight, offset, mask, bias, geometry):
@@ -259,6 +279,7 @@ def deform_conv_backward_parameters(input, offset, grad_output, grad_weight, col
 def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, *, with_bias, **geometry):
     """Write the convolution, plus the bias if there is one, into `output`."""
     bias = bias if with_bias else input.new_zeros(len(weight))
+    offset, mask = (_in_grid(tensor, *output.shape[2:]) for tensor in (offset, mask))
     output.copy_(_deform_conv(input, weight, offset, mask, bias, _v2(**geometry)))
 
 
@@ -281,9 +302,13 @@ def modulated_deform_conv_backward(
     **geometry,
 ):
     """Add the gradients to the five gradient tensors (`grad_bias` only with a bias)."""
-    grads = _deform_conv_backward(grad_output, input, weight, offset, mask, weight.new_zeros(len(weight)), _v2(**geometry))
-    for total, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
-        total += grad
+    read = [_in_grid(tensor, *grad_output.shape[2:]) for tensor in (offset, mask)]
+    grads = _deform_conv_backward(grad_output, input, weight, *read, weight.new_zeros(len(weight)), _v2(**geometry))
+    grad_input += grads[0]
+    grad_weight += grads[1]
+    for total, grad in ((grad_offset, grads[2]), (grad_mask, grads[3])):  # values that were not read get no gradient
+        rest = prod(total.shape[1:]) - prod(grad.shape[1:])
+        total += torch.nn.functional.pad(grad.flatten(1), (0, rest)).view_as(total)
     if with_bias:
         grad_bias += grads[4]
 

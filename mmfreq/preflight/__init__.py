@@ -13,6 +13,7 @@
 | `samples` | images, labels and boxes while they are loaded |
 | `batch_norms` | norms that get one value per channel |
 | `resources` | disk space and memory |
+| `rewritten` | parts of the model in `efficient_conv_bn_eval` and `activation_checkpointing` |
 | `report` | `Report`: what the checks found |
 """
 

@@ -166,7 +166,10 @@ def dataset_class(dataset, scope):
 
 def model_heads(cfg):
     """A list of (config key, config) of the heads that predict the classes of the dataset."""
-    return list(_heads(cfg.model.get('module') or cfg.model, cfg.get('default_scope', 'mmengine')))
+    model, key = cfg.model.get('module') or cfg.model, 'model'
+    if isinstance(model.get('detector'), dict):  # a mean teacher of mmdet
+        model, key = model['detector'], 'model.detector'
+    return [(name.replace('model', key, 1), head) for name, head in _heads(model, cfg.get('default_scope', 'mmengine'))]
 
 
 def _heads(model, scope):

@@ -7,6 +7,7 @@ found: damaged bytes in the middle of a JPEG, which decoders skip. `GuardedPipel
 
 import logging
 import traceback
+from contextlib import contextmanager
 from os.path import basename, isfile
 
 import numpy as np
@@ -134,6 +135,28 @@ def _warn_once(topic, message):
         print_log(message, logger='current', level=logging.WARNING)
 
 
+class GuardedTransform:
+    """A transform of a dataset that mixes images (MultiImageMixDataset of mmdet and mmseg), with errors that name the files."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __call__(self, data):
+        files = {'image': data.get('img_path'), 'label map': data.get('seg_map_path')}
+        files |= {f'mixed image {number}': mixed.get('img_path') for number, mixed in enumerate(data.get('mix_results') or (), 1)}
+        try:
+            return self.transform(data)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(_failure(type(self.transform).__name__, files, error)) from error
+
+    def __getattr__(self, name):  # `get_indexes`, by which the dataset recognizes transforms that mix
+        if name == 'transform' or name.startswith('__'):  # not set yet, while unpickling
+            raise AttributeError(name)
+        return getattr(self.transform, name)
+
+
 class GuardedPipeline(Compose):
     """The transforms of another pipeline, the same list, with checks and errors that name the file.
 
@@ -185,20 +208,34 @@ def guard_samples(runner):
     Worker processes that have started keep their pipelines; mmengine's IterBasedTrainLoop starts its workers earlier.
     """
     for loop in (getattr(runner, f'_{mode}_loop', None) for mode in ('train', 'val', 'test')):
-        for dataset in inner_datasets(getattr(getattr(loop, 'dataloader', None), 'dataset', None)):
-            pipeline = getattr(dataset, 'pipeline', None)
-            if isinstance(getattr(pipeline, 'transforms', None), list) and not isinstance(pipeline, GuardedPipeline):
-                dataset.pipeline = GuardedPipeline(pipeline, getattr(dataset, 'test_mode', False))
+        for dataset in dataset_tree(getattr(getattr(loop, 'dataloader', None), 'dataset', None)):
+            _guard(dataset)
 
 
-def inner_datasets(dataset):
-    """Yield the dataset objects that read files, inside wrappers that repeat, concatenate or mix them."""
-    children = [*(getattr(dataset, 'datasets', None) or ()), getattr(dataset, 'dataset', None)]
-    children = [child for child in children if child is not None]
-    if not children and dataset is not None:
-        yield dataset
-    for child in children:
-        yield from inner_datasets(child)
+def _guard(dataset):
+    pipeline = getattr(dataset, 'pipeline', None)
+    if isinstance(pipeline, list):
+        dataset.pipeline = [step if isinstance(step, GuardedTransform) else GuardedTransform(step) for step in pipeline]
+    if isinstance(getattr(pipeline, 'transforms', None), list) and not isinstance(pipeline, GuardedPipeline):
+        dataset.pipeline = GuardedPipeline(pipeline, getattr(dataset, 'test_mode', False))
+
+
+@contextmanager
+def guards_kept(dataset):
+    """Guard the guarded pipelines of a dataset again if they are replaced in this context."""
+    guarded = [each for each in dataset_tree(dataset) if isinstance(getattr(each, 'pipeline', None), GuardedPipeline)]
+    yield
+    for each in guarded:
+        _guard(each)
+
+
+def dataset_tree(dataset):
+    """Yield a dataset object, and those inside of it if it repeats, concatenates or mixes others."""
+    if dataset is None:
+        return
+    yield dataset
+    for child in (*(getattr(dataset, 'datasets', None) or ()), getattr(dataset, 'dataset', None)):
+        yield from dataset_tree(child)
 
 
 def _file_names(files):
@@ -294,6 +331,7 @@ def bare_model(model):
 
 def expected_channels(model):
     """Image channels that a model takes, by its backbone or the mean of its data preprocessor; None if neither states it."""
+    model = getattr(model, 'student', model)  # of a mean teacher
     backbone = getattr(model, 'backbone', None)
     in_channels = getattr(backbone, 'in_channels', None)
     # without such an argument the attribute is something else: MobileNetV2 and EfficientNet count their last channels in it
@@ -304,9 +342,11 @@ def expected_channels(model):
 
 
 def flatten_batch(value):
-    """A batch as one list, from stacked tensors, lists, or the nested lists of test-time augmentation."""
+    """A batch as one list, from stacked tensors, lists, the nested lists of test-time augmentation, or mmdet's dict of branches."""
     if value is None:
         return []
+    if isinstance(value, dict):
+        return [leaf for branch in value.values() for leaf in flatten_batch(branch)]
     if isinstance(value, (list, tuple)):
         return [leaf for item in value for leaf in (flatten_batch(item) if isinstance(item, (list, tuple)) else [item])]
     return list(value) if torch.is_tensor(value) and value.ndim > 3 else [value]

@@ -36,7 +36,8 @@ def describe_start(cfg: Any) -> str:
     """A sentence about what the backbone of a run starts from."""
     if cfg.get('load_from'):
         return f'The run {"continues" if cfg.get("resume") else "starts from"} {cfg.load_from}.'
-    whole = [cfg.model.get('backbone') or {}, cfg.model]  # an init_cfg of the backbone, or else of the whole model
+    model = cfg.model.get('detector') or cfg.model  # of a mean teacher
+    whole = [model.get('backbone') or {}, model, cfg.model]  # an init_cfg of the backbone, or else of the whole model
     source = next((each['checkpoint'] for part in whole for each in pretrained_entries(part.get('init_cfg'))), None)
     if source is None:
         return 'The backbone starts from random values.'

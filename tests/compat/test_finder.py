@@ -101,3 +101,17 @@ print(json.dumps([early, found, unloaded, using_fallback(), check_ops_exist(), e
     assert early and found and late and exist and not unloaded
     assert name == spec_name == 'mmcv._ext' and source == '"""'
     assert 'mmfreq' in compiler and 'mmfreq' in cuda
+
+
+def test_a_module_of_mmcv_that_was_imported_before_mmfreq_is_completed():
+    """mmpretrain imports it without mmcv's ops, and mmdet imports the class from it."""
+    code = """
+import mmcv.cnn.bricks.transformer as early
+before = hasattr(early, 'MultiScaleDeformableAttention')
+import mmfreq
+from mmcv.cnn.bricks.transformer import MultiScaleDeformableAttention
+from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttention as own
+print(json.dumps([before, MultiScaleDeformableAttention is own, mmfreq.compat.finder.using_fallback()]))
+"""
+    before, same, fallback = run(code)
+    assert same and (before or fallback)

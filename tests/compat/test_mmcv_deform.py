@@ -119,6 +119,51 @@ def test_gradients(geometry):
     )
 
 
+def compiled_reading(tensor, height, width):
+    """What mmcv's compiled kernels read: element after element of each image's memory, whatever the tensor's own grid."""
+    batch, channels = tensor.shape[:2]
+    flat = [tensor[b].contiguous().view(-1) for b in range(batch)]
+    return torch.stack([one[: channels * height * width].view(channels, height, width) for one in flat])
+
+
+@pytest.mark.parametrize('grid', [(10, 12), (5, 7), (9, 6), (3, 10)], ids=str)
+def test_a_larger_grid_of_offsets_is_read_as_compiled_mmcv_reads_it(grid):
+    """As in mmdet's DyHead. The rule was compared with the kernels of mmcv 2.1.0, compiled for the CPU: equal to 4e-16."""
+    geometry = GEOMETRIES[1]
+    input, own, _, weight = tensors(geometry)
+    generator = torch.Generator().manual_seed(1)
+    offset = torch.randn(2, own.shape[1], *grid, dtype=torch.float64, generator=generator)
+    mask = torch.rand(2, own.shape[1] // 2, *grid, dtype=torch.float64, generator=generator)
+    leaves = [tensor.requires_grad_() for tensor in (input, offset, mask, weight)]
+    got = modulated_deform_conv2d(input, offset, mask, weight, None, *geometry)
+    read = [compiled_reading(tensor, *own.shape[2:]) for tensor in (offset, mask)]
+    torch.testing.assert_close(got, modulated_deform_conv2d(input, *read, weight, None, *geometry), rtol=0, atol=0)
+    torch.testing.assert_close(got, slow_deform_conv(input, *read, weight, *geometry), rtol=1e-10, atol=1e-10)
+    outs = got, modulated_deform_conv2d(input, *read, weight, None, *geometry)
+    grads = [torch.autograd.grad(out.square().sum(), leaves, retain_graph=True) for out in outs]
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+    assert not torch.equal(grads[0][1], torch.zeros_like(offset))
+
+
+def test_a_smaller_grid_of_offsets_is_refused():
+    input, offset, mask, weight = tensors(GEOMETRIES[0])
+    with pytest.raises(ValueError, match=r'at least the size of the output, \(\d, \d\), but they have \(2, 3\).*pad_size_divisor'):
+        modulated_deform_conv2d(input, offset[..., :2, :3], mask[..., :2, :3], weight, None, *GEOMETRIES[0])
+
+
+def test_dyhead_trains():
+    from mmdet.models.necks import DyHead
+
+    neck = DyHead(16, 16, num_blocks=2, zero_init_offset=False)
+    maps = [torch.randn(2, 16, side, side + side // 2) for side in (16, 8, 4)]
+    outs = neck(maps)
+    assert [out.shape for out in outs] == [each.shape for each in maps]
+    sum(out.square().sum() for out in outs).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in neck.parameters())
+    with pytest.raises(ValueError, match='pad_size_divisor'):
+        neck([torch.randn(1, 16, side, side) for side in (15, 7, 3)])  # 15 is rounded down to 7 here, up in the convolution
+
+
 def test_im2col_step_does_not_matter():
     input, offset, _, weight = tensors(GEOMETRIES[0])
     results = [deform_conv2d(input, offset, weight, *GEOMETRIES[0], False, step) for step in (1, 2, 32)]

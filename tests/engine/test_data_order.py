@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from mmfreq.engine.resume import data_order
-from mmfreq.engine.resume.data_order import SampleIndex, SeededDataset, endless_batches, seeded, set_data_order
+from mmfreq.engine.resume.data_order import (
+    SampleIndex,
+    SeededDataset,
+    endless_batches,
+    seed_everything,
+    seeded,
+    set_data_order,
+)
 
 
 class Draws(torch.utils.data.Dataset):
@@ -54,6 +61,36 @@ def test_restart_continues_the_order(sampler, done, workers):
     whole = first(endless_batches(loader(sampler())), 12)
     assert first(endless_batches(loader(sampler(), workers), skip=done), 12 - done) == whole[done:]
     assert len({sample[1] for batch in whole for sample in batch}) == sum(map(len, whole))  # all numbers differ
+
+
+class Gambler(Sampler):
+    """Draws every index from the global generators, as mmdet's GroupMultiSourceSampler draws its groups."""
+
+    def __iter__(self):
+        while True:
+            yield int(10 * random.random()) ^ int(10 * np.random.rand()) & int(10 * torch.rand(())) % 10
+
+    def __len__(self):
+        return 10
+
+
+@pytest.mark.parametrize('done', [0, 1, 2, 5, 11])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_samplers_that_draw_from_the_global_generators_are_seeded(done, workers):
+    def indices(skip, workers):
+        seen = []
+        for batch in first(endless_batches(loader(Gambler(), workers), skip), 12 - skip):
+            seen.append([sample[0] for sample in batch])
+            seed_everything(len(seen))  # as the loop does in every iteration
+        return seen
+
+    whole = indices(0, 0)
+    assert indices(done, workers) == whole[done:] and len({tuple(batch) for batch in whole}) > 6
+    random.seed(7)
+    before = random.getstate()
+    built = loader(Gambler())
+    first(iter(built.batch_sampler), 3)
+    assert random.getstate() == before  # other users of the generators are not disturbed
 
 
 def test_skipped_samples_are_not_read(monkeypatch):

@@ -137,6 +137,34 @@ def test_boxes_must_be_finite_and_empty_ones_are_reported_once(monkeypatch):
             check(bboxes=torch.tensor([[0.0, 0, 1, 1], [0, 0, float(value), 1]]))
 
 
+def test_all_branches_of_a_semi_supervised_batch_are_checked():
+    """In mmdet's batches each branch has None for the images of the other."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    class Runner:
+        model = torch.nn.Module()
+
+    Runner.model.student = torch.nn.Module()
+    Runner.model.student.backbone = torch.nn.Module()
+    Runner.model.student.backbone.in_channels = 3
+    hook = InputGuardHook()
+    hook.before_run(Runner)
+
+    def check(channels=3, right=1.0):
+        sample = DetDataSample(metainfo={'img_path': 'a.jpg'})
+        sample.gt_instances = InstanceData(bboxes=torch.tensor([[0.0, 0, right, 1]]))
+        other = DetDataSample(metainfo={'img_path': 'b.jpg'})
+        inputs = {'sup': [torch.zeros(3, 8, 8), None], 'unsup_teacher': [None, torch.zeros(channels, 8, 8)]}
+        hook._before_iter(Runner, 0, {'inputs': inputs, 'data_samples': {'sup': [sample, None], 'unsup_teacher': [None, other]}})
+
+    check()
+    with pytest.raises(InputError, match=r'b\.jpg has 4 channels'):
+        check(channels=4)
+    with pytest.raises(InputError, match=r'a\.jpg has NaN'):
+        check(right=float('nan'))
+
+
 def test_checking_two_crops_takes_milliseconds(trained):
     """Measured: 1.3 ms for two 512x512 label maps with ignored pixels, on one core."""
     cfg = Config.fromfile(trained / 'toy.py')

@@ -18,7 +18,15 @@ import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
 from mmfreq.datasets.toy import TOY_CLASSES, write_toy_coco
 from mmfreq.errors import InputError, message_of
 from mmfreq.preflight import samples
-from mmfreq.preflight.samples import GuardedPipeline, check_image, check_label_map, guard_samples, inner_datasets
+from mmfreq.preflight.samples import (
+    GuardedPipeline,
+    GuardedTransform,
+    check_image,
+    check_label_map,
+    dataset_tree,
+    guard_samples,
+    guards_kept,
+)
 from tests.broken_images import encode, ids, pixels, truncated, turned
 
 
@@ -55,7 +63,8 @@ def test_wrapped_datasets_are_guarded(loop):
     leaves = [Numbers(dict) for _ in range(3)]
     dataset = TorchConcat([leaves[0], ConcatDataset(leaves[1:2]), TorchConcat([RepeatDataset(leaves[2], 2)])])
     guarded(dataset, loop)
-    assert list(inner_datasets(dataset)) == leaves and list(inner_datasets(Subset(leaves[0], [0]))) == leaves[:1]
+    assert [each for each in dataset_tree(dataset) if isinstance(each, Numbers)] == leaves
+    assert list(dataset_tree(Subset(leaves[0], [0])))[1:] == leaves[:1] and not list(dataset_tree(None))
     assert all(isinstance(leaf.pipeline, GuardedPipeline) for leaf in leaves)
     assert dataset[0] == {'img_path': '0.jpg', 'value': 0}
 
@@ -70,8 +79,39 @@ def test_mmdets_mixed_dataset_is_guarded():
 
     leaf = Numbers(dict)
     mixed = MultiImageMixDataset(leaf, [{'type': 'mmdet.PackDetInputs'}])
-    guarded(mixed)
+    transform = mixed.pipeline[0]
+    for _ in range(2):  # the second time changes nothing
+        guarded(mixed)
     assert isinstance(leaf.pipeline, GuardedPipeline)
+    (step,) = mixed.pipeline
+    assert isinstance(step, GuardedTransform) and step.transform is transform
+
+
+class Mixes:
+    def get_indexes(self, dataset):
+        return [2, 1]
+
+    def __call__(self, data):
+        raise KeyError('img')
+
+
+def test_error_of_a_mixing_transform_names_all_images():
+    from mmdet.datasets import MultiImageMixDataset
+
+    mixed = MultiImageMixDataset(Numbers(dict), [])
+    mixed.pipeline, mixed.pipeline_types = [Mixes()], ['Mixes']
+    pattern = r"Mixes failed on image 0\.jpg, mixed image 1 2\.jpg, mixed image 2 1\.jpg: KeyError: 'img' \(.*line \d+\)"
+    with pytest.raises(InputError, match=pattern):
+        guarded(mixed)[0]
+    step = pickle.loads(pickle.dumps(copy.deepcopy(mixed.pipeline[0])))
+    assert step.get_indexes(None) == [2, 1] and not hasattr(step, 'get_indices')
+
+
+def test_replaced_pipelines_are_guarded_again():
+    guarded_before, plain = guarded(Numbers(dict)), Numbers(dict)
+    with guards_kept(TorchConcat([guarded_before, plain])):
+        guarded_before.pipeline = Compose([])
+    assert isinstance(guarded_before.pipeline, GuardedPipeline) and not isinstance(plain.pipeline, GuardedPipeline)
 
 
 def test_guarding_twice_keeps_the_pipeline():

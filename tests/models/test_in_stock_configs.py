@@ -54,7 +54,8 @@ DETECTORS = {
     'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py': DETR,
 }
 SSD, DINO = 'mmdet::ssd/ssd300_coco.py', 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
-CHANGED = SEGMENTORS | DETECTORS | {SSD: ONE_STAGE, DINO: DETR}
+DYHEAD = f'mmdet::dyhead/atss_r50_fpn_dyhead{COCO}'
+CHANGED = SEGMENTORS | DETECTORS | {SSD: ONE_STAGE, DINO: DETR, DYHEAD: ONE_STAGE}
 MATRIX = list(zip(SEGMENTORS | DETECTORS, cycle(FAMILIES)))  # outputs of a backbone do not depend on the head: one of each
 OTHERS = [
     ('mmseg::setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512.py', ISOTROPIC),
@@ -67,6 +68,7 @@ OTHERS = [
     ('mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', ISOTROPIC),
     (SSD, 'hornet-micro'),
     (DINO, 'dfformer-micro'),
+    (DYHEAD, 'affnet-micro'),
 ]
 
 

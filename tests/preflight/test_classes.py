@@ -52,6 +52,13 @@ def test_detection_head_needs_exactly_the_classes_of_the_data(key, count, conseq
     assert f'--cfg-options {key}.num_classes=2' in message
 
 
+def test_heads_of_a_mean_teacher_are_checked():
+    cfg = Config({'default_scope': 'mmdet', 'model': {'type': 'SoftTeacher', 'detector': {'roi_head': {'bbox_head': BOX}}}})
+    check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': ['date', 'fig']}})
+    with pytest.raises(DataError, match=r'--cfg-options model\.detector\.roi_head\.bbox_head\.num_classes=1 '):
+        check_classes(cfg, 'd', {'type': 'CocoDataset', 'metainfo': {'classes': ['date']}})
+
+
 def test_heads_without_classes_are_skipped():
     model = {
         'roi_head': {'bbox_head': BOX, 'mask_head': {'num_classes': 80, 'class_agnostic': True}},

@@ -193,6 +193,19 @@ def test_datasets_inside_wrappers_are_checked(detection, write_coco, report):
         check_coco(cfg, report, LOADERS)
 
 
+def test_unlabeled_images_need_no_annotation(detection, write_coco, report):
+    """Of semi-supervised training; COCO's image_info_unlabeled2017.json has no list of them."""
+    steps = [{'type': 'LoadImageFromFile'}, {'type': 'LoadEmptyAnnotations'}]
+    for change in (lambda table: table.pop('annotations'), lambda table: table['annotations'].clear()):
+        leaf = write_coco(change, pipeline=steps, filter_cfg={'filter_empty_gt': False})
+        check_coco(detection(leaf), report, LOADERS)
+        with pytest.raises(DataError, match='no image is left of 3: 3 have no annotation of a class'):
+            check_coco(detection(leaf | {'filter_cfg': {'filter_empty_gt': True}}), report, LOADERS)
+        with pytest.raises(DataError, match=r"'annotations' is missing|no annotation is left"):
+            check_coco(detection(leaf | {'pipeline': steps[:1]}), report, LOADERS)
+    assert not report.warnings
+
+
 def test_subclasses_are_checked_and_other_formats_are_not(detection, write_coco, report):
     leaf = write_coco(set_file_name('gone.jpg'), metainfo={'classes': ('date', 'fig')})
     with pytest.raises(DataError, match=r'gone\.jpg'):

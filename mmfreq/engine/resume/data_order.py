@@ -3,11 +3,14 @@
 mmengine seeds the workers once, so that a sample's augmentation depends on what its worker did before: on the number of workers,
 processes and restarts. Here every sample is seeded by its position in the order of all processes together. So a resumed run
 continues where the first one stopped, without reading earlier samples, and one process with a batch of 16 sees the samples that 8
-processes with a batch of 2 see.
+processes with a batch of 2 see. Samplers that draw from the global generators, such as mmdet's GroupMultiSourceSampler, get a
+stream of their own. Not covered are transforms that keep images of earlier samples (`caching_transforms` in `loops.py`).
 """
 
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ def set_data_order(loader, seed, rank=0, world_size=1):
         return False
     # torch forbids setting these on a DataLoader; a new one would lose `batch_size`, `sampler` and its class
     vars(loader).update(
-        dataset=SeededDataset(loader.dataset, seed), batch_sampler=SeededBatchSampler(loader.batch_sampler, rank, world_size)
+        dataset=SeededDataset(loader.dataset, seed), batch_sampler=SeededBatchSampler(loader.batch_sampler, seed, rank, world_size)
     )
     return True
 
@@ -107,11 +110,12 @@ class SeededBatchSampler:
 
     Args:
         batches: the batch sampler of this process.
+        seed: of the samplers that draw from the global generators, which get the same numbers in all processes.
         rank, world_size: mmengine's samplers give process `rank` every `world_size`-th index.
     """
 
-    def __init__(self, batches, rank, world_size):
-        self.batches, self.rank, self.world_size = batches, rank, world_size
+    def __init__(self, batches, seed, rank, world_size):
+        self.batches, self.seed, self.rank, self.world_size = batches, seed, rank, world_size
         self.epoch = 0
         self._begun = None
 
@@ -133,19 +137,47 @@ class SeededBatchSampler:
         set_epoch = getattr(getattr(self.batches, 'sampler', None), 'set_epoch', None)
         if set_epoch:
             set_epoch(epoch)
-        self._begun = self._indexed_batches()
-        return sum(1 for _, _ in zip(range(skip), self._begun))
+        self._begun = SeededDraws(self.batches, self.seed, epoch)
+        return self._begun.skip(skip)
 
     def __iter__(self):
         # a generator, so that the first iterator that is used continues what `begin` started: torch makes two and drops one
-        begun, self._begun = self._begun, None
-        yield from begun if begun is not None else self._indexed_batches()
-
-    def _indexed_batches(self):
-        before = 0
-        for batch in self.batches:
+        draws, self._begun = self._begun or SeededDraws(self.batches, self.seed, self.epoch), None
+        before = draws.skipped_samples
+        for batch in draws:
             yield [SampleIndex(index, self.epoch, (before + i) * self.world_size + self.rank) for i, index in enumerate(batch)]
             before += len(batch)
+
+
+class SeededDraws(Iterator):
+    """The batches of one epoch of a batch sampler, drawn with their own state of the global random generators."""
+
+    def __init__(self, batches, seed, epoch):
+        self.batches = iter(batches)
+        self.skipped_samples = 0
+        with seeded(seed, epoch, 0, 1):  # not the key of a sample
+            self.state = _random_state()
+
+    def __next__(self):
+        with self._own_state():
+            return next(self.batches)
+
+    def skip(self, count):
+        """Draw some batches and drop them; returns how many there were."""
+        with self._own_state():
+            lengths = [len(batch) for batch in islice(self.batches, count)]
+        self.skipped_samples += sum(lengths)
+        return len(lengths)
+
+    @contextmanager
+    def _own_state(self):
+        others = _random_state()
+        _set_random_state(self.state)
+        try:
+            yield
+        finally:
+            self.state = _random_state()
+            _set_random_state(others)
 
 
 def seed_everything(*key):
@@ -156,14 +188,23 @@ def seed_everything(*key):
 @contextmanager
 def seeded(*key):
     """Seed Python, NumPy and torch's CPU generator with a tuple of integers inside the context, and restore them after it."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    state = _random_state()
     _seed(key, torch.random.default_generator.manual_seed)  # torch.manual_seed would seed GPUs too, which workers must not touch
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.random.set_rng_state(cpu)
+        _set_random_state(state)
+
+
+def _random_state():
+    return random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+
+
+def _set_random_state(state):
+    python, numpy, cpu = state
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.random.set_rng_state(cpu)
 
 
 def _seed(key, seed_torch):

@@ -15,9 +15,16 @@ from mmengine.runner import loops as mmengine_loops
 
 from mmfreq.config.reading import type_name
 from mmfreq.engine.resume.atomic_files import write_atomically
-from mmfreq.engine.resume.data_order import batches_of_epoch, endless_batches, iterate_batches, seed_everything, set_data_order
+from mmfreq.engine.resume.data_order import (
+    batches_of_epoch,
+    endless_batches,
+    iterate_batches,
+    seed_everything,
+    set_data_order,
+)
 from mmfreq.engine.resume.stop_signal import ignore_first_sigterm, stop_if_requested
 from mmfreq.log import log_once
+from mmfreq.preflight.samples import dataset_tree, guards_kept
 from mmfreq.registry import LOOPS
 
 LOOP_NAMES = ('IterBasedTrainLoop', 'EpochBasedTrainLoop')
@@ -60,6 +67,12 @@ class _ResumableLoop:
         if not self.ordered:
             log_once(
                 'The training data come from a loader without a batch sampler: a resumed run will see other samples.',
+                logging.WARNING,
+            )
+        if cached := caching_transforms(dataloader.dataset):
+            log_once(
+                f'{" and ".join(cached)} keep images of earlier samples: a resumed run, or one with another number of workers, '
+                'combines other images. For exact resuming use the transform without a cache in MultiImageMixDataset.',
                 logging.WARNING,
             )
         super().__init__(runner, _UnopenedLoader(dataloader), *args, **kwargs)
@@ -133,7 +146,7 @@ class EpochBasedTrainLoop(_ResumableLoop, mmengine_loops.EpochBasedTrainLoop):
     """Train for a number of epochs; arguments as in mmengine's loop. A run that stopped within an epoch continues within it."""
 
     def run(self):
-        self.runner.call_hook('before_train')
+        self._call_hook('before_train')
         if self._done_in_epoch() == 0:
             self.finish_validation()
         while self._epoch < self._max_epochs and not self.stop_training:
@@ -145,7 +158,7 @@ class EpochBasedTrainLoop(_ResumableLoop, mmengine_loops.EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self):
-        self.runner.call_hook('before_train_epoch')
+        self._call_hook('before_train_epoch')
         self.runner.model.train()
         done = self._done_in_epoch() if self.ordered else 0
         batches = batches_of_epoch(self.dataloader, self._epoch, done) if self.ordered else iterate_batches(self.dataloader)
@@ -163,6 +176,11 @@ class EpochBasedTrainLoop(_ResumableLoop, mmengine_loops.EpochBasedTrainLoop):
         regular = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
         return self.runner.val_loop is not None and self._epoch >= self.val_begin and regular
 
+    def _call_hook(self, name):
+        """Call a hook that may replace pipelines: mmdet's PipelineSwitchHook and mmpretrain's SwitchRecipeHook do so."""
+        with guards_kept(self.dataloader.dataset):
+            self.runner.call_hook(name)
+
     def _done_in_epoch(self):
         """Batches of the current epoch that are done; 0 if the epochs had another length when the checkpoint was saved."""
         done = self._iter - self._epoch * len(self.dataloader)
@@ -174,6 +192,16 @@ class EpochBasedTrainLoop(_ResumableLoop, mmengine_loops.EpochBasedTrainLoop):
             logging.WARNING,
         )
         return 0
+
+
+def caching_transforms(dataset):
+    """Names of the transforms in a dataset, and in the datasets inside of it, that keep images of earlier samples.
+
+    They are mmdet's CachedMosaic and CachedMixUp: what they add to a sample is not a function of its position.
+    """
+    pipelines = [getattr(each, 'pipeline', None) for each in dataset_tree(dataset)]
+    steps = [step for pipeline in pipelines for step in getattr(pipeline, 'transforms', pipeline) or ()]
+    return list(dict.fromkeys(type(step).__name__ for step in steps if hasattr(step, 'results_cache')))
 
 
 class _UnopenedLoader:

@@ -63,11 +63,11 @@ class _Files:
     def __init__(self):
         self._files, self._masks = {}, {}
 
-    def read(self, where, path):
+    def read(self, where, path, unlabeled=False):
         """(content of a file, its `Annotations`)."""
         name = os.path.realpath(path)
         if name not in self._files:
-            table = read_coco(path)
+            table = read_coco(path, unlabeled)
             self._files[name] = table, read_annotations(where, table)
         table, annotations = self._files[name]
         return table, replace(annotations, where=where)
@@ -117,7 +117,7 @@ def _check_dataset(cfg, files, loader, key, leaf, path, report):
     where = f'{key}: {path}'
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         classes = list(dataset_classes(leaf, cfg.default_scope) or ())
-    table, annotations = files.read(where, path)
+    table, annotations = files.read(where, path, is_unlabeled(leaf))
     category_ids, names = check_categories(where, table['categories'], classes, report)
     with_masks = any(
         type_name(step.get('type', '')) == 'LoadAnnotations' and step.get('with_mask') for step in leaf.get('pipeline') or ()
@@ -164,8 +164,16 @@ def _is_plain_coco(cls):
     return all(getattr(cls, name) is getattr(CocoDataset, name) for name in ('load_data_list', 'parse_data_info', 'filter_data'))
 
 
-def read_coco(path):
+def is_unlabeled(leaf):
+    """Whether a dataset is the unlabeled part of semi-supervised training: its pipeline makes empty annotations."""
+    return any(type_name(step.get('type', '')) == 'LoadEmptyAnnotations' for step in leaf.get('pipeline') or ())
+
+
+def read_coco(path, unlabeled=False):
     """The content of a COCO file.
+
+    Args:
+        unlabeled: whether the list of annotations may be missing, as in COCO's `image_info_unlabeled2017.json`; it is then empty.
 
     Raises:
         DataError: it is not JSON, or does not have COCO's lists of dicts.
@@ -182,6 +190,8 @@ def read_coco(path):
         ) from error
     if not isinstance(table, dict):
         raise DataError(f'{absolute(path)}: expected a COCO file, a dict with {", ".join(LISTS)}; it is a {type(table).__name__}.')
+    if unlabeled:
+        table.setdefault('annotations', [])
     for name in LISTS:
         rows = table.get(name)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -242,7 +252,7 @@ def check_annotations(annotations: Annotations, category_ids, categories, leaf, 
         counts['bad mask'] = int((used & (masks.status == BAD_MASK)).sum())
         trained &= masks.status != BAD_MASK
     kept = _kept_images(annotations, used, category_ids, leaf, report)
-    if leaf.get('test_mode'):
+    if leaf.get('test_mode') or is_unlabeled(leaf):
         return kept, set(compress(annotations.category_ids, trained))
     skipped = _skipped_sentence(counts)
     if not trained.any():
