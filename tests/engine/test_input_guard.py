@@ -146,8 +146,7 @@ def test_all_branches_of_a_semi_supervised_batch_are_checked():
         model = torch.nn.Module()
 
     Runner.model.student = torch.nn.Module()
-    Runner.model.student.backbone = torch.nn.Module()
-    Runner.model.student.backbone.in_channels = 3
+    Runner.model.student.backbone = torch.nn.Conv2d(3, 1, 1)
     hook = InputGuardHook()
     hook.before_run(Runner)
 
