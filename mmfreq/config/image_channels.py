@@ -1,6 +1,7 @@
 """How many channels the images of a config's model have: 1 for gray ones, 3 for photographs, more for multispectral ones."""
 
-from inspect import signature
+from collections.abc import Iterator
+from inspect import Parameter, signature
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -32,10 +33,15 @@ def _default_of(backbone: str | type | None, scope: str | None) -> int | None:
 
 def default_channels(cls: type | None) -> int | None:
     """The default of `in_channels` in the constructor of a class, or of one that it extends; None without one."""
+    return next((parameter.default for parameter in _channel_arguments(cls) if isinstance(parameter.default, int)), None)
+
+
+def takes_channels(cls: type | None) -> bool:
+    """Whether the constructor of a class, or of one that it extends, has an argument `in_channels`."""
+    return any(True for _ in _channel_arguments(cls))
+
+
+def _channel_arguments(cls: type | None) -> Iterator[Parameter]:
     for parent in getattr(cls, '__mro__', ()):
         if '__init__' in vars(parent):
-            defaults = [parameter.default for name, parameter in signature(parent).parameters.items() if name in NAMES]
-            found = [default for default in defaults if isinstance(default, int)]
-            if found:
-                return found[0]
-    return None
+            yield from (parameter for name, parameter in signature(parent).parameters.items() if name in NAMES)

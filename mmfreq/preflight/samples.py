@@ -18,7 +18,7 @@ from mmengine.model import is_model_wrapper
 
 from mmfreq.compat.decoders import missing_decoder
 from mmfreq.compat.file_type import describe_file, printable_path
-from mmfreq.config.image_channels import default_channels
+from mmfreq.config.image_channels import takes_channels
 from mmfreq.datasets.image_header import decoding_fault, image_size, max_value, orientation, read_header
 from mmfreq.errors import InputError, UserError
 
@@ -335,7 +335,7 @@ def expected_channels(model):
     backbone = getattr(model, 'backbone', None)
     in_channels = getattr(backbone, 'in_channels', None)
     # without such an argument the attribute is something else: MobileNetV2 and EfficientNet count their last channels in it
-    if isinstance(in_channels, int) and default_channels(type(backbone)) is not None:
+    if isinstance(in_channels, int) and takes_channels(type(backbone)):
         return in_channels
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     return mean.numel() if torch.is_tensor(mean) and mean.numel() > 1 else None
