@@ -69,8 +69,8 @@ RULES = {
         {'errors', 'log', 'registry', 'torchrun', 'analysis', 'compat', 'speed', 'weights', 'config', 'preflight', 'engine'},
     ),
     'mmfreq/apis/*': (
-        {'torch', 'mmengine', *OPENMMLAB},
-        {'errors', 'log', 'registry', 'compat', 'models._factory', 'speed', 'weights', 'config', 'apis'},
+        {'torch', 'mmengine', *IMAGE_LIBRARIES, *OPENMMLAB},
+        {'errors', 'log', 'registry', 'compat', 'datasets', 'models._factory', 'speed', 'weights', 'config', 'apis'},
     ),
     'mmfreq/analysis/*': (
         {'torch', 'mmengine', 'matplotlib', *IMAGE_LIBRARIES, *OPENMMLAB},

@@ -11,8 +11,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from mmfreq.apis.loading import TASKS, build_model, dataset_meta_of, innermost_dataset, read_config
+from mmfreq.apis.reading import MULTI_BAND, ImageReader, loads_an_image, type_name
 from mmfreq.apis.slide import segment_by_windows, windows_of, without_resizing
-from mmfreq.errors import DataError, UserError
+from mmfreq.config.image_channels import image_channels
+from mmfreq.errors import DataError, InputError, UserError
 from mmfreq.log import log_once
 from mmfreq.speed.optimizing import has_backbone, optimize
 
@@ -32,8 +34,8 @@ def load_predictor(config, checkpoint, device='cpu', cfg_options=None, plain=Tru
 
     Example:
         >>> predict = load_predictor('CONFIG.py', 'CHECKPOINT.pth')  # doctest: +SKIP
-        >>> label_map = predict(cv2.imread('photo.jpg'))  # doctest: +SKIP
-        >>> label_maps = predict.predict_batch([cv2.imread(file) for file in files])  # doctest: +SKIP
+        >>> label_map = predict(predict.read('photo.jpg'))  # doctest: +SKIP
+        >>> label_maps = predict.predict_batch([predict.read(file) for file in files])  # doctest: +SKIP
     """
     cfg = read_config(config, cfg_options)
     if str(device).startswith('cuda') and not torch.cuda.is_available():
@@ -55,12 +57,14 @@ class Predictor:
         task: 'segmentation' or 'detection'.
         loaded: the model as loaded; on the CPU unless it is the one that runs.
         classes, palette: lists of names and of (R, G, B).
+        in_channels: of the images.
+        read: reads an image file as the test pipeline does, (H, W) or (H, W, C): an `ImageReader`.
         windows: the `Windows` of `slide`, or None.
 
     Raises:
         ValueError: the config is of another task.
-        UserError: `slide` is invalid, or the model is a detector.
-        UserError: the test pipeline does not begin with LoadImageFromFile, or there are no class names.
+        UserError: the test pipeline does not begin with a transform that loads one image, there are no class names, `slide` is
+            invalid, or given for a detector.
         CheckpointError: the file cannot be read.
         CheckpointMismatchError: the file lacks weights of the model.
     """
@@ -76,17 +80,27 @@ class Predictor:
         self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
         self.classes, self.palette = _classes_and_palette(self._dataset.metainfo, dataset_meta_of(meta))
+        loader, *steps = _split(self._dataset_cfg['pipeline'])
+        self.in_channels = image_channels(cfg)
+        self.read = ImageReader(loader, scope, self.in_channels)
         self.windows = None if slide is None else windows_of(cfg, self.loaded, slide)
-        steps = _array_pipeline(self._dataset_cfg['pipeline'], scope)
-        self._pipeline = Compose(without_resizing(steps) if self.windows else steps)
+        steps = without_resizing(steps) if self.windows else steps
+        self._pipeline = Compose([{'type': f'{scope}.LoadImageFromNDArray'}, *steps])
         self._warned = False
 
+    def shown(self, image):
+        """An image that was read, as (H, W, 3) uint8 RGB for drawing; see `ImageReader.shown`."""
+        return self.read.shown(image)
+
     def __call__(self, image):
-        """Predict for an image (H, W, 3) of uint8 in BGR order, at its own size.
+        """Predict for an image at its own size: what `read` returns, or for models of color images (H, W, 3) uint8 in BGR order.
 
         Returns:
             Segmentation: ids (H, W), uint8 or, beyond 256 classes, uint16. Detection: a dict of arrays, best first: `boxes`
             (M, 4) as x1 y1 x2 y2 in pixels, `labels` (M,), `scores` (M,), `masks` (M, H, W) of bool or None.
+
+        Raises:
+            InputError: the image has another number of channels than the model takes.
         """
         return self.predict_batch([image])[0]
 
@@ -100,7 +114,7 @@ class Predictor:
         if self.windows:
             return [self._slide(image) for image in images]
         self._warn_if_large(images)
-        packed = [self._pipeline({'img': image, 'img_id': 0}) for image in images]
+        packed = [self._packed(image) for image in images]
         groups = {}
         for number, item in enumerate(packed):
             groups.setdefault((tuple(item['inputs'].shape), images[number].shape), []).append(number)
@@ -121,8 +135,19 @@ class Predictor:
         arrays = {'boxes': found.bboxes.numpy(), 'labels': found.labels.numpy(), 'scores': found.scores.numpy()}
         return arrays | {'masks': np.asarray(found.masks) if 'masks' in found else None}
 
+    def _packed(self, image):
+        """The image after the test pipeline, as a dict of `inputs` (C, H, W) and `data_samples`."""
+        packed = self._pipeline({'img': image, 'img_id': 0})
+        channels, expected = len(packed['inputs']), self.in_channels
+        if channels != expected:
+            raise InputError(
+                f'The number of channels of the image is {channels}, but the model takes {expected} (in_channels of its backbone). '
+                f'{_remedy(expected)}'
+            )
+        return packed
+
     def _slide(self, image):
-        inputs = self._pipeline({'img': image, 'img_id': 0})['inputs']
+        inputs = self._packed(image)['inputs']
         if inputs.shape[1:] != image.shape[:2]:
             raise UserError(
                 f'Windows need a test pipeline that keeps the size of the image, and this one makes {tuple(inputs.shape[1:])} of '
@@ -170,13 +195,20 @@ def id_dtype(num_classes):
     return np.uint8 if num_classes <= 256 else np.uint16
 
 
-def _array_pipeline(steps, scope):
-    """The test pipeline, starting from an array in memory and without annotations."""
-    names = [step['type'].split('.')[-1] for step in steps]
-    if names[:1] != ['LoadImageFromFile']:
-        raise UserError(f'Expected a test pipeline that begins with LoadImageFromFile; got {names}.')
-    kept = [step for step, name in zip(steps, names) if name not in ('LoadImageFromFile', 'LoadAnnotations')]
-    return [{'type': f'{scope}.LoadImageFromNDArray'}, *kept]
+def _split(steps):
+    """The transform of a test pipeline that loads the image, and the later ones without those that load annotations."""
+    if not steps or not loads_an_image(steps[0]):
+        names = [type_name(step) for step in steps]
+        raise UserError(f'Expected a test pipeline that begins with LoadImageFromFile, or loads one image otherwise; got {names}.')
+    return [steps[0], *(step for step in steps[1:] if type_name(step) not in ('LoadImageFromFile', 'LoadAnnotations'))]
+
+
+def _remedy(channels):
+    """What to do about an image that does not have this number of channels."""
+    color_type = {1: 'grayscale', 3: 'color'}.get(channels)
+    if color_type is None:
+        return f'Give an image with {channels} bands; multi-band TIFF files are read with {MULTI_BAND} in the test pipeline.'
+    return f"Convert the image, or set color_type='{color_type}' in LoadImageFromFile of the test pipeline."
 
 
 def _classes_and_palette(metainfo, trained):

@@ -9,7 +9,7 @@
 | detection config | its model | 'detection' | the scale of the test pipeline |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
+from mmfreq.apis.reading import ImageReader, loads_an_image
 from mmfreq.compat.safe_load import read_checkpoint
+from mmfreq.config.image_channels import image_channels
 from mmfreq.config.options import merge_options
 from mmfreq.errors import UserError
 from mmfreq.models._factory import backbone_class, build_backbone, build_classifier
@@ -32,11 +34,16 @@ SIZE_DIVISOR = 32  # image sizes from configs are rounded up to it
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation of pixels in 0..255, in the channel order of the model; the default maps them to -1..1."""
+    """Mean and standard deviation of pixels in 0..255, one for each channel of the model; the default maps them to -1..1.
+
+    Attributes:
+        channels: 'RGB' or 'BGR', the order of the model's channels; 'gray' for one channel; 'bands', in the order of the file, for
+            other numbers.
+    """
 
     mean: tuple[float, ...] = (127.5,) * 3
     std: tuple[float, ...] = (127.5,) * 3
-    channels: str = 'RGB'  # or BGR
+    channels: str = 'RGB'
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class LoadedModel:
         size: (H, W) of the images that it was made for.
         classes: their names; empty if neither checkpoint nor config has them.
         trained: whether a checkpoint was loaded.
+        read: reads an image file as the config's test pipeline does.
     """
 
     model: nn.Module
@@ -58,6 +66,12 @@ class LoadedModel:
     normalization: Normalization = Normalization()
     classes: tuple[str, ...] = ()
     trained: bool = False
+    read: ImageReader = field(default_factory=ImageReader)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return self.read.channels
 
     @property
     def backbone(self) -> nn.Module:
@@ -111,10 +125,11 @@ def _load_arch(arch: str, checkpoint: str | Path | None, backbone_only: bool) ->
 def _load_config_model(source: str, checkpoint: str | Path | None, cfg_options: dict | None) -> LoadedModel:
     cfg = read_config(source, cfg_options)
     model, meta = build_model(cfg, checkpoint)
-    normalization = _normalization(model.data_preprocessor)
+    reader = _reader(cfg)
+    normalization = _normalization(model.data_preprocessor, reader)
     classes = tuple(dataset_meta_of(meta).get('classes') or _dataset_classes(cfg))
     task, size = TASKS[cfg.default_scope], _image_size(cfg, model)
-    return LoadedModel(model, Path(source).stem, task, size, normalization, classes, bool(checkpoint))
+    return LoadedModel(model, Path(source).stem, task, size, normalization, classes, bool(checkpoint), reader)
 
 
 def read_config(source: str | Path, cfg_options: dict | None = None) -> Config:
@@ -162,12 +177,24 @@ def dataset_meta_of(meta: dict) -> dict:
     return {key.lower(): value for key, value in fields.items() if isinstance(key, str)} if isinstance(fields, dict) else {}
 
 
-def _normalization(preprocessor: nn.Module) -> Normalization:
+def _reader(cfg: Config) -> ImageReader:
+    """The reader of the test pipeline; the default one if the pipeline does not begin with a transform that loads one image."""
+    dataset = innermost_dataset(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
+    first = next(iter(dataset.get('pipeline') or ()), None)
+    step = first if first and loads_an_image(first) else None
+    return ImageReader(step, cfg.default_scope, image_channels(cfg))
+
+
+def _normalization(preprocessor: nn.Module, reader: ImageReader) -> Normalization:
+    channels = reader.channels
+    converts = any(getattr(preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
+    order = {1: 'gray', 3: 'RGB' if converts == reader.bgr else 'BGR'}.get(channels, 'bands')
     if not getattr(preprocessor, '_enable_normalize', False):
-        return Normalization()
-    to_rgb = any(getattr(preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion', 'to_rgb'))
-    mean, std = (tuple(round(value, 4) for value in values.flatten().tolist()) for values in (preprocessor.mean, preprocessor.std))
-    return Normalization(mean, std, 'RGB' if to_rgb else 'BGR')
+        default = Normalization()
+        return Normalization(default.mean[:1] * channels, default.std[:1] * channels, default.channels if channels == 3 else order)
+    values = [tuple(round(value, 4) for value in each.flatten().tolist()) for each in (preprocessor.mean, preprocessor.std)]
+    mean, std = (value * channels if len(value) == 1 else value for value in values)
+    return Normalization(mean, std, order)
 
 
 def _dataset_classes(cfg: Config) -> tuple[str, ...]:

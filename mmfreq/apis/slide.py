@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mmfreq.apis.reading import type_name
 from mmfreq.errors import UserError
 
 RESIZING = ('Resize', 'ResizeShortestEdge', 'ResizeToMultiple', 'RandomResize', 'Pad')  # steps of a pipeline
@@ -58,7 +59,7 @@ def windows_of(cfg, model, sizes=()) -> Windows:
 
 def _training_crop(cfg, model):
     crops = [getattr(model.data_preprocessor, 'size', None), cfg.get('crop_size')]
-    crops += [step.get('crop_size') for step in cfg.get('train_pipeline') or () if step['type'].endswith('RandomCrop')]
+    crops += [step.get('crop_size') for step in cfg.get('train_pipeline') or () if type_name(step) == 'RandomCrop']
     crop = next((crop for crop in crops if crop), None)
     if crop is None:
         raise UserError('The config has neither test_cfg.crop_size nor a training crop. Give the size of the windows: --slide 512.')
@@ -71,7 +72,7 @@ def _pair(size):
 
 def without_resizing(steps):
     """The steps of a pipeline that do not change the size of the image."""
-    return [step for step in steps if step['type'].split('.')[-1] not in RESIZING]
+    return [step for step in steps if type_name(step) not in RESIZING]
 
 
 @torch.no_grad()

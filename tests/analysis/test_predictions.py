@@ -17,13 +17,19 @@ from mmfreq.analysis.predictions import (
     panel,
     write_predictions,
 )
+from mmfreq.apis.reading import ImageReader
 
 CLASSES, PALETTE = ['cat', 'dog'], [(200, 0, 0), (0, 100, 0)]
 SMALL = np.full((6, 8, 3), 100, np.uint8)
 LARGE = np.full((120, 160, 3), 100, np.uint8)
 
 
-class PickySegmentor:
+class ReadsColor:
+    read = ImageReader()
+    shown = read.shown
+
+
+class PickySegmentor(ReadsColor):
     """A segmentor that rejects images below 32x32 and fails on others that are wider than high."""
 
     task, classes, palette = 'segmentation', ['all'], [(1, 2, 3)]
@@ -36,7 +42,7 @@ class PickySegmentor:
         return np.zeros(image.shape[:2], np.uint8)
 
 
-class Detector:
+class Detector(ReadsColor):
     """Finds two objects in every image, the second with a low score."""
 
     task, classes, palette = 'detection', ['one', 'other'], [(200, 0, 0), (0, 200, 0)]

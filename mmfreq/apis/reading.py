@@ -1,0 +1,160 @@
+"""Image files as the model of a config gets them: read by the first transform of its test pipeline, whatever their channels.
+
+Legend: H W the size of the image, C its channels.
+"""
+
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.registry import TRANSFORMS
+
+from mmfreq.compat.file_type import describe_file, printable_path
+from mmfreq.datasets.image_header import decoding_fault, read_header
+from mmfreq.errors import InputError, UserError
+
+PLAIN = 'LoadImageFromFile'
+MULTI_BAND = f"{PLAIN}(imdecode_backend='tifffile', color_type='unchanged')"
+# transforms that load several files, or none
+NOT_ONE_FILE = ('LoadMultipleRSImageFromFile', 'LoadMultiChannelImageFromFiles', 'LoadImageFromNDArray')
+REMOTE = ('backend_args', 'file_client_args', 'ignore_empty')  # arguments for the files of a data set, which may be remote
+
+
+def type_name(step: dict) -> str:
+    """The name of a transform's class, without its scope or module."""
+    return step['type'].split('.')[-1] if isinstance(step['type'], str) else step['type'].__name__
+
+
+def loads_an_image(step: dict) -> bool:
+    """Whether a transform loads an image from one file: LoadImageFromFile, LoadSingleRSImageFromFile, or one of the user."""
+    name = type_name(step)
+    return name.startswith('Load') and 'Image' in name and name not in NOT_ONE_FILE
+
+
+class ImageReader:
+    """Reads local image files as a transform of a pipeline does.
+
+    Args:
+        step: config of the transform; by default LoadImageFromFile, which gives three channels of 8 bits.
+        scope: in which its type is registered.
+        channels: of the model.
+    """
+
+    def __init__(self, step: dict | None = None, scope: str = 'mmengine', channels: int = 3):
+        self.step = {key: value for key, value in (step or {'type': f'mmcv.{PLAIN}'}).items() if key not in REMOTE}
+        self.scope, self.channels = scope, channels
+
+    @property
+    def plain(self) -> bool:
+        """Whether the transform is LoadImageFromFile."""
+        return type_name(self.step) == PLAIN
+
+    @property
+    def bgr(self) -> bool:
+        """Whether colors are read in the order blue, green, red. Otherwise channels have the order of the file."""
+        return self.plain and self.step.get('imdecode_backend') != 'tifffile'
+
+    @property
+    def color(self) -> bool:
+        """Whether every file is read as three channels: gray is repeated, alpha dropped."""
+        return self.bgr and self.step.get('color_type', 'color').startswith('color')
+
+    def __call__(self, path: str | Path) -> np.ndarray:
+        """The image in a file, (H, W) or (H, W, C), of the type that the transform gives.
+
+        Raises:
+            InputError: the file is not an image that this transform reads.
+            UserError: the transform needs a package that is not installed.
+        """
+        load = self._transform
+        try:
+            image = load({'img_path': str(path)})['img']
+            cut = not read_header(str(path)).complete and decoding_fault(str(path))
+        except Exception as error:  # decoders raise all types for broken bytes
+            raise InputError(f'{printable_path(path)} cannot be read as an image: {self._reason(path, error)}') from error
+        if cut:  # OpenCV 4 fills the rest of a truncated JPEG with black
+            raise InputError(f'{printable_path(path)} cannot be read as an image: it is a JPEG image, damaged or too large')
+        self._check_shape(image.shape, path)
+        return image
+
+    def of_color_image(self, image: np.ndarray) -> np.ndarray:
+        """What reading a file with this image, (H, W, 3) uint8 BGR, would give: for models of gray images a gray one.
+
+        Raises:
+            InputError: the model takes neither color nor gray images.
+        """
+        if not self.color and self.channels == 1:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        elif not self.color and self.channels != 3:
+            raise InputError(
+                f'The image has 3 channels, but the model takes {self.channels}. Give a file with {self.channels} bands.'
+            )
+        elif not self.bgr:
+            image = np.ascontiguousarray(image[..., ::-1])
+        return image.astype(np.float32) if self.step.get('to_float32') else image
+
+    def shown(self, image: np.ndarray) -> np.ndarray:
+        """An image that was read, as (H, W, 3) uint8 RGB for drawing.
+
+        Gray is repeated. Of more than three channels the first three are shown, of two the first. Channels of images with more than
+        three channels, or of values other than whole numbers in 0..255, are each scaled from their own range to 0..255.
+        """
+        image = image if image.ndim == 3 else image[..., None]
+        bands = image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
+        if image.shape[2] > 3 or not _is_8_bit(bands):
+            bands = np.dstack([_scaled(bands[..., channel]) for channel in range(3)])
+        return np.ascontiguousarray(bands[..., ::-1] if self.bgr else bands, np.uint8)
+
+    @cached_property
+    def _transform(self):
+        if self.step.get('imdecode_backend') == 'tifffile' and find_spec('tifffile') is None:
+            raise UserError(
+                "The test pipeline reads images with imdecode_backend='tifffile', but the package tifffile is not installed. "
+                'Run: pip install tifffile'
+            )
+        try:
+            with TRANSFORMS.switch_scope_and_registry(self.scope) as registry:
+                return registry.build(self.step)
+        except Exception as error:
+            raise UserError(
+                f'The test pipeline loads images with {type_name(self.step)}, which cannot be built ({error}). '
+                f'Install what it needs, or read multi-band TIFF files with {MULTI_BAND}.'
+            ) from error
+
+    def _reason(self, path: str | Path, error: Exception) -> str:
+        description = describe_file(path)
+        if description.endswith('image'):
+            description += ', damaged or too large'
+            if self.bgr and 'TIFF' in description:
+                description += f', or has more than 4 bands (read those with {MULTI_BAND})'
+        by_others = '' if self.bgr else f' ({type_name(self.step)}: {type(error).__name__}: {" ".join(str(error).split())})'
+        return f'it is {description}{by_others}'
+
+    def _check_shape(self, shape: tuple[int, ...], path: str | Path) -> None:
+        found = f'{printable_path(path)} has the shape {shape}'
+        if len(shape) not in (2, 3):
+            raise InputError(f'Expected an image (H, W) or (H, W, C), but {found}. Write one image to a file.')
+        if len(shape) == 3 and shape[0] == self.channels > 1 and shape[2] != self.channels:
+            raise InputError(
+                f'Expected {self.channels} channels in the last dimension, but {found}: its bands come first. '
+                "Write the file as (H, W, C); with tifffile: imwrite(..., planarconfig='contig')."
+            )
+
+
+def _is_8_bit(image: np.ndarray) -> bool:
+    """Whether all values are whole numbers in 0..255, in a type that a loader gives to 8-bit images."""
+    if image.dtype == np.uint8:
+        return True
+    finite = np.issubdtype(image.dtype, np.floating) and np.isfinite(image).all()
+    return bool(finite and image.min() >= 0 and image.max() <= 255 and (image == np.floor(image)).all())
+
+
+def _scaled(band: np.ndarray) -> np.ndarray:
+    """(H, W) of any numbers as uint8, from the smallest finite value to the largest; others are black."""
+    values = band.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    scaled = (np.nan_to_num(values, nan=low, posinf=low, neginf=low) - low) / ((high - low) or 1.0)
+    return (255 * scaled).round().astype(np.uint8)
