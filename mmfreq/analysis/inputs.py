@@ -59,10 +59,10 @@ def find_inputs(items, out=None) -> Found:
     search = _Search(out)
     empty = [str(item) for item in items if not search.take(item)]
     if empty:
-        contents = search.found.summary()
+        skipped = search.found.summary()
         raise FileNotFoundError(
-            f'There is no image or video for {", ".join(empty)}{f" ({contents})" if contents else ""}. Give files, quoted globs, or '
-            f'folders with files {" ".join(SUFFIXES)}.'
+            f'There is no image or video for {", ".join(empty)}{f" ({skipped})" if skipped else ""}. '
+            f'Give files, quoted globs, or folders with files {" ".join(SUFFIXES)}.'
         )
     return search.found
 

@@ -55,7 +55,9 @@ class VideoReader:
         with _quiet_opencv():
             self._capture = cv2.VideoCapture(os.path.abspath(path))
         if not self._capture.isOpened():
-            self._refuse(f'cannot be read as a video: it is {describe_file(path)}, without images that OpenCV can decode, or damaged')
+            self._refuse(
+                f'cannot be read as a video: it is {describe_file(path)}, without images that OpenCV can decode, or damaged'
+            )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate <= HIGHEST_RATE else UNKNOWN_RATE  # also if it is NaN
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -105,8 +107,8 @@ class VideoFile:
         if not self._writer.isOpened():
             self.discard()
             raise UserError(
-                f'This build of OpenCV cannot write {path.name} with the codec {codec} ({width} x {height} pixels, {rate:g} frames per '
-                'second). Use --codec mp4v or, without FFmpeg, --codec MJPG.'
+                f'This build of OpenCV cannot write {path.name} with the codec {codec} '
+                f'({width} x {height} pixels, {rate:g} frames per second). Use --codec mp4v or, without FFmpeg, --codec MJPG.'
             )
 
     def write(self, frame):
@@ -121,7 +123,9 @@ class VideoFile:
             written = int(cv2.VideoCapture(os.path.abspath(self._part)).get(cv2.CAP_PROP_FRAME_COUNT))
         if written != self._count:
             self.discard()
-            raise UserError(f'{self.path} is incomplete: {written} of {self._count} frames were written. Check the free disk space.')
+            raise UserError(
+                f'{self.path} is incomplete: {written} of {self._count} frames were written. Check the free disk space.'
+            )
         os.replace(self._part, self.path)
         return self.path
 

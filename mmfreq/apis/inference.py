@@ -162,9 +162,9 @@ class Predictor:
             self._warned = True
             height, width = images[0].shape[:2]
             log_once(
-                f'The logits of {len(images)} image(s) of {width} x {height} pixels need {size / 2**30:.1f} GiB ({len(self.classes)} '
-                'classes, float32), and mmseg holds several copies of them. infer.py --slide, or load_predictor(slide=()), needs '
-                'memory for one row of windows.',
+                f'The logits of {len(images)} image(s) of {width} x {height} pixels need {size / 2**30:.1f} GiB '
+                f'({len(self.classes)} classes, float32), and mmseg holds several copies of them. '
+                'infer.py --slide, or load_predictor(slide=()), needs memory for one row of windows.',
                 logging.WARNING,
             )
 

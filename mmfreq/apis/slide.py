@@ -81,8 +81,7 @@ def segment_by_windows(model, image, windows, dtype=np.uint8):
 
     Args:
         model: a segmentor of mmseg in eval mode.
-        image: tensor (C, H, W) in the form that the model's data preprocessor takes; a window that the preprocessor pads at its right
-            and lower sides is cut again.
+        image: tensor (C, H, W) in the form that the model's data preprocessor takes.
 
     Not guaranteed: the class of a pixel whose best classes have equal logits.
     """
@@ -90,9 +89,7 @@ def segment_by_windows(model, image, windows, dtype=np.uint8):
     tops, lefts = _starts(height, windows.crop[0], windows.stride[0]), _starts(width, windows.crop[1], windows.stride[1])
     rows, columns = min(windows.crop[0], height), min(windows.crop[1], width)
     device = next(model.parameters()).device
-    counts_y, counts_x = (
-        _counts(*axis).to(device) for axis in ((tops, rows, height), (lefts, columns, width))
-    )
+    counts_y, counts_x = (_counts(*axis).to(device) for axis in ((tops, rows, height), (lefts, columns, width)))
     strip = torch.zeros(model.out_channels, rows, width, device=device)  # logits of the rows from `top`
     ids = np.empty((height, width), dtype)
     for top, following in zip(tops, [*tops[1:], height]):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import mmfreq
+from mmfreq.analysis.inputs import Found
 from mmfreq.compat.safe_load import CheckpointError, read_checkpoint
 from mmfreq.demo.checkpoints import Models, find_sources
 from mmfreq.engine.resume.start import latest_checkpoint
@@ -71,7 +72,7 @@ WAYS = {
 
 @pytest.mark.parametrize('way', WAYS)
 def test_tools_refuse_a_hostile_checkpoint_by_name(hostile, toy_config, call_tool, capsys, way, monkeypatch):
-    monkeypatch.setattr('mmfreq.analysis.images.find_images', lambda inputs: [])
+    monkeypatch.setattr('mmfreq.analysis.inputs.find_inputs', lambda *_: Found())
     with pytest.raises(SystemExit) as end:
         call_tool(*WAYS[way](toy_config, hostile))
     message = capsys.readouterr().err

@@ -94,7 +94,7 @@ def _names(folder):
 def test_predictions_equal_those_of_mmseg(infer, segmentor, toy, tmp_path, capsys):
     from mmseg.apis import inference_model, init_model
 
-    from mmfreq.analysis.predictions import overlay
+    from mmfreq.analysis.drawing import overlay
 
     config, checkpoint = segmentor
     images, truth = toy / 'images/validation', toy / 'annotations/validation'
