@@ -21,6 +21,7 @@ from mmfreq.errors import InputError, UserError
 
 CODEC = 'mp4v'  # MPEG-4, which each build of OpenCV with FFmpeg writes; MJPG needs no FFmpeg
 IN_AVI = ('MJPG', 'XVID', 'DIVX')  # other codecs are written to .mp4
+SMALLEST = 16  # pixels of a side: with smaller ones, OpenCV 5 writes outside of its memory
 UNKNOWN_RATE = 25.0  # frames per second, if the file has none
 HIGHEST_RATE = 1000.0  # files with more state the ticks of a clock
 COUNTED = ('.3gp', '.avi', '.m4v', '.mov', '.mp4')  # contain their number of frames; for others OpenCV estimates it
@@ -94,10 +95,16 @@ class VideoFile:
     """A video file that gets its name when it is finished. Sides that are odd are padded by a pixel, as codecs need even ones.
 
     Raises:
+        InputError: the frames are too small.
         UserError: OpenCV cannot write such a file, or it could not be written completely.
     """
 
     def __init__(self, path, rate, size, codec=CODEC):
+        if min(size) < SMALLEST:
+            raise InputError(
+                f'Expected frames of at least {SMALLEST} x {SMALLEST} pixels for {path}, got {size[1]} x {size[0]}. '
+                'Use --save json, which writes no video.'
+            )
         self.path, self._part = path, path.with_name(f'.part-{path.name}')
         self._padding = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
         self._codec, self._count = codec, 0
@@ -184,7 +191,11 @@ def write_video(predictor, path, target, results, batch_size=1, codec=CODEC, pro
 def _predictions(predictor, batch, path, start):
     size = f'{batch[0].shape[1]} x {batch[0].shape[0]} pixels'
     names = [f'{printable_path(path)}, frame {start + number}, {size}' for number in range(len(batch))]
-    predictions = predict_each(predictor, [predictor.read.of_color_image(frame) for frame in batch], names)
+    try:
+        images = [predictor.read.of_color_image(frame) for frame in batch]
+    except ValueError as error:  # the model takes neither color nor gray images
+        raise InputError(f'{names[0]}: {error}') from error
+    predictions = predict_each(predictor, images, names)
     for name, prediction in zip(names, predictions):
         if isinstance(prediction, ValueError):
             raise InputError(f'{name}: {prediction}') from prediction
