@@ -63,7 +63,7 @@ def main(argv=None):
         loaded = load_model(args.source, args.checkpoint, args.cfg_options, backbone_only)
         size = tuple(args.shape * 2)[:2] if args.shape else loaded.size
         out = args.out or Path(f'{loaded.name}.onnx')
-        inputs = comparison_inputs(size, loaded.normalization, args.image)
+        inputs = comparison_inputs(size, loaded.normalization, args.image, loaded.read)
         exported = export_onnx(
             build_graph(loaded, args.output),
             size,
@@ -71,6 +71,7 @@ def main(argv=None):
             backend=args.backend,
             precision=args.precision,
             dynamic_batch=args.dynamic_batch,
+            channels=loaded.in_channels,
             optimized=not args.plain,
             metadata=metadata_of(loaded, args.output),
         )
@@ -92,7 +93,8 @@ def metadata_of(loaded, output):
 
     arch = getattr(loaded.backbone, 'arch_name', type(loaded.backbone).__name__)
     entries = {'name': loaded.name, 'arch': arch, 'task': loaded.task, 'output': output or OUTPUTS[loaded.task][0]}
-    return entries | asdict(loaded.normalization) | {'classes': loaded.classes, 'trained': loaded.trained}
+    entries |= asdict(loaded.normalization) | {'pixels': 'as in the file' if loaded.read.keeps_values else '0..255'}
+    return entries | {'classes': loaded.classes, 'trained': loaded.trained}
 
 
 def print_operators(exported, size):

@@ -103,16 +103,19 @@ def main(argv=None):
 
     from mmfreq.analysis.flops import build_for_counting, count
     from mmfreq.analysis.latency import latency
+    from mmfreq.config.image_channels import image_channels
     from mmfreq.errors import short_user_errors
 
     timed = None
     with short_user_errors():
-        model, size = build_for_counting(config_or_arch(args), args.spectral)
+        source = config_or_arch(args)
+        model, size = build_for_counting(source, args.spectral)
         shape = tuple((args.shape * 2)[:2] if args.shape else size)
-        report = count(model, shape)
+        channels = 3 if isinstance(source, str) else image_channels(source)
+        report = count(model, shape, channels=channels)
         if args.latency:
             model, _ = build_for_counting(config_or_arch(args), args.spectral, device='cpu')
-            timed = latency(model, shape, args.device)
+            timed = latency(model, shape, args.device, channels)
     console = Console()
     console.print(summary_table(args.source, report))
     if args.per_module:

@@ -85,9 +85,12 @@ def main(argv=None):
         pairs = paired(args.models)
         models = [load_model(*pair) for pair in pairs]
         size = tuple(args.size * 2)[:2] if args.size else models[0].size
-        images = load_images(args.images, size, args.count) if args.images else synthetic_images(size, args.count)
         for loaded, (_, checkpoint) in track(list(zip(models, pairs)), description='receptive fields'):
             norm = loaded.normalization
+            if args.images:
+                images = load_images(args.images, size, args.count, loaded.read.bands)
+            else:
+                images = synthetic_images(size, args.count, loaded.in_channels)
             features = feature_map(loaded.backbone.requires_grad_(False).to(args.device), args.stage)
             inputs = normalize(images, norm.mean, norm.std, norm.channels).to(args.device)
             fields[unique_label(loaded, checkpoint, fields)] = receptive_field(features, inputs)

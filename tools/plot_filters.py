@@ -59,17 +59,21 @@ def main(argv=None):
     from mmfreq.analysis.images import load_images, normalize, synthetic_images
     from mmfreq.analysis.learned_filters import choose_layers
     from mmfreq.apis.loading import load_model
+    from mmfreq.apis.reading import as_rgb
     from mmfreq.errors import short_user_errors
 
     with short_user_errors():
         loaded = load_model(args.source, args.checkpoint, args.cfg_options)
         chosen = choose_layers(loaded.model, args.draw, args.layers, args.most)
         size = tuple(args.size or loaded.size)
-        images = load_images([args.image], size, 1) if args.image else synthetic_images(size, 1)
+        if args.image:
+            images = load_images([args.image], size, 1, loaded.read.bands)
+        else:
+            images = synthetic_images(size, 1, loaded.in_channels)
         norm = loaded.normalization
         run = partial(forward, loaded, normalize(images, norm.mean, norm.std, norm.channels))
         label = loaded.name if loaded.trained else f'{loaded.name} (random weights)'
-        settings = DrawSettings(label, run, images[0], args.filters, args.grid and tuple(args.grid))
+        settings = DrawSettings(label, run, as_rgb(images[0]), args.filters, args.grid and tuple(args.grid))
         files, missing = draw_layers(chosen, settings, args.out or Path('work_dirs/plot_filters') / loaded.name)
     print(label)
     for file in files:

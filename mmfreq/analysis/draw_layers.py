@@ -1,6 +1,6 @@
 """Draws the arrays of `learned_filters` and saves the figures: filters, gating maps, routing and masks of a model's layers.
 
-Shape: input images `(H, W, 3)` uint8 RGB.
+Shape: drawn images `(H, W, 3)` uint8 RGB.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,9 +1,9 @@
-"""Images as input of a model: read them as in training, resize and normalize them.
+"""Images as input of a model: find them, resize and normalize them.
 
-Legend: N images, H W pixels.
+Legend: N images, H W pixels, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,52 +12,45 @@ import torch
 from torch import Tensor
 
 from mmfreq.analysis.inputs import find_inputs
-from mmfreq.datasets.image_header import decoding_fault, read_header
 from mmfreq.datasets.toy import MIN_SIDE, draw_scene
 
-
-def read_image(path):
-    """Read an image as mmcv's LoadImageFromFile does: (H, W, 3) uint8 BGR; gray is repeated, alpha dropped, 16 bits become 8.
-
-    Returns None if the file is not an image, is truncated, or has more pixels than OpenCV accepts (2^30).
-    """
-    try:
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        complete = image is None or read_header(str(path)).complete or not decoding_fault(str(path))
-    except (OSError, cv2.error):
-        return None
-    return image if complete else None
+GRAY = (0.299, 0.587, 0.114)  # shares of red, green and blue
+RESIZABLE = (np.uint8, np.uint16, np.int16, np.float32, np.float64)  # by OpenCV
 
 
-def load_images(inputs: Sequence[str | Path], size: tuple[int, int], count: int) -> np.ndarray:
+def load_images(inputs: Sequence[str | Path], size: tuple[int, int], count: int, read: Callable[[Path], np.ndarray]) -> np.ndarray:
     """Load the first `count` images of `inputs` (see `find_inputs`), scaled to cover `size` (H, W) and center-cropped.
 
+    Args:
+        read: from a file to an image `(H, W, C)`, such as `ImageReader.bands`.
+
     Shape:
-        `(N, H, W, 3)` uint8 RGB.
+        `(N, H, W, C)`.
 
     Raises:
         FileNotFoundError: an input matches no file.
-        ValueError: a file is not an image, or a side is below `MIN_SIDE`.
+        ValueError: a side is below `MIN_SIDE`; and the errors of `read`.
     """
     check_size(size)
-    images = []
     found = [item.path for item in find_inputs(inputs).inputs if not item.is_video]
     if not found:
         raise FileNotFoundError(f'There are only videos in {", ".join(map(str, inputs))}. Give images.')
-    for path in found[:count]:
-        image = read_image(path)
-        if image is None:
-            raise ValueError(f'{path} cannot be read as an image.')
-        images.append(resize_and_crop(np.ascontiguousarray(image[..., ::-1]), size))
-    return np.stack(images)
+    return np.stack([resize_and_crop(read(path), size) for path in found[:count]])
 
 
-def synthetic_images(size: tuple[int, int], count: int) -> np.ndarray:
-    """Generate scenes of simple shapes, `(count, H, W, 3)` uint8 RGB; the same at every call."""
+def synthetic_images(size: tuple[int, int], count: int, channels: int = 3) -> np.ndarray:
+    """Generate scenes of simple shapes, `(count, H, W, channels)` uint8; the same at every call.
+
+    One channel is the gray image of the RGB scene. The first channels of several are RGB, further ones are mixtures of these.
+    """
     check_size(size)
     rng = np.random.default_rng(0)
-    return np.stack([draw_scene(rng, size).image for _ in range(count)])
+    scenes = np.stack([draw_scene(rng, size).image for _ in range(count)])
+    if channels == 3:
+        return scenes
+    further = np.random.default_rng(channels).dirichlet((1, 1, 1), max(channels - 3, 0))
+    shares = np.concatenate([np.eye(3), further])[:channels] if channels > 1 else np.array([GRAY])
+    return (scenes @ shares.T).round().astype(np.uint8)
 
 
 def check_size(size: tuple[int, int]) -> None:
@@ -67,21 +60,23 @@ def check_size(size: tuple[int, int]) -> None:
 
 
 def resize_and_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scale an image so that it just covers `size` (H, W), and crop the center."""
+    """Scale an image (H, W, C) so that it just covers `size` (H, W), and crop the center."""
     height, width = size
+    image = np.ascontiguousarray(image if image.dtype in RESIZABLE else image.astype(np.float32))
     scale = max(height / image.shape[0], width / image.shape[1])
     scaled = tuple(max(round(side * scale), wanted) for side, wanted in zip(image.shape[:2], size))
     image = cv2.resize(image, scaled[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    image = image if image.ndim == 3 else image[..., None]  # OpenCV drops a single channel
     top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
     return image[top : top + height, left : left + width]
 
 
 def normalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float], channels: str = 'RGB') -> Tensor:
-    """Convert images `(N, H, W, 3)` uint8 RGB to the input `(N, 3, H, W)` float32 of a model: `(pixel - mean) / std`.
+    """Convert images `(N, H, W, C)`, colors as RGB, to the input `(N, C, H, W)` float32 of a model: `(pixel - mean) / std`.
 
     Args:
-        mean, std: on the scale 0..255, in the order of `channels`.
-        channels: order of the model's input channels, 'RGB' or 'BGR'.
+        mean, std: on the scale of the pixels, in the order of `channels`.
+        channels: order of the model's input channels, as in `Normalization`: only 'BGR' is not the order of the images.
     """
     ordered = images[..., ::-1] if channels == 'BGR' else images
     values = (ordered.astype(np.float32) - np.float32(mean)) / np.float32(std)

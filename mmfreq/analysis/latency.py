@@ -27,7 +27,7 @@ class Latency:
 
 
 @torch.inference_mode()
-def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str = 'cpu') -> Latency:
+def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str = 'cpu', channels: int = 3) -> Latency:
     """Measure the forward pass of `flops.count` on one random image in eval mode, after a warm-up.
 
     The model is moved to the device and left there in eval mode.
@@ -35,13 +35,14 @@ def latency(model: nn.Module, size: tuple[int, int], device: torch.device | str 
     Args:
         model: as in `flops.count`, but not on the meta device.
         size: (H, W) of the image.
+        channels: of the image.
 
     Raises:
         ValueError: a CUDA device is requested and there is none.
     """
     check_device(device)
     forward = CountedForward(model.to(device).eval())
-    images = torch.randn(1, 3, *size, device=device)
+    images = torch.randn(1, channels, *size, device=device)
     timer = Timer('forward(images)', globals={'forward': forward, 'images': images}, num_threads=torch.get_num_threads())
     measured = timer.blocked_autorange(min_run_time=max(MIN_SECONDS, MIN_RUNS * timer.timeit(1).median))
     hardware = describe_hardware(device, torch.get_num_threads())

@@ -64,8 +64,8 @@ def receptive_field(features: Callable[[Tensor], Tensor], images: Tensor) -> Rec
     """The effective receptive field of the center `(h // 2, w // 2)` of a feature map.
 
     Args:
-        features: from `(1, 3, H, W)` to `(1, C, h, w)`.
-        images: `(N, 3, H, W)`, processed one by one.
+        features: from `(1, C_in, H, W)` to `(1, C, h, w)`.
+        images: `(N, C_in, H, W)`, processed one by one.
 
     Raises:
         ValueError: no pixel contributes, or a gradient is not finite.

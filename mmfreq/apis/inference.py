@@ -11,10 +11,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
 from mmfreq.apis.loading import TASKS, build_model, dataset_meta_of, innermost_dataset, read_config
-from mmfreq.apis.reading import MULTI_BAND, ImageReader, loads_an_image, type_name
+from mmfreq.apis.reading import ImageReader, check_channels, loads_an_image, type_name
 from mmfreq.apis.slide import segment_by_windows, windows_of, without_resizing
 from mmfreq.config.image_channels import image_channels
-from mmfreq.errors import DataError, InputError, UserError
+from mmfreq.errors import DataError, UserError
 from mmfreq.log import log_once
 from mmfreq.speed.optimizing import has_backbone, optimize
 
@@ -138,12 +138,7 @@ class Predictor:
     def _packed(self, image):
         """The image after the test pipeline, as a dict of `inputs` (C, H, W) and `data_samples`."""
         packed = self._pipeline({'img': image, 'img_id': 0})
-        channels, expected = len(packed['inputs']), self.in_channels
-        if channels != expected:
-            raise InputError(
-                f'The number of channels of the image is {channels}, but the model takes {expected} (in_channels of its backbone). '
-                f'{_remedy(expected)}'
-            )
+        check_channels(len(packed['inputs']), self.in_channels, 'of the image')
         return packed
 
     def _slide(self, image):
@@ -201,14 +196,6 @@ def _split(steps):
         names = [type_name(step) for step in steps]
         raise UserError(f'Expected a test pipeline that begins with LoadImageFromFile, or loads one image otherwise; got {names}.')
     return [steps[0], *(step for step in steps[1:] if type_name(step) not in ('LoadImageFromFile', 'LoadAnnotations'))]
-
-
-def _remedy(channels):
-    """What to do about an image that does not have this number of channels."""
-    color_type = {1: 'grayscale', 3: 'color'}.get(channels)
-    if color_type is None:
-        return f'Give an image with {channels} bands; multi-band TIFF files are read with {MULTI_BAND} in the test pipeline.'
-    return f"Convert the image, or set color_type='{color_type}' in LoadImageFromFile of the test pipeline."
 
 
 def _classes_and_palette(metainfo, trained):

@@ -4,6 +4,7 @@ Legend: H W the size of the image, C its channels.
 """
 
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import numpy as np
 from mmengine.registry import TRANSFORMS
 
 from mmfreq.compat.file_type import describe_file, printable_path
-from mmfreq.datasets.image_header import decoding_fault, read_header
+from mmfreq.datasets.image_header import channel_count, decoding_fault, read_header
 from mmfreq.errors import InputError, UserError
 
 PLAIN = 'LoadImageFromFile'
 MULTI_BAND = f"{PLAIN}(imdecode_backend='tifffile', color_type='unchanged')"
+MAX_BANDS = 4  # of files that OpenCV and Pillow read
 # transforms that load several files, or none
 NOT_ONE_FILE = ('LoadMultipleRSImageFromFile', 'LoadMultiChannelImageFromFiles', 'LoadImageFromNDArray')
 REMOTE = ('backend_args', 'file_client_args', 'ignore_empty')  # arguments for the files of a data set, which may be remote
@@ -43,7 +45,7 @@ class ImageReader:
     """
 
     def __init__(self, step: dict | None = None, scope: str = 'mmengine', channels: int = 3):
-        self.step = {key: value for key, value in (step or {'type': f'mmcv.{PLAIN}'}).items() if key not in REMOTE}
+        self.step = {key: value for key, value in (step or {'type': PLAIN}).items() if key not in REMOTE}
         self.scope, self.channels = scope, channels
 
     @property
@@ -60,6 +62,11 @@ class ImageReader:
     def color(self) -> bool:
         """Whether every file is read as three channels: gray is repeated, alpha dropped."""
         return self.bgr and self.step.get('color_type', 'color').startswith('color')
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether values are kept as in the file. Otherwise they are converted to 0..255."""
+        return not self.bgr or self.step.get('color_type', 'color') == 'unchanged'
 
     def __call__(self, path: str | Path) -> np.ndarray:
         """The image in a file, (H, W) or (H, W, C), of the type that the transform gives.
@@ -79,6 +86,19 @@ class ImageReader:
         self._check_shape(image.shape, path)
         return image
 
+    def bands(self, path: str | Path) -> np.ndarray:
+        """The image in a file as `(H, W, channels)`: colors as RGB, other channels in the order of the file.
+
+        Raises:
+            InputError: as when called, or the image does not have `channels`.
+        """
+        image = self(path)
+        if self.color and self.channels == 1:  # a later transform of the pipeline converts it
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        image = image if image.ndim == 3 else image[..., None]
+        check_channels(image.shape[2], self.channels, f'of {printable_path(path)}')
+        return image[..., ::-1] if self.channels == 3 and self.bgr else image
+
     def of_color_image(self, image: np.ndarray) -> np.ndarray:
         """What reading a file with this image, (H, W, 3) uint8 BGR, would give: for models of gray images a gray one.
 
@@ -96,16 +116,9 @@ class ImageReader:
         return image.astype(np.float32) if self.step.get('to_float32') else image
 
     def shown(self, image: np.ndarray) -> np.ndarray:
-        """An image that was read, as (H, W, 3) uint8 RGB for drawing.
-
-        Gray is repeated. Of more than three channels the first three are shown, of two the first. Channels of images with more than
-        three channels, or of values other than whole numbers in 0..255, are each scaled from their own range to 0..255.
-        """
-        image = image if image.ndim == 3 else image[..., None]
-        bands = image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
-        if image.shape[2] > 3 or not _is_8_bit(bands):
-            bands = np.dstack([_scaled(bands[..., channel]) for channel in range(3)])
-        return np.ascontiguousarray(bands[..., ::-1] if self.bgr else bands, np.uint8)
+        """An image that was read, as (H, W, 3) uint8 RGB for drawing; see `as_rgb`."""
+        rgb = as_rgb(image)
+        return np.ascontiguousarray(rgb[..., ::-1]) if self.bgr else rgb
 
     @cached_property
     def _transform(self):
@@ -115,6 +128,7 @@ class ImageReader:
                 'Run: pip install tifffile'
             )
         try:
+            import_module('mmcv.transforms')  # registers LoadImageFromFile
             with TRANSFORMS.switch_scope_and_registry(self.scope) as registry:
                 return registry.build(self.step)
         except Exception as error:
@@ -124,13 +138,17 @@ class ImageReader:
             ) from error
 
     def _reason(self, path: str | Path, error: Exception) -> str:
-        description = describe_file(path)
-        if description.endswith('image'):
-            description += ', damaged or too large'
-            if self.bgr and 'TIFF' in description:
-                description += f', or has more than 4 bands (read those with {MULTI_BAND})'
-        by_others = '' if self.bgr else f' ({type_name(self.step)}: {type(error).__name__}: {" ".join(str(error).split())})'
-        return f'it is {description}{by_others}'
+        """What the file is, for an error message."""
+        description, channels = describe_file(path), channel_count(str(path))
+        others = f'it is {description} with {channels} channel{"s" if channels > 1 else ""}, and the model takes {self.channels}'
+        if self.bgr and channels > MAX_BANDS:
+            return f'{others}. It is read with {MULTI_BAND}'
+        if self.bgr:
+            return f'it is {description}' + (', damaged or too large' if description.endswith('image') else '')
+        cause = f'({type_name(self.step)}: {type(error).__name__}: {" ".join(str(error).split())})'
+        if channels not in (0, self.channels):
+            return f'{others}. Give an image with {self.channels} channels {cause}'
+        return f'it is {description} {cause}'
 
     def _check_shape(self, shape: tuple[int, ...], path: str | Path) -> None:
         found = f'{printable_path(path)} has the shape {shape}'
@@ -141,6 +159,32 @@ class ImageReader:
                 f'Expected {self.channels} channels in the last dimension, but {found}: its bands come first. '
                 "Write the file as (H, W, C); with tifffile: imwrite(..., planarconfig='contig')."
             )
+
+
+def check_channels(found: int, expected: int, name: str) -> None:
+    """Raise an InputError unless an image has the channels that the model takes; `name` is 'of the image' or 'of FILE'."""
+    if found == expected:
+        return
+    color_type = {1: 'grayscale', 3: 'color'}.get(expected)
+    remedy = f"Convert the image, or set color_type='{color_type}' in {PLAIN} of the test pipeline."
+    if color_type is None:
+        remedy = f'Give an image with {expected} bands; multi-band TIFF files are read with {MULTI_BAND} in the test pipeline.'
+    raise InputError(
+        f'The number of channels {name} is {found}, but the model takes {expected} (in_channels of its backbone). {remedy}'
+    )
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """An image (H, W) or (H, W, C) as (H, W, 3) uint8 for drawing.
+
+    Gray is repeated. Of more than three channels the first three are shown, of two the first. Channels of images with more than
+    three channels, or of values other than whole numbers in 0..255, are each scaled from their own range to 0..255.
+    """
+    image = image if image.ndim == 3 else image[..., None]
+    bands = image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
+    if image.shape[2] > 3 or not _is_8_bit(bands):
+        bands = np.dstack([_scaled(bands[..., channel]) for channel in range(3)])
+    return np.ascontiguousarray(bands, np.uint8)
 
 
 def _is_8_bit(image: np.ndarray) -> bool:

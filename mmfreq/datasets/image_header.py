@@ -5,10 +5,13 @@ from functools import lru_cache
 from typing import IO
 
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 HEAD = 512  # bytes; in the files of cameras an EXIF block begins within these
 ORIENTATION = 274  # EXIF tag
 PNG = b'\x89PNG\r\n\x1a\n'
+TIFF = (b'II*\x00', b'MM\x00*')
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_BANDS = 256, 257, 277  # tags
 BITS_AT = 24  # offset of the bits per channel in a PNG
 
 
@@ -38,7 +41,7 @@ def read_header(path: str) -> ImageHeader:
             return ImageHeader('jpeg', exif=b'Exif' in head, complete=file.read() == b'\xff\xd9')
     if head.startswith(PNG) and len(head) > BITS_AT:
         return ImageHeader('png', bits=head[BITS_AT], exif=b'eXIf' in head)
-    return ImageHeader('tiff' if head[:4] in (b'II*\x00', b'MM\x00*') else '')
+    return ImageHeader('tiff' if head[:4] in TIFF else '')
 
 
 @lru_cache(maxsize=100_000)  # a file with extra bytes after its end looks truncated: it is decoded twice once, not in every epoch
@@ -77,3 +80,30 @@ def max_value(path: str) -> tuple[str, float]:
     with Image.open(path) as image:
         extrema = image.getextrema()
         return image.mode, extrema[1] if not isinstance(extrema[0], tuple) else max(high for _, high in extrema)
+
+
+def tiff_shape(file: IO[bytes]) -> tuple[int, int, int]:
+    """(height, width, bands) in the header of a TIFF file, whose pixels Pillow may not be able to read; zeros for other files."""
+    start = file.read(8)
+    if start[:4] not in TIFF:
+        return 0, 0, 0
+    try:
+        tags = ImageFileDirectory_v2(start)
+        file.seek(tags.next)
+        tags.load(file)
+        return int(tags[TIFF_HEIGHT]), int(tags[TIFF_WIDTH]), int(tags.get(TIFF_BANDS, 1))
+    except Exception:  # as in `fault_of`
+        return 0, 0, 0
+
+
+def channel_count(path: str) -> int:
+    """The channels of an image file, by its header; 0 if the file is not an image."""
+    try:
+        with open(path, 'rb') as file:
+            bands = tiff_shape(file)[2]
+        if bands:
+            return bands
+        with Image.open(path) as image:
+            return len(image.getbands())
+    except Exception:  # as in `fault_of`
+        return 0

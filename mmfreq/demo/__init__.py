@@ -2,7 +2,8 @@
 
 | module | contents |
 |---|---|
-| `server` | `serve`, which the tool calls; the routes; reading of uploaded images |
+| `server` | `serve`, which the tool calls; the routes |
+| `uploads` | reading of uploaded images |
 | `checkpoints` | which checkpoints the page offers, and a bounded number of them loaded |
 | `responses` | predictions, learned filters and sample scenes as data for JSON |
 | `page.html` | the whole page; it loads nothing from other hosts |

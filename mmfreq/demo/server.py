@@ -19,7 +19,6 @@ as a path.
 """
 
 import hashlib
-import io
 import ipaddress
 import json
 import re
@@ -27,10 +26,9 @@ import socket
 import sys
 import time
 import traceback
-import warnings
 from base64 import b64encode
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -38,75 +36,18 @@ from pathlib import Path
 from socketserver import TCPServer
 from urllib.parse import urlsplit
 
-import cv2
-import numpy as np
-from PIL import Image
-
-from mmfreq.datasets.image_header import fault_of
 from mmfreq.demo.checkpoints import UNTRAINED, Models, find_sources, one_source
 from mmfreq.demo.responses import encode_prediction, sample_scenes
+from mmfreq.demo.uploads import read_upload
 from mmfreq.errors import DataError, UserError, is_user_error
 
 MAX_BYTES = 24 * 2**20
-MAX_PIXELS = 60_000_000  # 180 MB decoded
-EXPECTED_IMAGE = 'Choose a PNG, JPEG, WebP or BMP image.'
 DEFAULT_FOLDER = Path('work_dirs')
 NOTHING_FOUND = (
     'No trained checkpoint was found in {folders}. Run "bash tools/quickstart.sh" to train a small one in a few minutes and '
     'restart this page, or give a folder with --models, or a config and its checkpoint. Until then the page offers a model with '
     'random weights.'
 )
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An uploaded image, (H, W, 3) uint8 BGR; `size` is its (width, height) before scaling."""
-
-    image: np.ndarray
-    size: tuple[int, int]
-
-
-def read_upload(data: bytes, max_side: int) -> Upload:
-    """The image in `data`, read as in training and scaled down to sides of at most `max_side`.
-
-    Raises:
-        DataError: not an image, or one with too many pixels.
-    """
-    if not data:
-        raise DataError(f'The file is empty. {EXPECTED_IMAGE}')
-    width, height = _size_in_header(data)
-    if width * height > MAX_PIXELS:
-        raise DataError(f'At most {MAX_PIXELS // 10**6} million pixels can be read; the image has {width} x {height} pixels.')
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    cut = data.startswith(b'\xff\xd8') and not data.endswith(b'\xff\xd9')  # OpenCV 4 fills the rest of such a JPEG with black
-    if image is None or (cut and fault_of(io.BytesIO(data))):
-        raise DataError(f'The image is damaged or in an unsupported format. {EXPECTED_IMAGE}')
-    height, width = image.shape[:2]  # after the rotation by its EXIF orientation
-    return Upload(_within(image, max_side), (width, height))
-
-
-def _size_in_header(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header of the file, before memory is allocated for its pixels."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as header:
-                return header.size
-    except Image.DecompressionBombError:
-        raise DataError(f'The image is too large: at most {MAX_PIXELS // 10**6} million pixels can be read.') from None
-    except Exception:  # plug-ins of Pillow raise all sorts of exceptions for other files
-        raise DataError(f'The file is not an image that can be read. {EXPECTED_IMAGE}') from None
-
-
-def _within(image: np.ndarray, max_side: int) -> np.ndarray:
-    factor = max_side / max(image.shape[:2])
-    if factor >= 1:
-        return image
-    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 class RequestError(Exception):
@@ -185,8 +126,8 @@ class DemoServer(ThreadingHTTPServer):
             return asdict(loaded.filters)
 
     def predict(self, key: str, data: bytes) -> dict:
-        upload = read_upload(data, self.max_side)
         with self._model(key) as (loaded, fresh):
+            upload = read_upload(data, self.max_side, loaded.predictor.read)
             started = time.perf_counter()
             prediction = encode_prediction(loaded.predictor, upload.image)
             seconds = {'load': round(loaded.seconds, 3) if fresh else None, 'predict': round(time.perf_counter() - started, 3)}

@@ -46,7 +46,7 @@ class SegmentorGraph(nn.Module):
         labels: return the class of each pixel instead of the logits.
 
     Shape:
-        `(N, 3, H, W)` to logits `(N, K, H, W)` or labels `(N, H, W)` int64.
+        `(N, C_in, H, W)` to logits `(N, K, H, W)` or labels `(N, H, W)` int64.
     """
 
     def __init__(self, segmentor: nn.Module, labels: bool = False):
@@ -63,7 +63,7 @@ class FeatureGraph(nn.Module):
     """A backbone, followed by a neck if there is one.
 
     Shape:
-        `(N, 3, H, W)` to a tuple of `(N, C, h, w)`.
+        `(N, C_in, H, W)` to a tuple of `(N, C, h, w)`.
     """
 
     def __init__(self, backbone: nn.Module, neck: nn.Module | None = None):
@@ -79,7 +79,7 @@ class DenseHeadGraph(nn.Module):
     """A one-stage detector of mmdetection up to the outputs of its head, before boxes are decoded and filtered.
 
     Shape:
-        `(N, 3, H, W)` to a tuple of scores `(N, A K, h, w)` of all levels, then of box offsets `(N, 4 A, h, w)` (RetinaNet).
+        `(N, C_in, H, W)` to a tuple of scores `(N, A K, h, w)` of all levels, then of box offsets `(N, 4 A, h, w)` (RetinaNet).
     """
 
     def __init__(self, detector: nn.Module):

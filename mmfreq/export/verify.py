@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmfreq.analysis.images import load_images, normalize, synthetic_images
 from mmfreq.apis.loading import Normalization
+from mmfreq.apis.reading import ImageReader
 from mmfreq.export.onnx_file import require
 
 TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}  # of the largest difference, relative to the largest value
@@ -66,23 +67,27 @@ def verify(path: str | Path, model: nn.Module, inputs: Mapping[str, Tensor], pre
     return differences
 
 
-def comparison_inputs(size: tuple[int, int], normalization: Normalization, image: str | Path | None = None) -> dict[str, Tensor]:
+def comparison_inputs(
+    size: tuple[int, int], normalization: Normalization, image: str | Path | None = None, read: ImageReader | None = None
+) -> dict[str, Tensor]:
     """Two inputs of random numbers and an image, by name.
 
     Args:
         size: (H, W).
         image: file; by default a synthetic image.
+        read: reads the file; by default as color images are read.
 
     Shape:
-        Each `(1, 3, H, W)`.
+        Each `(1, C, H, W)`, one channel for each mean of the normalization.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not an image, or the size is too small for any backbone.
+        ValueError: the file is not an image with this number of channels, or the size is too small for any backbone.
     """
     generator = torch.Generator().manual_seed(0)
-    inputs = {f'random input {i}': torch.randn(1, 3, *size, generator=generator) for i in (1, 2)}
-    pixels = load_images([image], size, 1) if image else synthetic_images(size, 1)
+    channels = len(normalization.mean)
+    inputs = {f'random input {i}': torch.randn(1, channels, *size, generator=generator) for i in (1, 2)}
+    pixels = load_images([image], size, 1, (read or ImageReader()).bands) if image else synthetic_images(size, 1, channels)
     name = Path(image).name if image else 'synthetic image'
     return inputs | {name: normalize(pixels, normalization.mean, normalization.std, normalization.channels)}
 

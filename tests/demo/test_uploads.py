@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmfreq.demo.server import read_upload
+from mmfreq.demo.uploads import read_upload
 from mmfreq.errors import DataError
 from tests.broken_images import READABLE, UNREADABLE
 
