@@ -17,6 +17,7 @@ from mmfreq.errors import UserError
 
 RESIZING = ('Resize', 'ResizeShortestEdge', 'ResizeToMultiple', 'RandomResize', 'Pad')  # steps of a pipeline
 SMALLEST = 32  # pixels of a crop's sides
+ROWS = 32  # of pixels that are decided together
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,13 @@ def segment_by_windows(model, image, windows, dtype=np.uint8):
             window = image[:, top : top + rows, left : left + columns]
             strip[:, :, left : left + columns] += _logits(model, window)
         finished = following - top
-        strip[:, :finished] /= counts_y[top:following, None] * counts_x
-        ids[top:following] = _decide(model, strip[:, :finished]).cpu().numpy()
-        overlap = strip[:, finished:].clone()
-        strip[:, : rows - finished] = overlap
+        for start in range(0, finished, ROWS):
+            done = slice(start, min(start + ROWS, finished))
+            logits = strip[:, done] / (counts_y[top:following][done, None] * counts_x)
+            ids[top:following][done] = _decide(model, logits).cpu().numpy()
+        for start in range(finished, rows, finished):  # moves the rest up without a copy of it
+            part = strip[:, start : start + finished]
+            strip[:, start - finished :][:, : part.shape[1]] = part
         strip[:, rows - finished :] = 0
     return ids
 
