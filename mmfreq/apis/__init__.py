@@ -3,6 +3,7 @@
 | module | what it has |
 |---|---|
 | `loading` | `load_model`: a model with its weights, image size, classes and normalization, as a `LoadedModel` |
+| `reading` | `ImageReader`: image files as the model of a config gets them, whatever their channels |
 | `inference` | `load_predictor`: a segmentor or detector as a function from an image to its prediction, a `Predictor` |
 
 Example:
@@ -11,10 +12,11 @@ Example:
     >>> loaded.task, loaded.size
     ('classification', (224, 224))
     >>> predict = load_predictor('CONFIG.py', 'CHECKPOINT.pth')  # doctest: +SKIP
-    >>> label_map = predict(cv2.imread('photo.jpg'))  # doctest: +SKIP
+    >>> label_map = predict(predict.read('photo.jpg'))  # doctest: +SKIP
 """
 
 from mmfreq.apis.inference import Predictor, load_predictor
 from mmfreq.apis.loading import LoadedModel, Normalization, load_model
+from mmfreq.apis.reading import ImageReader
 
-__all__ = ['LoadedModel', 'Normalization', 'Predictor', 'load_model', 'load_predictor']
+__all__ = ['ImageReader', 'LoadedModel', 'Normalization', 'Predictor', 'load_model', 'load_predictor']

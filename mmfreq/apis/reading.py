@@ -5,13 +5,13 @@ Legend: H W the size of the image, C its channels.
 
 from functools import cached_property
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
+from mmfreq.compat.decoders import missing_decoder
 from mmfreq.compat.file_type import describe_file, printable_path
 from mmfreq.datasets.image_header import channel_count, decoding_fault, read_header
 from mmfreq.errors import InputError, UserError
@@ -122,11 +122,8 @@ class ImageReader:
 
     @cached_property
     def _transform(self):
-        if self.step.get('imdecode_backend') == 'tifffile' and find_spec('tifffile') is None:
-            raise UserError(
-                "The test pipeline reads images with imdecode_backend='tifffile', but the package tifffile is not installed. "
-                'Run: pip install tifffile'
-            )
+        if missing := missing_decoder(self.step.get('imdecode_backend')):
+            raise UserError(missing)
         try:
             import_module('mmcv.transforms')  # registers LoadImageFromFile
             with TRANSFORMS.switch_scope_and_registry(self.scope) as registry:

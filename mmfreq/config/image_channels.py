@@ -24,9 +24,14 @@ def image_channels(cfg: Config) -> int:
 
 
 def _default_of(backbone: str | type | None, scope: str | None) -> int | None:
-    """The default of `in_channels` in the constructor of a registered class or of a class that it extends; None without one."""
-    with MODELS.switch_scope_and_registry(scope) as registry:
-        cls = registry.get(backbone) if isinstance(backbone, str) else backbone
+    if isinstance(backbone, str):
+        with MODELS.switch_scope_and_registry(scope) as registry:
+            return default_channels(registry.get(backbone))
+    return default_channels(backbone)
+
+
+def default_channels(cls: type | None) -> int | None:
+    """The default of `in_channels` in the constructor of a class, or of one that it extends; None without one."""
     for parent in getattr(cls, '__mro__', ()):
         if '__init__' in vars(parent):
             defaults = [parameter.default for name, parameter in signature(parent).parameters.items() if name in NAMES]

@@ -15,9 +15,11 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
+from mmfreq.compat.decoders import missing_decoder
 from mmfreq.compat.file_type import describe_file, printable_path
+from mmfreq.config.image_channels import default_channels
 from mmfreq.datasets.image_header import decoding_fault, image_size, max_value, orientation, read_header
-from mmfreq.errors import InputError
+from mmfreq.errors import InputError, UserError
 
 IDS = 256  # class ids that a label map of 8 bits can hold
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -135,10 +137,16 @@ class GuardedPipeline(Compose):
 
     An error of a transform becomes an `InputError` with the transform and the files, also in a worker process. What a transform
     named `Load...` loads is checked. A sample that it skips is logged, with the number of those in this process.
+
+    Raises:
+        UserError: a package that decodes images is not installed.
     """
 
     def __init__(self, pipeline, test_mode=False):
         self.transforms = pipeline.transforms
+        for transform in self.transforms:
+            if missing := missing_decoder(getattr(transform, 'imdecode_backend', None)):
+                raise UserError(missing)
         self.test_mode = test_mode
         self.skipped = 0
 
@@ -266,8 +274,10 @@ def bare_model(model):
 
 def expected_channels(model):
     """Image channels that a model takes, by its backbone or the mean of its data preprocessor; None if neither states it."""
-    in_channels = getattr(getattr(model, 'backbone', None), 'in_channels', None)
-    if isinstance(in_channels, int):
+    backbone = getattr(model, 'backbone', None)
+    in_channels = getattr(backbone, 'in_channels', None)
+    # without such an argument the attribute is something else: MobileNetV2 and EfficientNet count their last channels in it
+    if isinstance(in_channels, int) and default_channels(type(backbone)) is not None:
         return in_channels
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     return mean.numel() if torch.is_tensor(mean) and mean.numel() > 1 else None

@@ -105,7 +105,7 @@ def test_values_of_the_file_are_kept(tmp_path, kind):
 
 
 def test_missing_tifffile_is_named_with_the_command(save, monkeypatch):
-    monkeypatch.setattr('mmfreq.apis.reading.find_spec', lambda name: None)
+    monkeypatch.setattr('mmfreq.compat.decoders.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'tifffile is not installed\. Run: pip install tifffile'):
         ImageReader(TIFFFILE, 'mmengine', 5)(save(READABLE['TIFF']))
 

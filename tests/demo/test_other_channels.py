@@ -67,7 +67,7 @@ def test_upload_without_the_bands_of_the_model_is_refused_in_one_sentence(predic
 
 
 def test_upload_that_needs_another_package_names_it(predicted, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmfreq.apis.reading.find_spec', lambda name: None)
+    monkeypatch.setattr('mmfreq.compat.decoders.find_spec', lambda name: None)
     config, checkpoint = write_model(tmp_path, segmentor('5 bands'))
     with make_server(config, checkpoint, port=0) as server, pytest.raises(UserError, match='pip install tifffile'):
         server.predict('0', encode(pixels(), '.tif'))

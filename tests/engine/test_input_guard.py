@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmfreq.datasets.toy import write_toy_ade20k
 from mmfreq.engine.hooks import InputGuardHook
 from mmfreq.engine.launch import evaluate, train
-from mmfreq.preflight.samples import InputError, check_channels, check_labels
+from mmfreq.errors import UserError
+from mmfreq.preflight.samples import InputError, check_channels, check_labels, expected_channels
 
 
 def test_valid_and_ignored_labels_pass():
@@ -72,12 +73,30 @@ def test_testing_stops_at_four_channels(own_data, toy_config, trained, tmp_path)
         evaluate(toy_config, trained / 'iter_2.pth', work_dir=tmp_path / 'w', cfg_options=changes)
 
 
+class Backbone(torch.nn.Module):
+    def __init__(self, in_channels=3):
+        super().__init__()
+        self.in_channels = in_channels
+
+
+@pytest.mark.parametrize('backbone', [dict(type='mmdet.MobileNetV2'), dict(type='mmdet.EfficientNet', arch='b0')])
+def test_other_meanings_of_in_channels_are_ignored(backbone):
+    """These backbones take no `in_channels`; the attribute is the number of channels before their last layer."""
+    pytest.importorskip('mmdet.models')
+    from mmdet.registry import MODELS
+
+    model = torch.nn.Module()
+    model.backbone = MODELS.build(backbone)
+    assert model.backbone.in_channels == 320 and expected_channels(model) is None
+    model.backbone = Backbone(5)
+    assert expected_channels(model) == 5
+
+
 def test_batches_of_test_time_augmentation_are_checked(trained):
     class Runner:
         model = torch.nn.Module()
 
-    Runner.model.backbone = torch.nn.Module()
-    Runner.model.backbone.in_channels = 3
+    Runner.model.backbone = Backbone()
     hook = InputGuardHook()
     hook.before_run(Runner)
     good, bad = torch.zeros(3, 32, 32), torch.zeros(4, 32, 32)
@@ -130,3 +149,13 @@ def test_checking_two_crops_takes_milliseconds(trained):
         check_labels(labels, 150, 255, 'a.png')
         times.append(time.process_time() - start)
     assert min(times) < 0.01, times
+
+
+def test_training_without_the_package_that_decodes_images_ends_with_the_command_to_install_it(
+    own_data, toy_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('mmfreq.compat.decoders.find_spec', lambda name: None)
+    decoded = {f'{name}_dataloader.dataset.pipeline.0.imdecode_backend': 'tifffile' for name in ('train', 'val', 'test')}
+    with pytest.raises(UserError, match=r"imdecode_backend='tifffile'.*Run: pip install tifffile$"):
+        train(toy_config, work_dir=tmp_path / 'w', cfg_options=options(own_data) | decoded)
+    assert not list((tmp_path / 'w').glob('*.pth'))

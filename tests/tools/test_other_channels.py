@@ -93,7 +93,7 @@ def test_image_with_other_channels_is_named_and_the_others_are_predicted(call_to
 
 def test_config_without_its_package_ends_with_the_command_to_install_it(call_tool, tmp_path, monkeypatch, capsys):
     config, checkpoint = write_model(tmp_path, TEXTS['5 bands'])
-    monkeypatch.setattr('mmfreq.apis.reading.find_spec', lambda name: None)
+    monkeypatch.setattr('mmfreq.compat.decoders.find_spec', lambda name: None)
     (tmp_path / 'a.tif').write_bytes(encode(pixels(), '.tif'))
     with pytest.raises(SystemExit) as ended:
         call_tool('infer', config, checkpoint, tmp_path / 'a.tif', '--out', tmp_path / 'out')
