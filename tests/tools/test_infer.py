@@ -308,3 +308,12 @@ def test_invalid_arguments_give_a_short_message(infer, segmentor, toy, tmp_path,
         infer([*map(str, segmentor), str(toy / 'images/validation'), *more, '--out', str(tmp_path)])
     err = capsys.readouterr().err
     assert ended.value.code == 2 and message in err and 'Traceback' not in err
+
+
+def test_the_python_example_of_the_page(segmentor, toy):
+    page = (Path(__file__).parents[2] / 'docs/tools.md').read_text(encoding='utf-8')
+    (example,) = re.findall(r'^```python\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    space = {}
+    exec(example, space)
+    counts = space['areas'](*segmentor, sorted((toy / 'images/validation').iterdir()))
+    assert len(counts) == 2 and all(0 <= count <= 48 * 64 for count in counts)
