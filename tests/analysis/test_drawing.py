@@ -112,3 +112,11 @@ def test_without_detections_the_image_is_unchanged():
 def test_lengths_of_detections_must_agree():
     with pytest.raises(ValueError, match=r'\[1, 2\]'):
         draw_detections(LARGE, [[0, 0, 9, 9]], [0, 1], [0.5], CLASSES, PALETTE)
+
+
+def test_overlays_of_tall_images_are_those_of_their_parts():
+    rng = np.random.default_rng(0)
+    image, labels = rng.integers(0, 256, (600, 7, 3), dtype=np.uint8), rng.choice([0, 1, 255], (600, 7))
+    blended = overlay(image, labels, PALETTE, 0.3)
+    colors = np.where((labels == 255)[..., None], hatch((600, 7)), np.array(PALETTE)[labels % 255])
+    np.testing.assert_allclose(blended, image * 0.7 + colors * 0.3, atol=0.51)
