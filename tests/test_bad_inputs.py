@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import mmfreq  # noqa: F401  (first: it supplies mmcv._ext)
+from tests.analysis import test_videos
 from tests.apis import test_reading
 from tests.compat import test_safe_load
 from tests.engine import test_bad_images, test_detector_tta, test_sample_guard
@@ -49,6 +50,7 @@ def test_numbers_of_bad_inputs_are_those_of_the_page():
         'sets of labels': sum(map(len, labels)),
         'class folders and lists': sum(map(len, folders)),
         'heads, losses and metrics': sum(map(len, models)),
+        'videos and codecs': sum(map(len, (test_videos.BROKEN, test_videos.FAILURES, test_videos.CODECS))),
     }
     parts, total = re.search(r'^\| kinds of bad input: (.+?) \| (\d+) \|', PAGE, re.MULTILINE).groups()
     assert parts == ', '.join(f'{count} {name}' for name, count in counts.items()) and int(total) == sum(counts.values())

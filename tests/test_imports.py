@@ -70,11 +70,11 @@ RULES = {
     ),
     'mmfreq/apis/*': (
         {'torch', 'mmengine', *IMAGE_LIBRARIES, *OPENMMLAB},
-        {'errors', 'registry', 'compat', 'datasets', 'models._factory', 'speed', 'weights', 'config', 'apis'},
+        {'errors', 'log', 'registry', 'compat', 'datasets', 'models._factory', 'speed', 'weights', 'config', 'apis'},
     ),
     'mmfreq/analysis/*': (
         {'torch', 'mmengine', 'matplotlib', *IMAGE_LIBRARIES, *OPENMMLAB},
-        {'ops', 'layers', 'models', 'registry', 'compat', 'datasets', 'analysis'},
+        {'errors', 'ops', 'layers', 'models', 'registry', 'compat', 'datasets', 'analysis'},
     ),
     # what is built on top
     'mmfreq/export/*': (

@@ -1,10 +1,9 @@
-"""Images as input of a model: find files, resize and normalize them; names for output files.
+"""Images as input of a model: find them, resize and normalize them.
 
 Legend: N images, H W pixels, C channels.
 """
 
 from collections.abc import Callable, Sequence
-from glob import glob
 from pathlib import Path
 
 import cv2
@@ -12,40 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmfreq.analysis.inputs import find_inputs
 from mmfreq.datasets.toy import MIN_SIDE, draw_scene
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 GRAY = (0.299, 0.587, 0.114)  # shares of red, green and blue
 RESIZABLE = (np.uint8, np.uint16, np.int16, np.float32, np.float64)  # by OpenCV
-OUTPUT_SUFFIXES = ('.png', '_overlay.png', '_panel.png', '.json')  # of the files that may be written for one image
-
-
-def find_images(inputs):
-    """List the files that are given as files, folders (their image files, not recursively) and globs, in order, each once.
-
-    Raises FileNotFoundError naming the inputs without any file. Files given by name may have any suffix.
-    """
-    found, empty = {}, []
-    for item in inputs:
-        path = Path(item)
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        elif path.is_file():
-            files = [path]
-        else:
-            files = sorted(Path(file) for file in glob(str(item), recursive=True) if Path(file).is_file())
-        if not files:
-            empty.append(str(item))
-        found.update((file.resolve(), file) for file in files)
-    if empty:
-        raise FileNotFoundError(
-            f'There is no image for {", ".join(empty)}. Give files, quoted globs, or folders with {" ".join(SUFFIXES)} files.'
-        )
-    return list(found.values())
 
 
 def load_images(inputs: Sequence[str | Path], size: tuple[int, int], count: int, read: Callable[[Path], np.ndarray]) -> np.ndarray:
-    """Load the first `count` images of `inputs` (see `find_images`), scaled to cover `size` (H, W) and center-cropped.
+    """Load the first `count` images of `inputs` (see `find_inputs`), scaled to cover `size` (H, W) and center-cropped.
 
     Args:
         read: from a file to an image `(H, W, C)`, such as `ImageReader.bands`.
@@ -58,7 +32,10 @@ def load_images(inputs: Sequence[str | Path], size: tuple[int, int], count: int,
         ValueError: a side is below `MIN_SIDE`; and the errors of `read`.
     """
     check_size(size)
-    return np.stack([resize_and_crop(read(path), size) for path in find_images(inputs)[:count]])
+    found = [item.path for item in find_inputs(inputs).inputs if not item.is_video]
+    if not found:
+        raise FileNotFoundError(f'There are only videos in {", ".join(map(str, inputs))}. Give images.')
+    return np.stack([resize_and_crop(read(path), size) for path in found[:count]])
 
 
 def synthetic_images(size: tuple[int, int], count: int, channels: int = 3) -> np.ndarray:
@@ -104,23 +81,3 @@ def normalize(images: np.ndarray, mean: Sequence[float], std: Sequence[float], c
     ordered = images[..., ::-1] if channels == 'BGR' else images
     values = (ordered.astype(np.float32) - np.float32(mean)) / np.float32(std)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
-
-
-def output_names(paths):
-    """One unique name for each image file: its stem; on a conflict prefixed with its folder, then with a number appended."""
-    names, used = [], set()
-    for path in paths:
-        candidates = [path.stem, f'{path.resolve().parent.name}-{path.stem}']
-        candidates += (f'{path.stem}-{number}' for number in range(2, len(paths) + 3))
-        name = next(name for name in candidates if used.isdisjoint(name + suffix for suffix in OUTPUT_SUFFIXES))
-        used.update(name + suffix for suffix in OUTPUT_SUFFIXES)
-        names.append(name)
-    return names
-
-
-def refuse_to_overwrite(paths, names, out):
-    """Raise a ValueError if an output of `names` in folder `out` would overwrite one of the image files."""
-    outputs = {(Path(out) / (name + suffix)).resolve() for name in names for suffix in OUTPUT_SUFFIXES}
-    overwritten = sorted(str(path) for path in paths if path.resolve() in outputs)
-    if overwritten:
-        raise ValueError(f'The results in {out} would overwrite {", ".join(overwritten)}. Choose another output folder.')

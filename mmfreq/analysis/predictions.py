@@ -1,262 +1,151 @@
-"""Predictions as files, and as drawings: masks, overlays and panels for segmentation, boxes and masks for detection.
+"""Predictions for image and video files, written as files."""
 
-All images are uint8 RGB. A palette is a sequence of K (r, g, b); pixels of `IGNORE_INDEX` are hatched in black and white.
-"""
-
-import json
-from dataclasses import dataclass, field
+from collections import Counter
+from itertools import groupby, islice
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-from mmfreq.analysis.images import output_names, refuse_to_overwrite
+from mmfreq.analysis.drawing import legend_of, overlay, panel
+from mmfreq.analysis.inputs import Input, refuse_to_overwrite, result_paths
+from mmfreq.analysis.results import (
+    Written,
+    choose_results,
+    draw,
+    make_folder,
+    predict_each,
+    report_of,
+    save_image,
+    save_json,
+    save_label_map,
+)
+from mmfreq.analysis.videos import CODEC, check_codec, write_video
 from mmfreq.compat.file_type import printable_path
-
-MAX_CLASSES = 256  # of an 8-bit index mask
-IGNORE_INDEX = 255
-BACKGROUND, TEXT, OUTLINE = (255, 255, 255), (25, 25, 25), (190, 190, 190)
-GAP = 10  # pixels between the parts of a panel
-MIN_COLUMN = 256  # pixels; smaller images are enlarged by an integer factor, so that titles fit and pixels stay sharp
+from mmfreq.errors import DataError
 
 
-class PredictionError(RuntimeError):
-    """The model failed on an image; the message names the image, and the cause is chained."""
+def write_predictions(predictor, inputs, out, truth=None, batch_size=1, codec=CODEC, progress=None, **options):
+    """Predict each image and video and yield a `Written` for it. The generator is lazy, but checks its arguments immediately.
 
-
-@dataclass
-class Written:
-    """The files written for one image, and a description of the problem if there was one."""
-
-    image: Path
-    files: list = field(default_factory=list)
-    problem: str | None = None
-
-
-def write_predictions(predictor, paths, out, truth=None, opacity=0.5, score_thr=0.3):
-    """Predict each image file and yield a `Written` for it. The generator is lazy, but checks its arguments immediately.
-
-    Segmentation: `NAME.png` (8-bit ids with the palette), `NAME_overlay.png`, and with `truth` (a folder of label maps)
-    `NAME_panel.png`. Detection: `NAME_overlay.png` (scores from `score_thr`) and `NAME.json` (all of them). NAME is the stem.
-    `Written.problem` reports a file that is not an image, an image that the model rejects (ValueError) or one without a label map;
+    Segmentation: `NAME_overlay.png`, `NAME.png` (ids, 8 bits with the palette, or 16 bits), `NAME_panel.png` (the image, the label
+    map of `truth` if there is one, and the prediction), `NAME.json` (pixels and share of each class). Detection: `NAME_overlay.png`
+    (scores from `score_thr`) and `NAME.json` (all of them). Files of videos: see `write_video`.
+    `Written.problem` reports a file that cannot be read, an image that the model rejects (ValueError) or one without a label map;
     other exceptions of the model are raised as PredictionError.
+
+    Args:
+        inputs: paths, or what `find_inputs` returns.
+        out: folder in which results mirror the inputs (`result_paths`); None writes them next to the inputs, as `NAME_pred*`.
+        truth: folder with the label maps, in the same sub-folders as the images or without sub-folders.
+        batch_size: images or frames for one call of `predict_batch`; results do not depend on it.
+        progress: called with (path, done, total) after each batch of frames of a video; `total` 0 is unknown.
+        options: `save`, `opacity` and `score_thr` of `choose_results`.
     """
-    out = Path(out)
-    if truth is not None and predictor.task != 'segmentation':
-        raise ValueError('A truth folder is for segmentation configs, and this config is for detection. Use tools/test.py.')
+    results = choose_results(predictor.task, with_truth=truth is not None, **options)
+    inputs = [item if isinstance(item, Input) else Input(Path(item), Path(Path(item).name)) for item in inputs]
     if truth is not None and not Path(truth).is_dir():
         raise ValueError(f'The truth folder {truth} does not exist.')
-    if len(predictor.classes) > MAX_CLASSES:
-        raise ValueError(f'An 8-bit index mask has at most {MAX_CLASSES} classes, got {len(predictor.classes)}.')
-    _check_opacity(opacity)
-    names = output_names(paths)
-    refuse_to_overwrite(paths, names, out)
-    out.mkdir(parents=True, exist_ok=True)
-    return (_write_one(predictor, path, out / name, truth, opacity, score_thr) for path, name in zip(paths, names))
+    if batch_size < 1:
+        raise ValueError(f'The batch size is {batch_size}; it must be at least 1.')
+    targets = result_paths(inputs, out)
+    refuse_to_overwrite(inputs, targets)
+    if any(item.is_video for item in inputs):
+        _check_videos(results, codec)
+    if out is not None:
+        make_folder(out)
+    label_maps = None if truth is None else _LabelMaps(predictor, Path(truth), inputs)
+    return _write_all(predictor, list(zip(inputs, targets)), results, label_maps, batch_size, codec, progress)
 
 
-def _write_one(predictor, path, target, truth, opacity, score_thr):
+def _check_videos(results, codec):
+    if not results.of_video:
+        raise ValueError('Panels are drawn for images, and there are videos among the inputs. Add overlay to --save.')
+    if 'overlay' in results.of_video:
+        check_codec(codec)
+
+
+def _write_all(predictor, jobs, results, label_maps, batch_size, codec, progress):
+    for videos, group in groupby(jobs, key=lambda job: job[0].is_video):
+        while batch := list(islice(group, 1 if videos else batch_size)):
+            if videos:
+                (item, target) = batch[0]
+                report = None if progress is None else lambda done, total, path=item.path: progress(path, done, total)
+                yield write_video(predictor, item.path, target, results, batch_size, codec, report)
+            else:
+                yield from _write_images(predictor, batch, results, label_maps)
+
+
+def _write_images(predictor, batch, results, label_maps):
+    """Read and predict the images of a batch, and yield a `Written` for each."""
+    images = [_read(predictor, item.path) for item, _ in batch]
+    readable = [(item, image) for (item, _), image in zip(batch, images) if not isinstance(image, ValueError)]
+    names = [f'{printable_path(item.path)}, {image.shape[1]} x {image.shape[0]} pixels' for item, image in readable]
+    predictions = iter(predict_each(predictor, [image for _, image in readable], names) if readable else [])
+    names = iter(names)
+    for (item, target), image in zip(batch, images):
+        if isinstance(image, ValueError):
+            yield Written(item.path, problem=str(image))
+            continue
+        name, prediction = next(names), next(predictions)
+        if isinstance(prediction, ValueError):
+            yield Written(item.path, problem=f'{name}: {prediction}')
+        else:
+            yield _write_one(predictor, item, target, predictor.shown(image), prediction, results, label_maps)
+
+
+def _read(predictor, path):
+    """The image in a file, or the ValueError that tells why there is none."""
     try:
-        image = predictor.read(path)
-    except ValueError as error:  # the file is not an image
-        return Written(path, problem=str(error))
-    where = f'{printable_path(path)}, {image.shape[1]} x {image.shape[0]} pixels'
-    try:
-        prediction = predictor(image)
-    except ValueError as error:  # the model rejects this image, for example because it is too small
-        return Written(path, problem=f'{where}: {error}')
-    except Exception as error:
-        raise PredictionError(f'{where}: {error}') from error
-    image = predictor.shown(image)
-    if predictor.task == 'detection':
-        return Written(path, _write_detections(predictor, image, prediction, path, target, opacity, score_thr))
-    mask = Image.fromarray(prediction)
-    mask.putpalette(np.asarray(predictor.palette, np.uint8).tobytes())  # turns mode L into P
-    drawn = Image.fromarray(overlay(image, prediction, predictor.palette, opacity))
-    written = Written(path, [_save(mask, target, '.png'), _save(drawn, target, '_overlay.png')])
-    if truth is not None:
+        return predictor.read(path)
+    except ValueError as error:
+        return error
+
+
+def _write_one(predictor, item, target, image, prediction, results, label_maps):
+    written = Written(item.path)
+    make_folder(target.parent)
+    if 'mask' in results.of_image:
+        written.files.append(save_label_map(prediction, predictor.palette, _beside(target, '.png')))
+    if 'overlay' in results.of_image:
+        written.files.append(save_image(draw(predictor, image, prediction, results), _beside(target, '_overlay.png')))
+    if 'json' in results.of_image:
+        report = {'image': item.path.name, 'size': list(image.shape[:2])} | report_of(predictor, prediction)
+        written.files.append(save_json(report, _beside(target, '.json')))
+    if 'panel' in results.of_image:
         try:
-            labels = predictor.load_label_map(Path(truth), path.stem)
-            written.files.append(_write_panel(predictor, image, labels, prediction, target, opacity))
-        except ValueError as error:  # includes the DataError of a missing file
+            sheet = _panel(predictor, target.name, image, label_maps and label_maps.load(item), prediction, results.opacity)
+            written.files.append(save_image(sheet, _beside(target, '_panel.png')))
+        except ValueError as error:  # includes the DataError of a missing label map
             written.problem = str(error)
     return written
 
 
-def _write_panel(predictor, image, labels, ids, target, opacity):
-    if labels.shape != ids.shape:
-        raise ValueError(f'The label map of {target.name} is {labels.shape}, but its image is {ids.shape} (H, W).')
-    palette = predictor.palette
-    columns = [('image', image), ('truth', overlay(image, labels, palette, opacity))]
-    columns.append(('prediction', overlay(image, ids, palette, opacity)))
-    drawn = panel(columns, legend_of([labels, ids], predictor.classes, palette))
-    return _save(Image.fromarray(drawn), target, '_panel.png')
+def _beside(target, suffix):
+    return target.with_name(target.name + suffix)
 
 
-def _write_detections(predictor, image, detections, path, target, opacity, score_thr):
-    from mmdet.structures.mask import encode_mask_results
-
-    masks = detections['masks']
-    report = {'image': path.name, 'size': list(image.shape[:2]), 'boxes': detections['boxes'].round(2).tolist()}
-    report |= {'labels': detections['labels'].tolist(), 'names': [predictor.classes[label] for label in detections['labels']]}
-    report |= {'scores': detections['scores'].round(4).tolist()}
-    if masks is not None:
-        codes = encode_mask_results(masks)
-        report['masks'] = [{'size': code['size'], 'counts': code['counts'].decode()} for code in codes]
-    report_file = target.with_name(target.name + '.json')
-    report_file.write_text(json.dumps(report))
-    shown = detections['scores'] >= score_thr
-    parts = {name: values if values is None else values[shown] for name, values in detections.items()}
-    drawn = draw_detections(image, **parts, classes=predictor.classes, palette=predictor.palette, opacity=opacity)
-    return [_save(Image.fromarray(drawn), target, '_overlay.png'), report_file]
+def _panel(predictor, name, image, labels, ids, opacity):
+    columns = [('image', image)]
+    if labels is not None and labels.shape != ids.shape:
+        raise ValueError(f'The label map of {name} is {labels.shape}, but its image is {ids.shape} (H, W).')
+    if labels is not None:
+        columns.append(('truth', overlay(image, labels, predictor.palette, opacity)))
+    columns.append(('prediction', overlay(image, ids, predictor.palette, opacity)))
+    maps = [ids] if labels is None else [labels, ids]
+    return panel(columns, legend_of(maps, predictor.classes, predictor.palette))
 
 
-def _save(image, target, suffix):
-    path = target.with_name(target.name + suffix)
-    image.save(path)
-    return path
+class _LabelMaps:
+    """The label maps of images: in the same sub-folder of `folder` as the image, or in `folder` itself."""
 
+    def __init__(self, predictor, folder, inputs):
+        self.predictor, self.folder = predictor, folder
+        self.places = Counter(stem for _, stem in {(item.relative.parent, item.path.stem) for item in inputs})
 
-def _check_opacity(opacity):
-    if not 0 <= opacity <= 1:
-        raise ValueError(f'opacity is {opacity}; it must be between 0 (only the image) and 1 (only the labels).')
-
-
-def overlay(image, labels, palette, opacity=0.5):
-    """`image` with the color of its label blended over each pixel: (H, W, 3) uint8. `opacity` 0 shows the image, 1 the labels.
-
-    Shape: image (H, W, 3) uint8, labels (H, W) integers.
-
-    Raises ValueError if the shapes differ or a label has no color.
-    """
-    image, labels = np.asarray(image), np.asarray(labels)
-    if image.dtype != np.uint8 or image.shape != (*labels.shape, 3):
-        raise ValueError(
-            f'Expected an image (H, W, 3) uint8 and labels (H, W), got {image.shape} {image.dtype} and {labels.shape}.'
-        )
-    _check_opacity(opacity)
-    ignored = labels == IGNORE_INDEX
-    labeled = labels[~ignored]
-    if labeled.size and not 0 <= labeled.min() <= labeled.max() < len(palette):
-        raise ValueError(
-            f'The labels are {labeled.min()}..{labeled.max()}, but the palette has {len(palette)} colors. Give a color for each '
-            f'class, or mark pixels without a class as {IGNORE_INDEX}.'
-        )
-    colors = np.asarray(palette, np.float32)[np.where(ignored, 0, labels)]
-    colors[ignored] = hatch(labels.shape)[ignored]
-    blended = image * (1 - opacity) + colors * opacity
-    return blended.round().astype(np.uint8)
-
-
-def hatch(shape):
-    """Diagonal black and white stripes (H, W, 3) uint8, which mark ignored pixels."""
-    ys, xs = np.indices(shape)
-    return np.where((ys + xs)[..., None] % 8 < 4, 0, 255).astype(np.uint8).repeat(3, axis=-1)
-
-
-def legend_of(label_maps, classes, palette):
-    """The legend [(name, color)] of the classes that occur in any map, by id; color None stands for ignored pixels."""
-    ids = sorted(set(np.concatenate([np.unique(labels) for labels in label_maps]).tolist()))
-    entries = [(classes[label], tuple(palette[label])) for label in ids if label != IGNORE_INDEX]
-    return entries + [('not labeled', None)] * (IGNORE_INDEX in ids)
-
-
-def panel(columns, legend=()):
-    """Draw titled images side by side above a legend: (h, w, 3) uint8.
-
-    Args:
-        columns: [(title, image)], images (H, W, 3) uint8 of one size; small ones are enlarged by an integer factor.
-        legend: [(name, color)], color None for ignored pixels.
-    """
-    images = [np.asarray(image) for _, image in columns]
-    shapes = {(image.shape, image.dtype.name) for image in images}
-    if len(shapes) != 1 or images[0].ndim != 3 or images[0].shape[2] != 3 or images[0].dtype != np.uint8:
-        raise ValueError(f'Expected at least one column, all images (H, W, 3) uint8 of one size; got {sorted(shapes)}.')
-    height, width = images[0].shape[:2]
-    factor = max(1, -(-MIN_COLUMN // width))
-    height, width = height * factor, width * factor
-    font = ImageFont.load_default(size=min(max(width // 20, 15), 40))
-    line = sum(font.getmetrics())
-    total = len(images) * (width + GAP) + GAP
-    rows = _legend_rows(legend, font, total - 2 * GAP)
-    top = GAP + line + GAP // 2
-    bottom = top + height + GAP + len(rows) * (line + GAP // 2)
-    sheet = Image.new('RGB', (total, bottom + (GAP // 2 if rows else 0)), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    for number, ((title, _), image) in enumerate(zip(columns, images)):
-        left = GAP + number * (width + GAP)
-        draw.text((left, GAP), _shortened(title, font, width), fill=TEXT, font=font)
-        sheet.paste(Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1)), (left, top))
-    for number, row in enumerate(rows):
-        _draw_legend_row(sheet, draw, row, top + height + GAP + number * (line + GAP // 2), font)
-    return np.asarray(sheet)
-
-
-def _legend_rows(legend, font, max_width):
-    """Wrap the entries into rows of at most `max_width` pixels; an entry is a square, its name and a space."""
-    side, rows, used = sum(font.getmetrics()), [], 0
-    for name, color in legend:
-        name = _shortened(name, font, max_width - 2 * side)
-        width = round(1.3 * side + font.getlength(name) + side)
-        if not rows or used + width > max_width + side:  # the last entry needs no space after it
-            rows.append([])
-            used = 0
-        rows[-1].append((name, color, used))
-        used += width
-    return rows
-
-
-def _draw_legend_row(sheet, draw, row, top, font):
-    side = sum(font.getmetrics())
-    inset = side // 8
-    for name, color, offset in row:
-        left, box = GAP + offset, side - 2 * inset
-        swatch = hatch((box, box)) if color is None else np.full((box, box, 3), color, np.uint8)
-        sheet.paste(Image.fromarray(swatch), (left, top + inset))
-        draw.rectangle((left, top + inset, left + box - 1, top + inset + box - 1), outline=OUTLINE)
-        draw.text((left + round(1.3 * side) - inset, top), name, fill=TEXT, font=font)
-
-
-def _shortened(text, font, width):
-    """`text`, with an ellipsis if it is longer than `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + '...') > width:
-        text = text[:-1]
-    return text + '...'
-
-
-def draw_detections(image, boxes, labels, scores, classes, palette, masks=None, opacity=0.5):
-    """`image` with all given detections, the best one on top: (H, W, 3) uint8 RGB.
-
-    Shape: image (H, W, 3) uint8, boxes (M, 4) as x1 y1 x2 y2 in pixels, labels (M,), scores (M,), masks (M, H, W) bool or None.
-    """
-    counts = {len(boxes), len(labels), len(scores), len(boxes if masks is None else masks)}
-    if len(counts) != 1:
-        raise ValueError(f'Expected boxes, labels, scores and masks of one length, got the lengths {sorted(counts)}.')
-    order = np.argsort(np.asarray(scores), kind='stable')
-    canvas = np.asarray(image).astype(np.float32)
-    if masks is not None:
-        for index in order:
-            mask = np.asarray(masks[index], bool)
-            canvas[mask] = canvas[mask] * (1 - opacity) + np.asarray(palette[int(labels[index])], np.float32) * opacity
-    sheet = Image.fromarray(canvas.round().astype(np.uint8))
-    draw = ImageDraw.Draw(sheet)
-    side = min(sheet.size)
-    font, stroke = ImageFont.load_default(size=min(max(side // 28, 11), 28)), max(2, side // 200)
-    for index in order:
-        color = tuple(int(value) for value in palette[int(labels[index])])
-        x1, y1, x2, y2 = (float(value) for value in boxes[index])
-        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=stroke)
-        _draw_tag(draw, (x1, y1), f'{classes[int(labels[index])]} {float(scores[index]):.2f}', color, font, sheet.size)
-    return np.asarray(sheet)
-
-
-def _draw_tag(draw, corner, text, color, font, size):
-    """Draw a filled tag above the corner of a box, moved inside the image; black or white text, whichever has more contrast."""
-    width, height = round(font.getlength(text)) + 4, sum(font.getmetrics())
-    left = min(max(corner[0], 0), max(size[0] - width, 0))
-    top = max(corner[1] - height, 0)
-    draw.rectangle((left, top, left + width, top + height), fill=color)
-    luminance = np.dot(color, (0.299, 0.587, 0.114))
-    draw.text((left + 2, top), text, fill=(0, 0, 0) if luminance > 140 else (255, 255, 255), font=font)
+    def load(self, item):
+        """The label map (H, W) of an image. Raises DataError if there is none, or if it is not clear which one it is."""
+        stem, folder = item.path.stem, self.folder / item.relative.parent
+        mirrored, flat = (self.predictor.label_map_path(place, stem).is_file() for place in (folder, self.folder))
+        if mirrored or not flat:
+            return self.predictor.load_label_map(folder, stem)
+        if self.places[stem] > 1:
+            raise DataError(f'{self.folder} has one label map for several images named {stem}: expected them in {folder}')
+        return self.predictor.load_label_map(self.folder, stem)

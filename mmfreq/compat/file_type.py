@@ -19,10 +19,13 @@ SIGNATURES = (
     (b'\x1f\x8b', 'a gzip archive; unpack it first'),
     (b'\xfd7zXZ\x00', 'an xz archive; unpack it first'),
     (b'7z\xbc\xaf\x27\x1c', 'a 7z archive; unpack it first'),
+    (b'\x1a\x45\xdf\xa3', 'a Matroska or WebM file'),
+    (b'ID3', 'an MP3 audio file'),
     (b'%PDF', 'a PDF document'),
     (b'\x89HDF', 'an HDF5 file'),
     (b'\x93NUMPY', 'a numpy array file'),
 )
+RIFF = {b'WEBP': 'a WebP image', b'AVI ': 'an AVI video', b'WAVE': 'a WAV audio file'}
 
 
 def describe_file(path: str | os.PathLike) -> str:
@@ -36,7 +39,7 @@ def describe_file(path: str | os.PathLike) -> str:
     except PermissionError:
         return 'not readable: permission denied'
     except FileNotFoundError:
-        return 'missing'
+        return 'a link to a missing file' if path.is_symlink() else 'missing'
     except OSError as error:
         return f'not readable: {error.strerror}'
     return describe_bytes(head)
@@ -50,8 +53,10 @@ def describe_bytes(head: bytes) -> str:
         return 'a git-lfs pointer, not the file itself; fetch it with `git lfs pull`'
     if head.lstrip(b'\xef\xbb\xbf \t\r\n').lower().startswith(HTML):
         return 'a page of HTML (a login or error page that was saved in place of the file); download it again in a browser'
-    if head[:4] == b'RIFF' and head[8:12] == b'WEBP':
-        return 'a WebP image'
+    if head[:4] == b'RIFF' and head[8:12] in RIFF:
+        return RIFF[head[8:12]]
+    if head[4:8] == b'ftyp':
+        return 'an MP4 or MOV file'
     if head[257:262] == b'ustar':
         return 'a tar archive'
     if head[8:9] == b'{' and 0 < int.from_bytes(head[:8], 'little') < 1 << 30:

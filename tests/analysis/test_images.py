@@ -1,40 +1,11 @@
-"""Image files are found and read, images reach a model in its size, channel order and scale, and outputs overwrite nothing."""
+"""Image files are read, and images reach a model in its size, channel order and scale."""
 
 import cv2
 import numpy as np
 import pytest
 
-from mmfreq.analysis.images import (
-    OUTPUT_SUFFIXES,
-    find_images,
-    load_images,
-    normalize,
-    output_names,
-    refuse_to_overwrite,
-    resize_and_crop,
-    synthetic_images,
-)
+from mmfreq.analysis.images import load_images, normalize, resize_and_crop, synthetic_images
 from mmfreq.apis.reading import ImageReader
-
-
-def _touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b'')
-    return [folder / name for name in names]
-
-
-def test_find_images_lists_files_folders_and_globs_in_order_each_once(tmp_path):
-    b, a, c, _ = _touch(tmp_path, 'in/b.JPG', 'in/a.png', 'more/c.tif', 'in/notes.txt')
-    assert find_images([tmp_path / 'in']) == [a, b]
-    assert find_images([b, tmp_path / 'in', str(tmp_path / '*/*.tif'), c]) == [b, a, c]
-    assert find_images([str(tmp_path / '**/*.png')]) == [a]
-
-
-def test_error_names_the_inputs_without_images(tmp_path):
-    _touch(tmp_path, 'in/a.png', 'empty/notes.txt')
-    with pytest.raises(FileNotFoundError, match=r'empty, .*\*\.bmp, .*gone\.png'):
-        find_images([tmp_path / 'in', tmp_path / 'empty', str(tmp_path / '*.bmp'), tmp_path / 'gone.png'])
 
 
 def test_load_images_returns_rgb_and_rejects_other_files(tmp_path):
@@ -105,17 +76,7 @@ def test_normalize_uses_the_channel_order_of_the_model():
     assert bgr[0, :, 0, 0].tolist() == [0, -5, 34]
 
 
-def test_output_names_are_unique(tmp_path):
-    names = ('x/a.jpg', 'y/a.jpg', 'x/a.png', 'x/b.jpg', 'x/b_overlay.jpg', 'x/x-a.jpg', 'y/x-a.jpg', 'x/b_overlay_panel.jpg')
-    chosen = output_names(_touch(tmp_path, *names))
-    outputs = [name + suffix for name in chosen for suffix in OUTPUT_SUFFIXES]
-    assert len(set(outputs)) == len(outputs) == len(names) * len(OUTPUT_SUFFIXES)
-    assert chosen[:2] == ['a', 'y-a'] and chosen[3] == 'b'
-
-
-def test_outputs_that_would_overwrite_inputs_are_rejected(tmp_path):
-    paths = _touch(tmp_path, 'a.png', 'b.jpg')
-    with pytest.raises(ValueError, match=r'a\.png'):
-        refuse_to_overwrite(paths, output_names(paths), tmp_path)
-    refuse_to_overwrite(paths, output_names(paths), tmp_path / 'out')
-    refuse_to_overwrite(paths[1:], ['b'], tmp_path)
+def test_videos_are_no_images_to_load(tmp_path):
+    (tmp_path / 'clip.mp4').write_bytes(b'')
+    with pytest.raises(FileNotFoundError, match='only videos'):
+        load_images([tmp_path], (32, 40), 1, ImageReader())

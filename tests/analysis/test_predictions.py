@@ -1,27 +1,19 @@
-"""Predictions as files, and the pixels of overlays, panels and detections."""
+"""Predictions of image files, written as files."""
 
 import json
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from mmfreq.analysis.predictions import (
-    GAP,
-    MIN_COLUMN,
-    PredictionError,
-    draw_detections,
-    hatch,
-    legend_of,
-    overlay,
-    panel,
-    write_predictions,
-)
+from mmfreq.analysis.inputs import Found, find_inputs
+from mmfreq.analysis.predictions import write_predictions
+from mmfreq.analysis.results import PredictionError, Written
+from mmfreq.analysis.run_report import report_run
 from mmfreq.apis.reading import ImageReader
-
-CLASSES, PALETTE = ['cat', 'dog'], [(200, 0, 0), (0, 100, 0)]
-SMALL = np.full((6, 8, 3), 100, np.uint8)
-LARGE = np.full((120, 160, 3), 100, np.uint8)
+from mmfreq.errors import UserError
 
 
 class ReadsColor:
@@ -57,6 +49,48 @@ class Detector(ReadsColor):
         return dict(boxes=boxes, labels=np.array([0, 1]), scores=np.array([0.9, 0.1]), masks=self.masks)
 
 
+class Blue(ReadsColor):
+    """Takes the values of the blue channel for class ids, and rejects images that contain the value 9; label maps are PNG files."""
+
+    task = 'segmentation'
+
+    def __init__(self, num_classes=4):
+        self.classes = [f'class {number}' for number in range(num_classes)]
+        self.palette = [(number % 256, 200, number // 256) for number in range(num_classes)]
+        self.batches = []
+
+    def __call__(self, image):
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images):
+        self.batches.append(len(images))
+        if any((image == 9).any() for image in images):
+            raise ValueError('there is a 9')
+        ids = [image[..., 0].astype(np.uint8 if len(self.classes) <= 256 else np.uint16) for image in images]
+        return [each + each.dtype.type(40) * (len(self.classes) > 256) for each in ids]
+
+    def label_map_path(self, folder, stem):
+        return folder / f'{stem}.png'
+
+    def load_label_map(self, folder, stem):
+        if not self.label_map_path(folder, stem).is_file():
+            raise ValueError(f'no truth: {folder / stem}')
+        return np.array(Image.open(self.label_map_path(folder, stem)))
+
+
+def _write(path, value=1, size=(8, 10)):
+    """An image of one blue value with a column of zeros, as PNG whatever its suffix; returns the path."""
+    image = np.full((*size, 3), value, np.uint8)
+    image[:, 0] = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode('.png', image)[1].tobytes())
+    return path
+
+
+def _files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())
+
+
 @pytest.fixture
 def black_image(tmp_path):
     def write(name, height, width):
@@ -89,105 +123,176 @@ def test_all_detections_are_written_and_those_above_the_threshold_drawn(black_im
     assert not drawn[5:10, 5:10].any()
 
 
-def test_overlay_blends_image_and_color_by_opacity():
-    labels = np.zeros((6, 8), int)
-    labels[:, 4:] = 1
-    blended = overlay(SMALL, labels, PALETTE, opacity=0.25)
-    assert blended.dtype == np.uint8
-    assert (blended[:, :4] == [125, 75, 75]).all() and (blended[:, 4:] == [75, 100, 75]).all()
-    np.testing.assert_array_equal(overlay(SMALL, labels, PALETTE, opacity=0), SMALL)
-    np.testing.assert_array_equal(overlay(SMALL, labels, PALETTE, opacity=1), np.array(PALETTE)[labels])
+def test_results_mirror_the_folders_of_the_images(tmp_path):
+    for name in ('x.jpg', 'a/x.jpg', 'a/b/x.jpg'):
+        _write(tmp_path / 'in' / name)
+    written = list(write_predictions(Blue(), find_inputs([tmp_path / 'in']).inputs, tmp_path / 'out'))
+    assert not any(item.problem for item in written)
+    stems = ('x', 'a/x', 'a/b/x')
+    assert _files(tmp_path / 'out') == sorted(stem + suffix for stem in stems for suffix in ('.png', '_overlay.png'))
 
 
-def test_only_ignored_pixels_are_hatched():
-    labels = np.zeros((6, 8), np.uint8)
-    labels[2:5] = 255
-    blended = overlay(SMALL, labels, PALETTE, opacity=1)
-    np.testing.assert_array_equal(blended[2:5], hatch((6, 8))[2:5])
-    assert {0, 255} == set(np.unique(blended[2:5])) and (blended[:2] == PALETTE[0]).all() and (blended[5:] == PALETTE[0]).all()
+def test_results_beside_the_images_are_not_inputs_of_the_next_run(tmp_path):
+    for name in ('x.png', 'a/y.jpg'):
+        _write(tmp_path / name)
+    for _ in range(2):
+        found = find_inputs([tmp_path])
+        before = {item.path: item.path.read_bytes() for item in found.inputs}
+        assert len(list(write_predictions(Blue(), found.inputs, None))) == 2
+        assert before == {path: path.read_bytes() for path in before}
+    assert _files(tmp_path) == ['a/y.jpg', 'a/y_pred.png', 'a/y_pred_overlay.png', 'x.png', 'x_pred.png', 'x_pred_overlay.png']
 
 
-def test_overlay_does_not_change_its_inputs():
-    image, labels = SMALL.copy(), np.full((6, 8), 255, np.uint8)
-    overlay(image, labels, PALETTE)
-    assert (image == SMALL).all() and (labels == 255).all()
+SAVED = {  # --save -> files
+    'overlay': {'x_overlay.png'},
+    'mask': {'x.png'},
+    'json': {'x.json'},
+    'panel': {'x_panel.png'},
+    'json mask': {'x.json', 'x.png'},
+    'overlay mask json panel': {'x_overlay.png', 'x.png', 'x.json', 'x_panel.png'},
+}
 
 
-def test_overlay_rejects_invalid_arguments():
-    with pytest.raises(ValueError, match=r'labels are 2\.\.2, but the palette has 2 colors'):
-        overlay(SMALL, np.full((6, 8), 2), PALETTE)
-    with pytest.raises(ValueError, match=r'\(6, 8, 3\).*\(8, 6\)'):
-        overlay(SMALL, np.zeros((8, 6), int), PALETTE)
-    with pytest.raises(ValueError, match='float32'):
-        overlay(SMALL.astype(np.float32), np.zeros((6, 8), int), PALETTE)
-    with pytest.raises(ValueError, match='opacity is 50'):
-        overlay(SMALL, np.zeros((6, 8), int), PALETTE, opacity=50)
+@pytest.mark.parametrize('save', SAVED)
+def test_only_the_chosen_results_are_written(tmp_path, save):
+    (written,) = write_predictions(Blue(), [_write(tmp_path / 'x.jpg', size=(16, 300))], tmp_path / 'out', save=save.split())
+    assert set(_files(tmp_path / 'out')) == SAVED[save] == {file.name for file in written.files}
+    if 'json' in save:
+        report = json.loads((tmp_path / 'out/x.json').read_text())
+        classes = {'labels': [1, 0], 'names': ['class 1', 'class 0'], 'pixels': [16 * 299, 16], 'shares': [0.996667, 0.003333]}
+        assert report == {'image': 'x.jpg', 'size': [16, 300]} | classes
+    if 'panel' in save:  # without a label map: the image and the prediction
+        assert Image.open(tmp_path / 'out/x_panel.png').width == 2 * 300 + 30
 
 
-def test_legend_has_the_classes_that_occur_in_any_map():
-    maps = [np.array([[2, 2]]), np.array([[0, 255]])]
-    palette = [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
-    assert legend_of(maps, 'abc', palette) == [('a', (1, 1, 1)), ('c', (3, 3, 3)), ('not labeled', None)]
-    assert legend_of(maps[:1], 'abc', palette) == [('c', (3, 3, 3))]
+REFUSED = {  # -> (predictor, options, message)
+    'masks of a detector': (Detector(False), {'save': ['mask']}, r'results of detection are overlay, json; got mask'),
+    'no results': (Blue(), {'save': []}, r'got none\. Change --save'),
+    'unknown results': (Blue(), {'save': ['overlay', 'gif']}, r'overlay, mask, json, panel; got gif'),
+    'label maps that are not drawn': (Blue(), {'save': ['mask'], 'truth': '.'}, r'Add panel, or remove --truth'),
+    'label maps of a detector': (Detector(False), {'truth': '.'}, r'Use tools/test\.py'),
+    'no folder of label maps': (Blue(), {'truth': 'no_such_folder'}, r'no_such_folder does not exist'),
+    'opacity in percent': (Blue(), {'opacity': 50}, r'opacity is 50'),
+    'a batch of nothing': (Blue(), {'batch_size': 0}, r'batch size is 0; it must be at least 1'),
+    'panels of a video': (Blue(), {'save': ['panel'], 'video': True}, r'videos among the inputs\. Add overlay'),
+    'a codec that does not exist': (Blue(), {'codec': 'XXXX', 'video': True}, r'codec XXXX'),
+}
 
 
-@pytest.mark.parametrize('size', [(40, 60), (300, 400)])
-def test_panel_keeps_every_pixel_of_its_columns(size):
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for _ in range(3)]
-    sheet = panel([(f'title {i}', image) for i, image in enumerate(images)], [('sky', (1, 2, 3)), ('ignored', None)])
-    factor = max(1, -(-MIN_COLUMN // size[1]))
-    height, width = size[0] * factor, size[1] * factor
-    assert sheet.dtype == np.uint8 and sheet.shape[1] == 3 * width + 4 * GAP
-    assert sheet.shape[0] < height + 120  # no wide margins
-    top = next(y for y in range(sheet.shape[0]) if (sheet[y : y + height : factor, GAP : GAP + width : factor] == images[0]).all())
-    for number, image in enumerate(images):
-        left = GAP + number * (width + GAP)
-        np.testing.assert_array_equal(sheet[top : top + height, left : left + width], image.repeat(factor, 0).repeat(factor, 1))
-    assert (sheet[:top] < 128).any()  # titles
-    assert (sheet[top + height :] == [1, 2, 3]).all(-1).sum() > 50  # the swatch
+@pytest.mark.parametrize('case', REFUSED)
+def test_invalid_options_are_refused_before_anything_is_written(tmp_path, case):
+    predictor, options, message = REFUSED[case]
+    options = dict(options)
+    path = tmp_path / ('x.mp4' if options.pop('video', False) else 'x.jpg')
+    with pytest.raises((ValueError, UserError), match=message):
+        write_predictions(predictor, [path], tmp_path / 'out', **options)
+    assert not (tmp_path / 'out').exists()
 
 
-def test_long_legend_is_wrapped_and_long_title_is_shortened():
-    image = np.zeros((100, 300, 3), np.uint8)
-    one = panel([('x' * 500, image)], [('sky', PALETTE[0])])
-    many = panel([('x', image)], [(f'class number {i}', (i, 200, 9)) for i in range(30)])
-    assert one.shape[1] == many.shape[1] and many.shape[0] > one.shape[0] + 100
-    assert (one[:, -GAP:] == 255).all()  # nothing runs into the margin
-    assert all((many == [i, 200, 9]).all(-1).any() for i in range(30))
+@pytest.mark.parametrize(('num_classes', 'mode'), [(255, 'P'), (256, 'P'), (257, 'I;16'), (300, 'I;16')])
+def test_label_maps_and_drawings_of_many_classes(tmp_path, num_classes, mode):
+    value = 215 if num_classes > 256 else num_classes - 1  # 255 is a class from 256 classes on
+    path = _write(tmp_path / 'x.png', value)
+    list(write_predictions(Blue(num_classes), [path], tmp_path / 'out', save=['mask', 'overlay'], opacity=1))
+    mask = Image.open(tmp_path / 'out/x.png')
+    expected = value + 40 * (num_classes > 256)
+    assert mask.mode == mode and np.array(mask)[:, 1:].tolist() == [[expected] * 9] * 8
+    drawn = np.array(Image.open(tmp_path / 'out/x_overlay.png'))
+    assert (drawn[:, 1:] == Blue(num_classes).palette[expected]).all()
 
 
-def test_panel_rejects_columns_of_several_sizes():
-    with pytest.raises(ValueError, match='one size'):
-        panel([('a', SMALL), ('b', SMALL[:4])])
-    with pytest.raises(ValueError, match='at least one'):
-        panel([])
+def test_broken_and_rejected_images_of_a_batch_do_not_affect_the_others(tmp_path):
+    paths = [_write(tmp_path / f'{number}.jpg', value) for number, value in enumerate([1, 2, 9, 3, 1])]
+    paths.insert(2, tmp_path / 'broken.jpg')
+    paths[2].write_bytes(b'no image')
+    paths.insert(4, tmp_path / 'gone.jpg')
+    paths[4].symlink_to('nowhere')
+    written = list(write_predictions(Blue(), paths, tmp_path / 'out', batch_size=4, save=['mask']))
+    assert [item.image for item in written] == paths
+    problems = {item.image.name: item.problem for item in written if item.problem}
+    assert list(problems) == ['broken.jpg', '2.jpg', 'gone.jpg']
+    assert problems['2.jpg'].endswith('2.jpg, 10 x 8 pixels: there is a 9') and 'a link to a missing file' in problems['gone.jpg']
+    values = [np.array(Image.open(tmp_path / f'out/{number}.png'))[0, 1] for number in (0, 1, 3, 4)]
+    assert values == [1, 2, 3, 1]
 
 
-def test_boxes_are_outlined_in_their_color_and_other_pixels_unchanged():
-    drawn = draw_detections(LARGE, [[40, 50, 100, 110]], [1], [0.9], CLASSES, PALETTE)
-    assert (drawn[80, 40] == PALETTE[1]).all() and (drawn[110, 70] == PALETTE[1]).all()
-    assert (drawn[60:100, 50:90] == 100).all() and (drawn[:, 120:] == 100).all()
-    assert (drawn[:50] != 100).any()  # the tag
-    assert (LARGE == 100).all()
+def test_batches_have_the_given_size(tmp_path):
+    paths = [_write(tmp_path / f'{number}.jpg') for number in range(5)]
+    for batch_size, batches in ((1, [1] * 5), (2, [2, 2, 1]), (9, [5])):
+        predictor = Blue()
+        list(write_predictions(predictor, paths, tmp_path / 'out', batch_size=batch_size))
+        assert predictor.batches == batches
 
 
-def test_masks_are_blended_with_the_best_detection_on_top():
-    masks = np.zeros((2, 120, 160), bool)
-    masks[0, 60:100, 60:100], masks[1, 60:80, 60:80] = True, True
-    boxes = [[0, 0, 1, 1], [0, 0, 1, 1]]
-    drawn = draw_detections(LARGE, boxes, [0, 1], [0.9, 0.2], CLASSES, PALETTE, masks, opacity=1)
-    assert (drawn[70, 70] == PALETTE[0]).all() and (drawn[90, 90] == PALETTE[0]).all()
-    drawn = draw_detections(LARGE, boxes, [0, 1], [0.2, 0.9], CLASSES, PALETTE, masks, opacity=0.5)
-    assert (drawn[90, 90] == [150, 50, 50]).all()
-    assert (drawn[70, 70] == [75, 75, 25]).all()
+class OutOfMemory(Blue):
+    def predict_batch(self, images):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
 
-def test_without_detections_the_image_is_unchanged():
-    drawn = draw_detections(LARGE, np.zeros((0, 4)), [], [], CLASSES, PALETTE, np.zeros((0, 120, 160), bool))
-    np.testing.assert_array_equal(drawn, LARGE)
+@pytest.mark.parametrize(('batch_size', 'remedy'), [(1, '--slide'), (2, 'smaller --batch-size')])
+def test_a_full_gpu_is_an_error_with_a_remedy(tmp_path, batch_size, remedy):
+    paths = [_write(tmp_path / f'{number}.jpg') for number in range(2)]
+    with pytest.raises(UserError, match=rf'0\.jpg, .*not enough memory for {batch_size} image\(s\).*{remedy}'):
+        list(write_predictions(OutOfMemory(), paths, tmp_path / 'out', batch_size=batch_size))
 
 
-def test_lengths_of_detections_must_agree():
-    with pytest.raises(ValueError, match=r'\[1, 2\]'):
-        draw_detections(LARGE, [[0, 0, 9, 9]], [0, 1], [0.5], CLASSES, PALETTE)
+def test_label_maps_are_found_in_the_same_folder_or_in_one(tmp_path):
+    images = [_write(tmp_path / 'in' / name, size=(16, 300)) for name in ('a/x.jpg', 'b/x.jpg', 'b/y.jpg')]
+
+    def run():
+        written = write_predictions(Blue(), find_inputs([tmp_path / 'in']).inputs, tmp_path / 'out', tmp_path / 'truth')
+        return {item.image: item.problem for item in written}
+
+    def label_map(name):
+        (tmp_path / 'truth' / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ones((16, 300), np.uint8)).save(tmp_path / 'truth' / name)
+
+    label_map('a/x.png')
+    label_map('y.png')
+    problems = run()
+    assert problems[images[0]] is None and problems[images[2]] is None
+    assert problems[images[1]] == f'no truth: {tmp_path}/truth/b/x'
+    label_map('x.png')  # of which image?
+    assert 'one label map for several images named x' in run()[images[1]] and run()[images[0]] is None
+    label_map('b/x.png')
+    assert not any(run().values())
+
+
+NOT_WRITABLE = {
+    'the output folder is a file': lambda out: out.write_text(''),
+    'a sub-folder is a file': lambda out: (out.mkdir(), (out / 'a').write_text('')),
+    'a result is a folder': lambda out: (out / 'a/x.png').mkdir(parents=True),
+}
+
+
+@pytest.mark.parametrize('case', NOT_WRITABLE)
+def test_results_that_cannot_be_written_are_an_error_with_their_path(tmp_path, case):
+    _write(tmp_path / 'in/a/x.jpg')
+    NOT_WRITABLE[case](tmp_path / 'out')
+    with pytest.raises(UserError, match=r'out(/a(/x\.png)?)? cannot be written: .*--out'):
+        list(write_predictions(Blue(), find_inputs([tmp_path / 'in']).inputs, tmp_path / 'out'))
+
+
+def test_report_of_a_run_counts_and_measures(tmp_path):
+    results = [Written(tmp_path / f'{number}.jpg', [tmp_path / f'{number}.png']) for number in range(3)]
+    results += [
+        Written(tmp_path / 'bad.jpg', problem='bad.jpg is bad'),
+        Written(tmp_path / 'a.mp4', [tmp_path / 'a.mp4'], frames=7),
+    ]
+    found = Found(problems=['the folder x cannot be read'])
+    found.skipped['hidden'] = 2
+    text, problems = report_run(results, found, 5.0, 'in out')
+    lines = text.splitlines()
+    assert lines[:3] == [
+        '3 of 4 images and 1 of 1 videos done, results in out',
+        'skipped: 2 hidden',
+        f'for example {tmp_path}/0.png',
+    ]
+    assert lines[3].startswith('10 images and frames in 5.0 s (0.500 s each, with reading and writing); peak: ')
+    assert 100 < int(lines[3].split('peak: ')[1].split(' MiB of RAM')[0]) < 100_000
+    assert problems.splitlines() == [
+        'error: 1 of 5 files have a problem, and 1 folder(s):',
+        'the folder x cannot be read',
+        'bad.jpg is bad',
+    ]
+    assert report_run(results[:3], Found(), 1.5, 'x')[1] == ''

@@ -94,7 +94,7 @@ def _names(folder):
 def test_predictions_equal_those_of_mmseg(infer, segmentor, toy, tmp_path, capsys):
     from mmseg.apis import inference_model, init_model
 
-    from mmfreq.analysis.predictions import overlay
+    from mmfreq.analysis.drawing import overlay
 
     config, checkpoint = segmentor
     images, truth = toy / 'images/validation', toy / 'annotations/validation'
@@ -215,17 +215,105 @@ def test_detections_are_drawn_and_listed_by_score(infer, tmp_path):
     np.testing.assert_array_equal(bare, cv2.imread(str(tmp_path / 'photo.png'))[..., ::-1])
 
 
-@pytest.mark.parametrize(
-    ('more', 'message'),
-    [
-        (['--cfg-options', 'default_scope=mmpretrain'], "'mmpretrain'"),
-        (['--opacity', '50'], '50'),
-        (['--truth', 'no_such_folder'], 'no_such_folder'),
-        (['no_such_picture.jpg'], 'no_such_picture.jpg'),
-    ],
-)
-def test_invalid_arguments_give_a_short_message(infer, segmentor, toy, tmp_path, capsys, more, message):
+@pytest.fixture
+def tree(toy, tmp_path):
+    """Three images in three folders, a video of two frames, and other files."""
+    images = sorted((toy / 'images/validation').iterdir())
+    for number, name in enumerate(('top.jpg', 'a/same.jpg', 'a/b/same.jpg')):
+        (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'in' / name).write_bytes(images[number % 2].read_bytes())
+    (tmp_path / 'in/notes.txt').write_text('')
+    writer = cv2.VideoWriter(str(tmp_path / 'in/a/clip.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (64, 48))
+    for image in images:
+        writer.write(cv2.imread(str(image)))
+    writer.release()
+    return tmp_path / 'in'
+
+
+def test_trees_with_videos_are_mirrored_and_counted(infer, segmentor, tree, tmp_path, capsys):
+    args = [*map(str, segmentor), str(tree), '--device', 'cpu']
+    infer([*args, '--out', str(tmp_path / 'out')])
+    expected = [f'{stem}{suffix}' for stem in ('top', 'a/same', 'a/b/same') for suffix in ('.png', '_overlay.png')]
+    files = {str(path.relative_to(tmp_path / 'out')): path for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+    assert sorted(files) == sorted([*expected, 'a/clip_overlay.mp4'])
+    out = capsys.readouterr().out
+    assert '3 of 3 images and 1 of 1 videos done' in out and 'skipped: 1 of other types (.txt)' in out
+    assert re.search(r'5 images and frames in \d+\.\d s \(\d\.\d{3} s each, with reading and writing\); peak: \d+ MiB of RAM', out)
+    infer([*args, '--out', str(tmp_path / 'batches'), '--batch-size', '4'])
+    for name in expected:
+        same = np.array(Image.open(files[name])) == np.array(Image.open(tmp_path / 'batches' / name))
+        assert same.mean() > 0.999, name
+
+
+def test_results_beside_the_inputs(infer, segmentor, tree):
+    args = [*map(str, segmentor), str(tree), '--device', 'cpu', '--beside', '--save', 'mask', 'json']
+    for _ in range(2):
+        infer(args)
+    written = {path.name for path in (tree / 'a').iterdir()}
+    results = {'same_pred.png', 'same_pred.json', 'clip_pred.jsonl', 'clip_pred_frames'}
+    assert written == {'same.jpg', 'b', 'clip.mp4'} | results
+    report = json.loads((tree / 'a/same_pred.json').read_text())
+    ids = np.array(Image.open(tree / 'a/same_pred.png'))
+    assert report['labels'][0] == np.bincount(ids.ravel()).argmax() and sum(report['pixels']) == 48 * 64
+    lines = (tree / 'a/clip_pred.jsonl').read_text().splitlines()
+    assert len(lines) == len(list((tree / 'a/clip_pred_frames').iterdir())) == 2
+
+
+def test_windows_equal_the_slide_mode_of_the_config(infer, segmentor, toy, tmp_path):
+    args = [*map(str, segmentor), str(toy / 'images/validation/val_00000.jpg'), '--device', 'cpu', '--plain']
+    slide = ['model.test_cfg.mode=slide', 'model.test_cfg.crop_size=(32,32)', 'model.test_cfg.stride=(20,20)']
+    same_size = 'test_dataloader.dataset.pipeline.1.scale=(64,48)'
+    infer([*args, '--out', str(tmp_path / 'a'), '--slide', '32', '20'])
+    infer([*args, '--out', str(tmp_path / 'b'), '--cfg-options', *slide, same_size])
+    infer([*args, '--out', str(tmp_path / 'c'), '--slide', '--cfg-options', *slide])
+    infer([*args, '--out', str(tmp_path / 'd')])
+    a, b, c, d = (np.array(Image.open(tmp_path / name / 'val_00000.png')) for name in 'abcd')
+    assert (a == b).all() and (a == c).all() and (a != d).any()
+
+
+def test_windows_of_a_detector_are_refused(infer, tmp_path, capsys):
+    config, checkpoint = _make(tmp_path, DETECTOR.replace('METAINFO', repr(TOY_COCO_METAINFO)), 'mmdet')
+    cv2.imwrite(str(tmp_path / 'photo.png'), np.zeros((90, 120, 3), np.uint8))
+    with pytest.raises(SystemExit) as ended:
+        infer([str(config), str(checkpoint), str(tmp_path / 'photo.png'), '--slide', '64'])
+    assert ended.value.code == 2 and 'segmentors of mmseg' in capsys.readouterr().err
+
+
+def test_broken_videos_are_named_and_the_others_written(infer, segmentor, tree, tmp_path):
+    (tree / 'broken.mp4').write_bytes((tree / 'a/clip.mp4').read_bytes()[:-200])
+    with pytest.raises(SystemExit, match=r'1 of 5 files have a problem:\n.*broken\.mp4 cannot be read as a video'):
+        infer([*map(str, segmentor), str(tree), '--out', str(tmp_path / 'out'), '--device', 'cpu'])
+    assert (tmp_path / 'out/a/clip_overlay.mp4').is_file() and not list((tmp_path / 'out').glob('*broken*'))
+
+
+INVALID = {  # arguments -> message
+    'a classification config': (['--cfg-options', 'default_scope=mmpretrain'], "'mmpretrain'"),
+    'opacity in percent': (['--opacity', '50'], '50'),
+    'a missing folder of label maps': (['--truth', 'no_such_folder'], 'no_such_folder'),
+    'a missing image': (['no_such_picture.jpg'], 'no_such_picture.jpg'),
+    'a batch size of 0': (['--batch-size', '0'], 'at least 1'),
+    'unknown results': (['--save', 'gif'], "invalid choice: 'gif'"),
+    'two places': (['--beside'], 'not allowed with argument'),
+    'label maps without panels': (['--truth', '.', '--save', 'mask'], 'Add panel'),
+    'windows without overlap': (['--slide', '64', '100'], 'stride from 1 to their size'),
+    'windows of three numbers': (['--slide', '64', '32', '16'], 'got 3 numbers'),
+    'windows that are no numbers': (['--slide', 'large'], "invalid int value: 'large'"),
+}
+
+
+@pytest.mark.parametrize('case', INVALID)
+def test_invalid_arguments_give_a_short_message(infer, segmentor, toy, tmp_path, capsys, case):
+    more, message = INVALID[case]
     with pytest.raises(SystemExit) as ended:
         infer([*map(str, segmentor), str(toy / 'images/validation'), *more, '--out', str(tmp_path)])
     err = capsys.readouterr().err
     assert ended.value.code == 2 and message in err and 'Traceback' not in err
+
+
+def test_the_python_example_of_the_page(segmentor, toy):
+    page = (Path(__file__).parents[2] / 'docs/tools.md').read_text(encoding='utf-8')
+    (example,) = re.findall(r'^```python\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    space = {}
+    exec(example, space)
+    counts = space['areas'](*segmentor, sorted((toy / 'images/validation').iterdir()))
+    assert len(counts) == 2 and all(0 <= count <= 48 * 64 for count in counts)
