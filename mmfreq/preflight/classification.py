@@ -3,7 +3,6 @@
 Checked are mmpretrain's `CustomDataset` and `ImageNet`, which read folders or lists of text, and datasets that read its JSON files.
 """
 
-import copy
 import logging
 import os
 from collections import Counter
@@ -19,8 +18,9 @@ from mmfreq.log import log_once
 from mmfreq.preflight.class_folders import Samples, read_class_folders, read_list
 from mmfreq.preflight.data import FolderListing, first_names, loader_datasets, model_heads
 from mmfreq.preflight.evaluators import check_accuracy
+from mmfreq.preflight.pixels import Pixels
 from mmfreq.preflight.report import ImageCounts
-from mmfreq.preflight.samples import GuardedPipeline, check_channels
+from mmfreq.preflight.samples import GuardedPipeline
 
 SAMPLE_SIZE = 32  # images of each dataset that are read, evenly spaced
 
@@ -45,7 +45,7 @@ def check_images(cfg, report, loaders):
         names = dataset.CLASSES
         report.data[key] = ImageCounts(samples.total, samples.total, len(names) if names else None)
         _check_labels(key, samples, names, count, bool(dataset.ann_file), report)
-        _read_images(cfg, key, leaf, samples)
+        _read_images(cfg, key, leaf, samples, report)
         splits[key] = samples
     _compare(splits, report)
     check_accuracy(cfg, count, several=any(samples.several for samples in splits.values()))
@@ -193,7 +193,7 @@ def _check_labels(key, samples, names, count, listed, report):
         report.notes.append(f'{key}: {len(absent)} of the {len(names)} classes have no image: {shown}.')
 
 
-def _read_images(cfg, key, leaf, samples):
+def _read_images(cfg, key, leaf, samples, report):
     """Read some of the images with the `Load*` steps of the pipeline.
 
     Raises:
@@ -204,26 +204,18 @@ def _read_images(cfg, key, leaf, samples):
         return
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         pipeline = GuardedPipeline(Compose(steps))
-    channels, errors = _channels(cfg), []
+    pixels, errors = Pixels(cfg, key, leaf), []
     picked = np.unique(np.linspace(0, samples.total - 1, SAMPLE_SIZE).round().astype(int))
     for index in picked:
         path = samples.path(index)
         try:
-            image = (pipeline(copy.deepcopy({'img_path': path})) or {}).get('img')
-            if isinstance(image, np.ndarray):
-                check_channels(np.atleast_3d(image).transpose(2, 0, 1), channels, path)
+            pixels.add((pipeline({'img_path': path}) or {}).get('img'), path)
         except InputError as error:
             errors.append(error)
     if errors:
         more = f'\n{len(errors)} of the {len(picked)} images that were read are invalid.' if len(errors) > 1 else ''
         raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
-
-
-def _channels(cfg):
-    """Image channels that the config's backbone takes; None if it is not stated."""
-    model = cfg.model.get('module') or cfg.model
-    found = (model.get('backbone') or {}).get('in_channels', model.get('in_channels'))
-    return found if isinstance(found, int) else None
+    pixels.report(report)
 
 
 def _compare(splits, report):

@@ -124,20 +124,31 @@ def check_classes(cfg, key, dataset):
         )
     if not classes:
         return
-    for name, head in model_heads(cfg):
-        count = head.get('num_classes')
-        if not isinstance(count, int) or count == len(classes) or (scope != 'mmdet' and count > len(classes)):
-            continue
-        if count < len(classes):
-            consequence = f'labels from {count} on would have no score'
-        else:
-            consequence = f'predictions from {len(classes)} on would have no class, and validation would end with an IndexError'
-        one_map = ' (one sigmoid map is num_classes=2, out_channels=1)' if scope == 'mmseg' and count == 1 else ''
-        raise DataError(
-            f'{key} ({dataset.get("type")}) has {len(classes)} classes, but {name} has num_classes={count}: {consequence}. '
-            f'Set num_classes={len(classes)} in every head (--cfg-options {name}.num_classes={len(classes)} ...){one_map}, or list '
-            f'{"fewer" if count < len(classes) else "all"} classes in its `metainfo`.'
+    counts = {name: head.get('num_classes') for name, head in model_heads(cfg)}
+    wrong = [
+        name
+        for name, count in counts.items()
+        if isinstance(count, int) and count != len(classes) and (scope == 'mmdet' or count < len(classes))
+    ]
+    if not wrong:
+        return
+    name, count = wrong[0], counts[wrong[0]]
+    if count < len(classes):
+        consequence = f'labels from {count} on would have no score'
+    else:
+        consequence = f'predictions from {len(classes)} on would have no class, and validation would end with an IndexError'
+    options = ' '.join(f'{each}.num_classes={len(classes)}' for each in wrong)
+    remedy = f'Set --cfg-options {options}, or list {"fewer" if count < len(classes) else "all"} classes in its `metainfo`.'
+    if (dataset.get('metainfo') or {}).get('classes') is None:
+        remedy = (
+            f'These are the default classes of {dataset.get("type")}: if the data have others, set metainfo=dict(classes=(...)) in '
+            f'every dataset. Otherwise set --cfg-options {options}.'
         )
+    if scope == 'mmseg' and count == 1:
+        remedy += ' A single sigmoid map is num_classes=2, out_channels=1.'
+    raise DataError(
+        f'{key} ({dataset.get("type")}) has {len(classes)} classes, but {name} has num_classes={count}: {consequence}. {remedy}'
+    )
 
 
 def dataset_classes(dataset, scope):
@@ -224,7 +235,7 @@ class FolderListing:
         return [os.path.join(folder, name) for folder, names in self._names.items() for name in names]
 
 
-def first_names(paths, count=3):
-    """The first few of some paths in alphabetical order, for a message: 'a, b, c and 5 more'."""
-    names = sorted(str(path) for path in paths)
+def first_names(paths, count=3, keep_order=False):
+    """The first few of some names, for a message: 'a, b, c and 5 more'; in alphabetical order unless `keep_order`."""
+    names = list(map(str, paths)) if keep_order else sorted(map(str, paths))
     return ', '.join(names[:count]) + (f' and {len(names) - count} more' if len(names) > count else '')

@@ -97,7 +97,7 @@ def report_classes(key, maps, dataset, report, trained=True):
         trained: whether it is a training dataset.
 
     Raises:
-        InputError: all pixels of a validation dataset are ignored.
+        InputError: all pixels of all label maps are ignored.
     """
     names = list(dataset.metainfo.get('classes') or ())
     if not maps.paths:
@@ -137,11 +137,11 @@ def _report_ignored(key, maps, dataset, report, trained):
     values = file_values(maps.paths)
     held = f' The files hold the values {number_list(values)}, and reduce_zero_label={dataset.reduce_zero_label}.' if values else ''
     result = 'the model would learn nothing' if trained else 'all scores would be NaN'
-    text = (
-        f'{key}: all pixels of {len(maps.paths)} labels that were read (of {maps.total}) are ignored ({maps.ignore_index}), so '
-        f'{result}.{held} Check the folder of the labels and reduce_zero_label.'
-    )
-    if not trained and len(maps.paths) == maps.total:
+    text = f'{key}: all pixels of {maps} are ignored ({maps.ignore_index}), so {result}.{held} Check the folder of the label maps'
+    binary = values and values <= {0, maps.ignore_index}
+    remedy = ', set reduce_zero_label=False in every dataset' if dataset.reduce_zero_label else ''
+    text += f'{remedy}, and write 1 instead of {maps.ignore_index}.' if binary else f'{remedy or " and the values of its files"}.'
+    if len(maps.paths) == maps.total:
         raise InputError(text)
     report.warnings.append(text)
 

@@ -6,6 +6,7 @@
 | `check_data` | `data` | missing folders and files; fewer or more classes than a head predicts |
 | `check_weights` | `run` | published weights that are neither here nor served by a URL |
 | `check_checkpoint` | `run` | a checkpoint that cannot be read or belongs to another model |
+| `check_normalization` | `pixels` | another number of means or stds than channels |
 | `check_rewritten_parts` | `rewritten` | parts that `efficient_conv_bn_eval` or `activation_checkpointing` would break |
 | `check_disk` | `resources` | no room for two checkpoints |
 | `check_batch_norms` | `batch_norms` | norms that torch cannot train, as they get one value per channel |
@@ -31,6 +32,7 @@ from mmfreq.preflight.batch_norms import check_batch_norms
 from mmfreq.preflight.classification import check_images
 from mmfreq.preflight.coco import check_coco, check_scored
 from mmfreq.preflight.data import check_data
+from mmfreq.preflight.pixels import check_normalization
 from mmfreq.preflight.report import Report
 from mmfreq.preflight.resources import check_disk, check_memory
 from mmfreq.preflight.rewritten import check_rewritten_parts
@@ -140,7 +142,7 @@ def _is_own_backbone(module):
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 # (cfg, report, model on the meta device); the last two replace synchronized batch norms
-OF_MODEL = (check_checkpoint, check_rewritten_parts, check_disk, check_batch_norms, check_memory)
+OF_MODEL = (check_checkpoint, check_normalization, check_rewritten_parts, check_disk, check_batch_norms, check_memory)
 OF_DATA = {
     'mmseg': (check_heads, check_pairs),
     'mmdet': (check_coco,),

@@ -53,7 +53,9 @@ def check_image(sample, transform):
         raise InputError(f'Expected finite pixels, but {name} has NaN or infinite ones. Fix the file or remove it.')
     if header.bits == 16 and image.dtype == np.uint8:
         _warn_once(
-            '16 bits', f'{name} has 16 bits per channel, of which the upper 8 are read. If only 10 or 12 are used, it is dark.'
+            '16 bits',
+            f'{name} has 16 bits per channel, of which only the upper 8 are kept: an image with values up to 4095 (12 bits) becomes '
+            "almost black. To keep all bits, read it with LoadImageFromFile(color_type='unchanged', to_float32=True).",
         )
     turned = orientation(path) if header.exif else 1
     _check_annotated_size(sample, name, turned)

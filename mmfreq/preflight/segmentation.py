@@ -16,6 +16,7 @@ from mmfreq.log import log_once
 from mmfreq.preflight.data import FolderListing, first_names, loader_datasets
 from mmfreq.preflight.evaluators import metric_config
 from mmfreq.preflight.label_values import READ_SECONDS, LabelMaps, number_list, read_more, report_classes
+from mmfreq.preflight.pixels import Pixels
 from mmfreq.preflight.report import ImageCounts
 from mmfreq.preflight.samples import GuardedPipeline, check_labels
 from mmfreq.preflight.seg_heads import loss_fault, padding_label, segmentation_heads
@@ -42,7 +43,7 @@ def check_pairs(cfg, report, loaders):
         if is_remote(samples[0].get('img_path', '')) or (leaf.get('backend_args') or {}).get('backend', 'local') != 'local':
             continue
         _check_files(key, leaf, dataset, samples, report)
-        maps = _check_sample(cfg, key, leaf, dataset, samples, READ_SECONDS / len(built))
+        maps = _check_sample(cfg, key, leaf, dataset, samples, report, READ_SECONDS / len(built))
         if maps is not None:
             _check_ids(cfg, key, dataset, maps, report)
     _compare_datasets([(key, dataset) for key, _, dataset in built], report)
@@ -116,7 +117,7 @@ def _check_files(key, leaf, dataset, samples, report):
         )
 
 
-def _check_sample(cfg, key, leaf, dataset, samples, seconds):
+def _check_sample(cfg, key, leaf, dataset, samples, report, seconds):
     """Read some of the pairs with the `Load*` steps of the pipeline, and compare their labels with the head.
 
     Args:
@@ -133,7 +134,8 @@ def _check_sample(cfg, key, leaf, dataset, samples, seconds):
         return None
     num_classes, ignore_index = _label_range(cfg)
     maps = LabelMaps(len(samples), ignore_index)
-    load_pair = _loader(cfg, steps)
+    pixels = Pixels(cfg, key, leaf)
+    load_pair = _loader(cfg, steps, pixels)
     picked = [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLE_SIZE).round().astype(int))]
     errors = []
     for sample in picked:
@@ -151,6 +153,7 @@ def _check_sample(cfg, key, leaf, dataset, samples, seconds):
         if shifted and not dataset.reduce_zero_label:
             more += f'\nThe labels are 1..{num_classes}: if the files number the classes from 1, set reduce_zero_label=True.'
         raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
+    pixels.report(report)
     if not maps.paths:
         return None
     load_labels = _loader(cfg, [step for step in steps if not type_name(step['type']).startswith('LoadImage')])
@@ -158,14 +161,16 @@ def _check_sample(cfg, key, leaf, dataset, samples, seconds):
     return maps
 
 
-def _loader(cfg, steps):
-    """A function from a sample to its label map (None if the steps load none), with checks of the files."""
+def _loader(cfg, steps, pixels=None):
+    """A function from a sample to its label map (None if the steps load none), with checks of files; `pixels` gets the images."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         pipeline = GuardedPipeline(Compose(steps))
 
     def load(sample):
-        loaded = pipeline(copy.deepcopy(sample))
-        return None if loaded is None else loaded.get('gt_seg_map')
+        loaded = pipeline(copy.deepcopy(sample)) or {}
+        if pixels is not None:
+            pixels.add(loaded.get('img'), sample.get('img_path'))
+        return loaded.get('gt_seg_map')
 
     return load
 
@@ -190,12 +195,13 @@ def _check_ids(cfg, key, dataset, maps, report):
                 f'{text} IoUMetric (ignore_index={min(ignored)}) leaves them out of the labels but not of the predictions, so the '
                 'scores would be wrong. Name all classes, or set the same ignore_index in the heads and in val_evaluator.'
             )
-    if trained and (fault := loss_fault(cfg, ignored='some')):
+    computable = trained and not loss_fault(cfg)  # otherwise `check_heads` has refused the loss
+    if computable and (fault := loss_fault(cfg, ignored='some')):
         if maps.ignore_index in maps.ids:
-            raise InputError(f'{key}: label maps have ignored pixels ({maps.ignore_index}), with which {fault}')
+            raise InputError(f'{key} has ignored pixels ({maps.ignore_index}). With these, {fault}')
         if padding_label(cfg) == maps.ignore_index:
-            report.warnings.append(f'{key}: images are padded with ignored pixels ({maps.ignore_index}), with which {fault}')
-    if trained and maps.ignored and (fault := loss_fault(cfg, ignored='all')):
+            report.warnings.append(f'{key}: images are padded with ignored pixels ({maps.ignore_index}). With these, {fault}')
+    if computable and maps.ignored and (fault := loss_fault(cfg, ignored='all')):
         text = f'{key}: in {maps.ignored} of {maps} all pixels are ignored, and in a batch of only such label maps {fault}'
         if maps.ignored == len(maps.paths):
             raise InputError(text)

@@ -11,8 +11,9 @@ import numpy as np
 
 from mmfreq.errors import DataError
 
-NUMBERS, IDS, FLAGS = {int, float}, {int, str}, {int, float, bool, type(None)}
+NUMBERS, IDS, FLAGS = {int, float}, {int, float, str}, {int, float, bool, type(None)}
 FLAG_VALUES = {0, 1, None}
+LARGEST = 1e12  # of numbers in pixels; Python's integers may be too large for NumPy
 IMAGE_FIELDS = {'id': IDS, 'file_name': {str}, 'width': NUMBERS, 'height': NUMBERS}
 ROW_FIELDS = {  # field -> its types and its description in errors
     'id': (IDS, 'id'),
@@ -101,9 +102,9 @@ class Annotations:
         return ~self.listed | ~self.of_classes({category['id'] for category in categories})
 
     def first(self, condition):
-        """The first annotation for which `condition` (M,) holds, as text for a message: 'annotations[3] is {...}'."""
+        """The first annotation for which `condition` (M,) holds, as text for a message: 'annotations[3]: {...}'."""
         index = int(np.flatnonzero(condition)[0])
-        return f'annotations[{index}] is {short(self.rows[index])}'
+        return f'annotations[{index}]: {short(self.rows[index])}'
 
 
 def read_annotations(where, table):
@@ -139,7 +140,8 @@ def _read_images(where, rows):
     images = {}
     for index, image in enumerate(rows):
         invalid = [field for field, types in IMAGE_FIELDS.items() if type(image.get(field)) not in types]
-        invalid += [] if invalid else [side for side in ('width', 'height') if not 0 < image[side] < np.inf]
+        invalid += ['id'] if _is_fraction(image.get('id')) else []
+        invalid += [] if invalid else [side for side in ('width', 'height') if not 0 < image[side] < LARGEST]
         if invalid:
             raise DataError(f'{where}: images[{index}] has no valid {", ".join(invalid)}: {short(image)}. Fix the entry.')
         if image['id'] in images:
@@ -148,8 +150,8 @@ def _read_images(where, rows):
                 'mmdet would use the second, with the boxes of both. Make the ids unique.'
             )
         images[image['id']] = image
-    if len(set(map(type, images))) > 1:
-        text, number = (next(key for key in images if type(key) is kind) for kind in (str, int))
+    if 0 < sum(type(key) is str for key in images) < len(images):
+        text, number = (next(key for key in images if (type(key) is str) == is_text) for is_text in (True, False))
         raise DataError(
             f'{where}: expected image ids of one type, but there are numbers ({number}) and text ({text!r}), which cannot be '
             'sorted. Use numbers for all.'
@@ -161,18 +163,39 @@ def _check_fields(where, rows, columns):
     boxes = columns['bbox']
     types_fit = all(set(map(type, columns[field])) <= types for field, (types, _) in ROW_FIELDS.items())
     boxes_fit = types_fit and set(map(len, boxes)) <= {4} and set(map(type, chain.from_iterable(boxes))) <= NUMBERS
-    if boxes_fit and set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES:
+    flags_fit = boxes_fit and set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES
+    ids = chain(columns['id'], columns['image_id'], columns['category_id'])
+    if flags_fit and not any(map(_is_fraction, ids)) and not _is_too_large(columns):
         return
     for index, row in enumerate(rows):
-        invalid = [
-            text
-            for field, (types, text) in ROW_FIELDS.items()
-            if type(row.get(field)) not in types or (types is FLAGS and row.get(field) not in FLAG_VALUES)
-        ]
-        if type(row.get('bbox')) is list and (len(row['bbox']) != 4 or not set(map(type, row['bbox'])) <= NUMBERS):
+        invalid = [text for field, (types, text) in ROW_FIELDS.items() if not _fits(row.get(field), types)]
+        if type(row.get('bbox')) is list and not (len(row['bbox']) == 4 and all(_fits(each, NUMBERS) for each in row['bbox'])):
             invalid.append(ROW_FIELDS['bbox'][1])
         if invalid:
             raise DataError(f'{where}: annotations[{index}] has no valid {", ".join(invalid)}, which mmdet reads: {short(row)}.')
+
+
+def _is_too_large(columns):
+    try:
+        numbers = np.concatenate([np.fromiter(chain.from_iterable(columns['bbox']), float), np.fromiter(columns['area'], float)])
+    except OverflowError:  # an integer beyond the range of floats
+        return True
+    return bool((np.abs(numbers[np.isfinite(numbers)]) > LARGEST).any())
+
+
+def _fits(value, types):
+    """Whether a value of a field has one of its types, and can be meant."""
+    if type(value) not in types:
+        return False
+    if types is FLAGS:
+        return value in FLAG_VALUES
+    if types is IDS:
+        return not _is_fraction(value)
+    return types is not NUMBERS or not LARGEST < abs(value) < np.inf  # infinity has an error of its own
+
+
+def _is_fraction(value):
+    return type(value) is float and not value.is_integer()
 
 
 def first_duplicate(values):

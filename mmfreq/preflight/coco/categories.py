@@ -14,7 +14,8 @@ def check_categories(where, categories, classes, report):
         DataError: a category without name or id, or a duplicate; a class that is not a category.
     """
     for index, category in enumerate(categories):
-        if not isinstance(category.get('name'), str) or not isinstance(category.get('id'), int):
+        number = category.get('id')
+        if not isinstance(category.get('name'), str) or type(number) not in (int, float) or number % 1:
             raise DataError(f'{where}: expected an integer `id` and a string `name`, but categories[{index}] is {category}.')
     for field in ('id', 'name'):
         values = [category[field] for category in categories]
@@ -25,8 +26,9 @@ def check_categories(where, categories, classes, report):
     unknown = [name for name in classes if name not in id_of]
     if unknown:
         raise DataError(
-            f'{where}: {len(unknown)} of the {len(classes)} classes are not categories of the file: {first_names(unknown, 10)}. '
-            f'The file has {first_names(id_of, 20) or "no category"}. Name the classes as the file does, '
+            f'{where}: {len(unknown)} of the {len(classes)} classes are not categories of the file: '
+            f'{first_names(unknown, 10, keep_order=True)}. The file has {first_names(id_of, 20, keep_order=True) or "no category"}. '
+            'Name the classes as the file does, '
             f'metainfo=dict(classes={tuple(id_of)[:20]!r}), in every dataset, and set num_classes of the heads.'
         )
     used = [name for name in id_of if name in set(classes)]

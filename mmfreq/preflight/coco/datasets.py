@@ -22,11 +22,13 @@ from mmfreq.log import log_once
 from mmfreq.preflight.coco.annotations import REASONS, SKIPPED, Annotations, read_annotations
 from mmfreq.preflight.coco.categories import check_categories, check_orders, compare_classes
 from mmfreq.preflight.coco.evaluator import (
-    check_evaluator_file,
+    check_options,
     check_predicted_masks,
     check_scored_images,
     check_scoring,
     coco_metrics,
+    compare_files,
+    evaluator_file,
     scores_masks,
 )
 from mmfreq.preflight.coco.geometry import check_geometry
@@ -36,6 +38,7 @@ from mmfreq.preflight.data import dataset_class, dataset_classes, first_names, l
 from mmfreq.preflight.report import ImageCounts, Report, size_text
 
 LISTS = ('images', 'annotations', 'categories')
+MANY_SKIPPED = 0.1  # share of the annotations, from which those that mmdet skips are a warning
 LARGE = 50 * 2**20  # bytes; for larger files the log says that reading takes a while
 
 
@@ -126,7 +129,7 @@ def _check_dataset(cfg, files, loader, key, leaf, path, report):
     check_geometry(annotations, masks, report)
     kept, used = check_annotations(annotations, category_ids, table['categories'], leaf, masks, report)
     check_images(where, leaf, table['images'], kept, report)
-    check_image_sample(cfg, key, leaf, [image for image in table['images'] if image['id'] in kept])
+    check_image_sample(cfg, key, leaf, [image for image in table['images'] if image['id'] in kept], report)
     report.data[key] = ImageCounts(len(table['images']), len(kept), len(classes))
     id_of = {category['id']: category['name'] for category in table['categories']}
     return CheckedDataset(loader, key, leaf, path, names, {id_of[category] for category in used})
@@ -136,13 +139,15 @@ def _check_metrics(cfg, files, loader, datasets, report):
     """Check the files that the metrics of a loader score."""
     leaves = [(dataset.key, dataset.leaf) for dataset in datasets]
     for key, evaluator in coco_metrics(cfg, loader) if datasets else ():
+        check_options(key, evaluator)
         check_predicted_masks(cfg, key, evaluator)
-        path = check_evaluator_file(key, evaluator, leaves, report)
+        path = evaluator_file(key, evaluator, leaves)
         if path is None:
             continue
         same = next((dataset for dataset in datasets if os.path.samefile(dataset.path, path)), None)
         where = f'{same.key if same else f"{key}.ann_file"}: {path}'
         table, annotations = files.read(where, path)
+        compare_files(key, path, table, [(dataset.path, files.read('', dataset.path)[0]) for dataset in datasets], report)
         category_ids, names = check_categories(where, table['categories'], datasets[0].names, Report() if same else report)
         check_orders({datasets[0].key: datasets[0].names, f'{key}.ann_file': names})
         masks = files.masks(path, annotations) if scores_masks(evaluator) else None
@@ -236,8 +241,8 @@ def check_annotations(annotations: Annotations, category_ids, categories, leaf, 
     infinite = used & ~np.isfinite(annotations.boxes).all(1)
     if infinite.any():
         raise DataError(
-            f'{where}: expected finite boxes, but {annotations.first(infinite)}: it has an infinite box, which mmdet would train '
-            'with. Fix or remove it.'
+            f'{where}: expected finite boxes, but mmdet would train with the infinite box of {annotations.first(infinite)}. '
+            ' Fix or remove it.'
         )
     counts = Counter({REASONS[index]: int((reasons == index).sum()) for index in range(1, len(REASONS))})
     counts['crowd'] = int((used & annotations.crowd).sum())
@@ -258,7 +263,8 @@ def check_annotations(annotations: Annotations, category_ids, categories, leaf, 
     if not trained.any():
         raise DataError(f'{where}: no annotation is left for training, of {total}. {skipped}{_mixed_ids(annotations)}')
     if skipped:
-        report.notes.append(f'{where}: {skipped}')
+        many = counts['ignore'] + counts['outside'] + counts['extent'] > MANY_SKIPPED * total
+        (report.warnings if many else report.notes).append(f'{where}: {skipped}')
     lost = {
         'belong to an image or a category that the file does not list': annotations.unknown(categories),
         'have NaN in their box': np.isnan(annotations.boxes).any(1),
@@ -268,8 +274,8 @@ def check_annotations(annotations: Annotations, category_ids, categories, leaf, 
     for text, rows in lost.items():
         if rows.any():
             report.warnings.append(
-                f'{where}: {rows.sum()} of {total} annotations {text}, and are not trained with; {annotations.first(rows)}. '
-                'Fix or remove them.'
+                f'{where}: {rows.sum()} of {total} annotations {text}, and are not trained with. Fix or remove them. The first is '
+                f'{annotations.first(rows)}.'
             )
     return kept, set(compress(annotations.category_ids, trained))
 
@@ -295,7 +301,7 @@ def _kept_images(annotations, used, category_ids, leaf, report):
         raise DataError(
             f'{where}: no image is left of {len(images)}: {len(empty)} have no annotation of a class, {len(small)} are smaller '
             f'than filter_cfg.min_size={min_size}. mmdet would end in "need at least one array to concatenate". Fix the '
-            'annotation file or filter_cfg.'
+            f'annotation file or filter_cfg.{_mixed_ids(annotations)}'
         )
     if small:
         report.notes.append(f'{where}: {len(small)} images are skipped, as they are smaller than filter_cfg.min_size={min_size}.')

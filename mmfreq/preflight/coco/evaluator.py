@@ -6,6 +6,7 @@ match", and counts what mmdet skips as objects that were missed. All of this sho
 
 import os
 import re
+from collections import Counter
 
 import numpy as np
 from mmengine.registry import MODELS
@@ -17,6 +18,10 @@ from mmfreq.preflight.coco.masks import NO_MASK
 from mmfreq.preflight.data import first_names
 
 MASK_METRICS = ('segm',)
+MAX_AREA = 1e10  # of pycocotools; it ignores larger and negative areas
+METRICS = ('bbox', 'segm', 'proposal', 'proposal_fast')
+ITEMS = tuple(f'mAP{of}' for of in ('', '_50', '_75', '_s', '_m', '_l'))
+ITEMS += tuple(f'AR{of}' for of in ('@100', '@300', '@1000', '_s@1000', '_m@1000', '_l@1000'))
 MASK_MODELS = re.compile('mask_head|panoptic|segm|Mask|Ins[A-Z]|SOLO')  # names in the configs of models that predict masks
 
 
@@ -53,14 +58,28 @@ def check_predicted_masks(cfg, key, evaluator):
         )
 
 
-def check_evaluator_file(key, evaluator, leaves, report):
-    """Raise if the annotation file of an evaluator does not exist; warn if it is not that of a dataset of its loader.
+def check_options(key, evaluator):
+    """Raise for options with which a `CocoMetric` fails after the first epoch, or scores nothing."""
+    metrics = evaluator.get('metric', 'bbox')
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    items = evaluator.get('metric_items') or ()
+    for option, values, known in (('metric', metrics, METRICS), ('metric_items', items, ITEMS)):
+        unknown = [value for value in values if value not in known]
+        if unknown or not (values or option == 'metric_items'):
+            raise DataError(
+                f'{key}.{option}: expected some of {", ".join(known)}; got {", ".join(map(str, unknown)) or "none"}. Set '
+                f'--cfg-options {key}.{option}={known[0]}'
+            )
+
+
+def evaluator_file(key, evaluator, leaves):
+    """The path of an evaluator's annotation file; None if it has none, or it is remote.
 
     Args:
         leaves: (config key, config) of the loader's datasets.
 
-    Returns:
-        The path of the file; None if the evaluator has none, or it is remote.
+    Raises:
+        DataError: the file does not exist; there is none, and the samples do not have the objects.
     """
     ann_file = evaluator.get('ann_file')
     if not ann_file:
@@ -70,16 +89,43 @@ def check_evaluator_file(key, evaluator, leaves, report):
         return None
     if not os.path.isfile(ann_file):
         raise DataError(
-            f'{key}.ann_file={ann_file!r} does not exist: looked at {absolute(ann_file)}. Set it with '
+            f'{key}.ann_file={ann_file!r} is not a file: looked at {absolute(ann_file)}. Set it with '
             f'--cfg-options {key}.ann_file=/path/to/file.json'
         )
-    read = [os.path.join(leaf.get('data_root') or '', leaf.get('ann_file') or '') for _, leaf in leaves]
-    if read and not any(os.path.exists(path) and os.path.samefile(path, ann_file) for path in read):
-        report.warnings.append(
-            f'{key}.ann_file is {ann_file}, but the dataset reads {", ".join(read)}: the scores would be computed from '
-            'other annotations.'
-        )
     return ann_file
+
+
+def compare_files(key, path, scored, datasets, report):
+    """Compare the file of an evaluator with those of the datasets of its loader.
+
+    Args:
+        scored: the evaluator's file, as read from JSON.
+        datasets: (path, content) of the file of each dataset.
+
+    Raises:
+        DataError: a dataset has images that the file does not list, or several datasets read the same ones.
+    """
+    ids = {image['id'] for image in scored['images']}
+    for other, table in datasets:
+        if table is scored or table == scored:  # the same file, or a copy
+            continue
+        unknown = [image['id'] for image in table['images'] if image['id'] not in ids]
+        if unknown:
+            raise DataError(
+                f'{key}.ann_file is {path}, but it does not list {len(unknown)} images of {other}, such as {unknown[0]!r}: the '
+                'evaluation would end in "Results do not correspond to current coco set". Score one file that has all images.'
+            )
+        report.warnings.append(
+            f'{key}.ann_file is {path}, but the dataset reads {other}: the scores would be computed from other annotations.'
+        )
+    if len(datasets) > 1:
+        counts = Counter(image['id'] for _, table in datasets for image in table['images'])
+        image, count = counts.most_common(1)[0]
+        if count > 1:
+            raise DataError(
+                f'{key}: the image id {image!r} is in {count} of the datasets that {path} scores, so the detections of {count} images '
+                'would count as those of one. Read each image once, with unique ids.'
+            )
 
 
 def _check_packed_objects(key, leaves):
@@ -115,13 +161,14 @@ def check_scoring(key, annotations, masks, category_ids, categories, report):
     if missing.any():
         raise DataError(
             f'{where}: {missing.sum()} of {len(rows)} annotations have no `iscrowd`, and the evaluation would end in KeyError: '
-            f"'iscrowd' after the first epoch; {annotations.first(missing)}. Set it to 0, or to 1 for a group of objects."
+            f'\'iscrowd\' after the first epoch. Add "iscrowd": 0 to each (1 for a group of objects). The first is '
+            f'{annotations.first(missing)}.'
         )
     infinite = ~(np.isfinite(annotations.boxes).all(1) & np.isfinite(annotations.areas))
     if infinite.any():
         raise DataError(
-            f'{where}: {infinite.sum()} annotations have NaN or infinity in bbox or area, and a box of NaN matches everything; '
-            f'{annotations.first(infinite)}. Fix or remove them.'
+            f'{where}: {infinite.sum()} annotations have NaN or infinity in bbox or area, and a box of NaN matches everything. Fix '
+            f'or remove them. The first is {annotations.first(infinite)}.'
         )
     if masks is not None and (masks.unscored & scored).any():
         fails = masks.unscored & scored
@@ -129,13 +176,19 @@ def check_scoring(key, annotations, masks, category_ids, categories, report):
         if not (masks.status[fails] == NO_MASK).all():
             fault = 'no polygon of three points, a first one of fewer, or run lengths without counts or size'
         raise DataError(
-            f'{where}: {key} compares masks (segm), but {fails.sum()} annotations have {fault}; {annotations.first(fails)}. Give '
-            f'each polygon at least three points, or remove the annotations, or set {key}.metric=bbox.'
+            f'{where}: {key} compares masks (segm), but {fails.sum()} annotations have {fault}. Give each polygon at least three '
+            f'points, or remove the annotations, or set {key}.metric=bbox. The first is {annotations.first(fails)}.'
         )
-    objects = scored & ~annotations.crowd
+    ignored = (annotations.areas < 0) | (annotations.areas > MAX_AREA)
+    objects = scored & ~annotations.crowd & ~ignored
     if not objects.any():
         raise DataError(f'{where}: {_nothing_scored(annotations, category_ids)} Every AP would be -1.')
     _warn_of_missed(key, annotations, objects, report)
+    if (scored & ignored).any():
+        report.warnings.append(
+            f'{where}: {(scored & ignored).sum()} annotations have an area below 0 or above 1e10 and are not scored. Fix it, or '
+            f'remove them. The first is {annotations.first(scored & ignored)}.'
+        )
     _warn_of_unknown(key, annotations, categories, report)
     return {category for category, counts in zip(annotations.category_ids, objects) if counts}
 
@@ -146,13 +199,13 @@ def _check_ids(where, annotations, report):
     if texts.any():
         raise DataError(
             f'{where}: expected integers as annotation ids, but {texts.sum()} of {len(ids)} are text, with which the evaluation '
-            f'ends in a ValueError; {annotations.first(texts)}. Number the annotations from 1.'
+            f'ends in a ValueError. Number the annotations from 1. The first is {annotations.first(texts)}.'
         )
     zero = np.array([value == 0 for value in ids], bool)
     if zero.any():
         report.warnings.append(
-            f'{where}: an annotation has the id 0, which pycocotools takes for "no match": a right detection of it counts as '
-            f'wrong, and AP is too low; {annotations.first(zero)}. Number the annotations from 1 instead of 0.'
+            f'{where}: an annotation has the id 0, which pycocotools takes for "no match": a correct detection of it counts as '
+            f'wrong, and AP is too low. Number the annotations from 1 instead of 0. It is {annotations.first(zero)}.'
         )
 
 
@@ -162,7 +215,10 @@ def _nothing_scored(annotations, category_ids):
         return 'the file has no annotations.'
     listed, known = annotations.listed, annotations.of_classes(category_ids)
     if (listed & known).any():
-        return f'all {(listed & known).sum()} annotations of the classes are crowds (iscrowd=1), which are not scored.'
+        return (
+            f'all {(listed & known).sum()} annotations of the classes are crowds (iscrowd=1) or have an area below 0 or above 1e10, '
+            'which are not scored.'
+        )
     field, values, keys = (
         ('category_id', annotations.category_ids, category_ids)
         if listed.any()
@@ -186,7 +242,7 @@ def _warn_of_missed(key, annotations, objects, report):
         if rows.any():
             report.warnings.append(
                 f'{annotations.where}: {rows.sum()} annotations {text}; {key} counts them as objects that were missed, which '
-                f'lowers AP; {annotations.first(rows)}. Fix or remove them, or set iscrowd=1.'
+                f'lowers AP. Fix or remove them, or set iscrowd=1. The first is {annotations.first(rows)}.'
             )
     boxes = [
         (image, category, *box)
@@ -210,7 +266,8 @@ def _warn_of_unknown(key, annotations, categories, report):
     if unknown.any():
         report.warnings.append(
             f'{annotations.where}: {unknown.sum()} annotations belong to an image or a category that the file does not list; {key} '
-            f'does not score them, and counts detections of them as wrong; {annotations.first(unknown)}. Fix or remove them.'
+            f'does not score them, and counts detections of them as wrong. Fix or remove them. The first is '
+            f'{annotations.first(unknown)}.'
         )
 
 

@@ -8,7 +8,9 @@ from mmengine.registry import DefaultScope
 
 from mmfreq.config.reading import is_remote, type_name
 from mmfreq.errors import DataError, InputError
+from mmfreq.preflight.coco.annotations import first_duplicate
 from mmfreq.preflight.data import FolderListing, first_names
+from mmfreq.preflight.pixels import Pixels
 from mmfreq.preflight.samples import GuardedPipeline
 
 SAMPLE_SIZE = 32  # images of each dataset that are read, evenly spaced
@@ -31,6 +33,12 @@ def check_images(where, leaf, images, kept, report):
             f'it: {first_names(outside)}. They are refused, as such a name can point to any file of this computer. Write names '
             'relative to data_prefix.img, or set data_prefix.img to a folder that contains all images.'
         )
+    names = [image['file_name'] for image in images]
+    if len(set(names)) < len(names):
+        report.warnings.append(
+            f'{where}: {len(names) - len(set(names))} images are listed again under another id, such as {first_duplicate(names)}. '
+            'Each has only its own objects, so the others count as background. Merge the entries.'
+        )
     if _is_remote(leaf, folder):
         return
     files = FolderListing()
@@ -51,7 +59,9 @@ def check_images(where, leaf, images, kept, report):
 
 def _image_folder(leaf):
     prefix = leaf.get('data_prefix') or {}
-    return os.path.join(leaf.get('data_root') or '', (prefix.get('img') if isinstance(prefix, dict) else prefix) or '')
+    if isinstance(prefix, str):
+        raise DataError(f'Expected data_prefix=dict(img={prefix!r}) in a dataset of mmdet, got the text {prefix!r}.')
+    return os.path.join(leaf.get('data_root') or '', prefix.get('img') or '')
 
 
 def _is_remote(leaf, folder):
@@ -64,7 +74,7 @@ def leads_outside(name):
     return name.startswith('/') or name[1:2] == ':' or os.path.normpath(name).split('/')[0] == '..' or '\0' in name
 
 
-def check_image_sample(cfg, key, leaf, images):
+def check_image_sample(cfg, key, leaf, images, report):
     """Read some of the images, and compare their sizes with those in the file.
 
     Raises:
@@ -77,13 +87,15 @@ def check_image_sample(cfg, key, leaf, images):
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         pipeline = GuardedPipeline(Compose(steps[:1]))
     picked = [images[index] for index in np.unique(np.linspace(0, len(images) - 1, SAMPLE_SIZE).round().astype(int))]
-    errors = []
+    errors, pixels = [], Pixels(cfg, key, leaf)
     for image in picked:
         path = os.path.join(folder, image['file_name'])
         try:
-            pipeline({'img_path': path, 'height': image['height'], 'width': image['width'], 'instances': []})
+            sample = {'img_path': path, 'height': image['height'], 'width': image['width'], 'instances': []}
+            pixels.add((pipeline(sample) or {}).get('img'), path)
         except InputError as error:
             errors.append(error)
     if errors:
         more = f'\n{len(errors)} of the {len(picked)} images that were read are invalid.' if len(errors) > 1 else ''
         raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
+    pixels.report(report)

@@ -5,7 +5,6 @@ run lengths, `counts` as a list or as COCO's text, and `size` (height, width). p
 lengths that do not add up to the image, make it hang or read other memory.
 """
 
-import math
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,7 +14,8 @@ from mmfreq.errors import DataError
 from mmfreq.preflight.coco.annotations import NUMBERS
 
 STATUS = MASK, NO_MASK, BAD_MASK = range(3)
-MAX_TEXTS = 2000  # run lengths as text that are decoded, evenly spaced; each takes 20 us
+MAX_TEXTS = 20_000  # run lengths as text that are decoded, evenly spaced; each takes 20 us
+LARGEST = 1e9  # coordinate in pixels
 POLYGONS = 'Write a list of polygons, each a flat list of at least three points: [[x1, y1, x2, y2, x3, y3, ...], ...].'
 RUNS = 'Write the run lengths of the whole image again, for example with pycocotools.mask.encode.'
 
@@ -27,7 +27,7 @@ class Masks:
     Attributes:
         status: `MASK`, `NO_MASK`, or `BAD_MASK`, with which mmdet ignores the annotation in training, (M,).
         unscored: whether pycocotools fails with the mask, (M,) bool.
-        extents: x1, y1, x2, y2 of the polygons that mmdet uses; NaN for other masks, (M, 4).
+        extents: x1, y1, x2, y2 around the mask that mmdet uses; NaN where there is none, (M, 4).
     """
 
     status: np.ndarray
@@ -68,7 +68,8 @@ def read_masks(annotations):
     points = _points(polygons)
     if points is None:
         faults += [(index, fault) for index, part in zip(owners, polygons) if (fault := _number_fault(part))]
-    faults += _run_faults(annotations, runs)
+    run_faults, decoded = _run_faults(annotations, runs)
+    faults += run_faults
     if faults:
         index, fault = min(faults)
         more = f' ({len(faults)} masks of {count} are invalid.)' if len(faults) > 1 else ''
@@ -77,7 +78,9 @@ def read_masks(annotations):
             f'{annotations.where}: `segmentation` of annotations[{index}] (id {row["id"]!r}, image {row["image_id"]!r}) '
             f'{fault}{more}'
         )
-    return Masks(status, unscored, _extents(points, polygons, np.array(owners, int), count))
+    extents = _extents(points, polygons, np.array(owners, int), count)
+    extents[decoded] = _run_extents(annotations, decoded)
+    return Masks(status, unscored, extents)
 
 
 def _points(polygons):
@@ -87,13 +90,13 @@ def _points(polygons):
         points = np.fromiter(chain.from_iterable(polygons), np.float32)
     except (TypeError, ValueError):
         return None
-    return points.reshape(-1, 2) if np.isfinite(points).all() else None
+    return points.reshape(-1, 2) if (np.abs(points) < LARGEST).all() else None
 
 
 def _number_fault(part):
     """What is wrong with the coordinates of a polygon; '' if nothing is."""
     if set(map(type, part)) <= NUMBERS:
-        return '' if all(map(math.isfinite, part)) else 'has NaN or infinite coordinates. Fix or remove it.'
+        return '' if all(abs(value) < LARGEST for value in part) else 'has NaN or infinite coordinates. Fix or remove it.'
     pairs = type(part[0]) is list
     return f'{"has points in lists of their own" if pairs else "has coordinates that are not numbers"}. {POLYGONS}'
 
@@ -116,8 +119,8 @@ def _is_scored(mask, valid):
 
 
 def _run_faults(annotations, indices):
-    """[(index, fault)] of masks as run lengths."""
-    faults = []
+    """[(index, fault)] of masks as run lengths, and the indices of those that were decoded."""
+    faults, valid = [], []
     texts = [index for index in indices if isinstance(annotations.rows[index]['segmentation']['counts'], str)]
     decoded = set(texts[:: -(-len(texts) // MAX_TEXTS) or 1])
     for index in indices:
@@ -127,14 +130,29 @@ def _run_faults(annotations, indices):
             continue
         width, height = annotations.sizes[index]
         if size != [height, width]:
-            swapped = ' `size` is (height, width): the two are swapped.' if size == [width, height] else ''
+            swapped = ' They are swapped, here or in `images`: `size` is (height, width).' if size == [width, height] else ''
             faults.append((index, f'has size {size}, but its image is {height:g} x {width:g} (H x W).{swapped} {RUNS}'))
         elif isinstance(counts, list) or index in decoded:
             pixels = _pixels(counts)
             if pixels != height * width:
-                found = 'are not valid' if pixels is None else f'add up to {pixels:g} pixels'
-                faults.append((index, f'has run lengths that {found}, but its image has {height * width:g}. {RUNS}'))
-    return faults
+                found = 'are invalid' if pixels is None else f'add up to {pixels:g} pixels'
+                faults.append((index, f'has run lengths that {found}, but its image has {height * width:g} pixels. {RUNS}'))
+            else:
+                valid.append(index)
+    return faults, valid
+
+
+def _run_extents(annotations, indices):
+    """The box around each mask of run lengths, whose pixels were counted, (N, 4)."""
+    from pycocotools import mask as coco_masks
+
+    if not indices:
+        return np.empty((0, 4))
+    runs = [annotations.rows[index]['segmentation'] for index in indices]
+    runs = [run if isinstance(run['counts'], str) else coco_masks.frPyObjects(run, *run['size']) for run in runs]
+    boxes = coco_masks.toBbox(runs)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def _pixels(counts):
