@@ -12,8 +12,8 @@ from operator import attrgetter
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmfreq.config.few_gpus import BATCH_NORMS
 from mmfreq.errors import UserError
 
 DROPS = {'StochasticDepth': 'p', 'DropPath': 'drop_prob'}  # class, of torchvision and of mmcv or timm -> its rate
@@ -32,7 +32,7 @@ def check_rewritten_parts(cfg, report, model):
     for name, part in _parts(cfg, 'efficient_conv_bn_eval', model):
         _check_mode(name, part)
         _trace(name, part)
-        if not any(isinstance(module, _BatchNorm) for module in part.modules()):
+        if not any(isinstance(module, BATCH_NORMS) for module in part.modules()):
             report.notes.append(f'efficient_conv_bn_eval has no effect on {name!r}: {type(part).__name__} has no batch norm.')
     for name, part in _parts(cfg, 'activation_checkpointing', model):
         _check_gradients(name, part, model)

@@ -5,11 +5,10 @@ import json
 import cv2
 import numpy as np
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
-
-from mmfreq.registry import MODELS
 
 CLASSES = ('dark', 'gray', 'bright')
 LEVELS = (80, 160, 240)  # of the classes
@@ -81,7 +80,7 @@ def write_config(folder, **changes):
     dataset = {'type': 'CocoDataset', 'data_root': str(folder), 'ann_file': 'val.json', 'data_prefix': {'img': 'images'}}
     cfg = {
         'default_scope': 'mmdet',
-        'model': {'type': 'mmfreq.BoxDetector', 'data_preprocessor': {'type': 'DetDataPreprocessor'}},
+        'model': {'type': 'mmdet.BoxDetector', 'data_preprocessor': {'type': 'DetDataPreprocessor'}},
         'test_dataloader': {
             **{'batch_size': 2, 'num_workers': 0, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
             'dataset': {**dataset, 'metainfo': {'classes': CLASSES}, 'test_mode': True, 'pipeline': pipeline},

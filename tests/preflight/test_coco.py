@@ -54,7 +54,7 @@ REFUSED = {
     'text in a box': (annotation(1, bbox=[1, 2, '3', 4]), r'annotations\[1\] has no valid bbox'),
     'no area': (without('annotations', 0, 'area'), r'annotations\[0\] has no valid area'),
     'no category id': (without('annotations', 0, 'category_id'), r'annotations\[0\] has no valid category_id'),
-    'infinite box': (annotation(0, bbox=[1, 2, math.inf, 10]), r'annotations\[0\] is .*infinite box'),
+    'infinite box': (annotation(0, bbox=[1, 2, math.inf, 10]), r'infinite box of annotations\[0\]'),
     'no images': (lambda table: table['images'].clear(), r'no image.*\b0\b'),
     'no annotations': (lambda table: table['annotations'].clear(), r'no image.*\b3 have no annotation'),
     'all degenerate': (
@@ -115,10 +115,10 @@ def test_annotations_that_mmdet_skips_are_counted(detection, write_coco, report,
     change, message = SKIPPED[case]
     leaf = write_coco(change, with_mask=True)
     check_coco(detection(leaf), report, LOADERS)
-    notes = [note for note in report.notes if message in note]
-    assert len(notes) == 1 and 'train.json' in notes[0]
+    counted = [text for text in (*report.notes, *report.warnings) if message in text]
+    assert len(counted) == 1 and 'train.json' in counted[0]
     if case in ('unknown image', 'unknown category', 'bad mask'):  # the others may be meant
-        assert 'and are not trained with; annotations[0] is' in ' '.join(report.warnings)
+        assert 'and are not trained with. Fix or remove them. The first is annotations[0]:' in ' '.join(report.warnings)
     dataset = CocoDataset(**{key: value for key, value in leaf.items() if key not in ('type', 'pipeline')}, pipeline=[])
     sample = dataset.get_data_info(0) | {'ori_shape': (30, 40)}
     trained = len(sample['instances']) - sum(LoadAnnotations(with_mask=True)(sample)['gt_ignore_flags'])
@@ -218,9 +218,16 @@ def test_the_evaluator_must_read_the_file_of_the_dataset(detection, write_coco, 
     cfg.val_evaluator = {'type': 'CocoMetric', 'ann_file': str(tmp_path / 'val.json')}
     check_coco(cfg, report, LOADERS)
     assert not report.warnings
-    cfg.val_evaluator.ann_file = str(tmp_path / 'train.json')
+    cfg.val_evaluator.ann_file = str(tmp_path / 'train.json')  # with the same content
     check_coco(cfg, report, LOADERS)
-    assert 'val_evaluator' in report.warnings[0] and 'train.json' in report.warnings[0]
+    assert not report.warnings
+    write_coco(lambda table: table['annotations'].pop(), name='other.json')
+    cfg.val_evaluator.ann_file = str(tmp_path / 'other.json')
+    check_coco(cfg, report, LOADERS)
+    assert 'val_evaluator' in report.warnings[0] and 'other.json' in report.warnings[0]
+    write_coco(lambda table: (table['images'].pop(0), table['annotations'].pop(0), table['annotations'].pop(0)), name='other.json')
+    with pytest.raises(DataError, match=r'does not list 1 images of .*val\.json, such as 10.*Results do not correspond'):
+        check_coco(cfg, report, LOADERS)
     cfg.val_evaluator.ann_file = 'none.json'
     with pytest.raises(DataError, match=r"val_evaluator\.ann_file='none\.json'"):
         check_coco(cfg, report, LOADERS)

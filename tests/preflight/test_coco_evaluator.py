@@ -47,14 +47,14 @@ def one_text_image_id(table):
 
 # name -> (change, error, what the evaluation would do: an exception, a score, or None if it hangs or the file is not read at all)
 REFUSED = {
-    'no iscrowd': (without('iscrowd'), r"1 of 3 annotations have no `iscrowd`.*annotations\[0\].*Set it to 0", KeyError),
+    'no iscrowd': (without('iscrowd'), r'1 of 3 annotations have no `iscrowd`.*Add .iscrowd.: 0 .*annotations\[0\]', KeyError),
     'iscrowd is null': (annotation(0, iscrowd=None), r'no `iscrowd`', TypeError),
     'iscrowd is text': (annotation(0, iscrowd='no'), r'annotations\[0\] has no valid iscrowd', ValueError),
     'iscrowd is a list': (annotation(0, iscrowd=[]), r'annotations\[0\] has no valid iscrowd', TypeError),
     'area is null': (annotation(0, area=None), r'annotations\[0\] has no valid area', TypeError),
     'area is text': (annotation(0, area='5'), r'annotations\[0\] has no valid area', TypeError),
     'area is NaN': (annotation(0, area=math.nan), 'NaN or infinity in bbox or area', (1.0, 1.0)),
-    'text as annotation id': (annotation(0, id='a1'), r'1 of 3 are text.*annotations\[0\].*from 1', ValueError),
+    'text as annotation id': (annotation(0, id='a1'), r'1 of 3 are text.*from 1.*annotations\[0\]', ValueError),
     'true as annotation id': (annotation(0, id=True), r'annotations\[0\] has no valid id', None),
     'list as annotation id': (annotation(0, id=[1]), r'annotations\[0\] has no valid id', TypeError),
     'list as category id': (annotation(0, category_id=[7]), r'annotations\[0\] has no valid category_id', TypeError),
@@ -79,6 +79,11 @@ REFUSED = {
     'only crowds': (every(iscrowd=1), r'all 3 annotations of the classes are crowds.*AP would be -1', (-1.0, -1.0)),
     'no annotations': (lambda table: table['annotations'].clear(), 'the file has no annotations', (-1.0, -1.0)),
     'an annotation is null': (lambda table: table['annotations'].append(None), "'annotations'.*dicts", TypeError),
+    'all areas negative': (every(area=-5), 'an area below 0 or above 1e10.*AP would be -1', (-1.0, -1.0)),
+    'all areas too large': (every(area=1e11), 'an area below 0 or above 1e10', (-1.0, -1.0)),
+    'a number beyond all floats': (annotation(0, area=10**400), r'annotations\[0\] has no valid area', None),
+    'a huge box': (annotation(0, bbox=[1, 2, 10**400, 10]), r'annotations\[0\] has no valid bbox', None),
+    'a huge polygon': (mask([[1e300, 2, 11, 2, 11, 12]]), 'NaN or infinite coordinates', None),
     'box of NaN': (annotation(0, bbox=[math.nan, 2, 10, 10]), r'1 annotations have NaN.*annotations\[0\]', (1.0, 1.0)),
     'infinite box': (annotation(0, bbox=[1, 2, math.inf, 10]), 'infinite box', (0.626, 1.0)),
     'box of text': (annotation(0, bbox=['1', 2, 10, 10]), 'no valid bbox', (1.0, 1.0)),
@@ -87,9 +92,9 @@ REFUSED = {
     'no mask': (without('segmentation'), r'1 of the 3 annotations have no `segmentation`', KeyError),
     'mask is null': (mask(None), 'no `segmentation`', TypeError),
     'no polygon': (mask([]), 'no `segmentation`', IndexError),
-    'polygon without points': (mask([[]]), r'val_evaluator.*1 annotations have no polygon.*annotations\[0\]', Exception),
+    'polygon without points': (mask([[]]), r'val_evaluator.*have no polygon.*annotations\[0\]', Exception),
     'polygon of one point': (mask([[1, 2]]), 'no polygon of three points', Exception),
-    'polygon of two points': (mask([[1, 2, 11, 12]]), r'no polygon of three points.*segmentation.*metric=bbox', TypeError),
+    'polygon of two points': (mask([[1, 2, 11, 12]]), r'no polygon of three points.*metric=bbox.*segmentation', TypeError),
     'polygon of five numbers': (mask([[1, 2, 11, 2, 11]]), 'no polygon of three points', (1.0, 0.626)),
     'two points, then a polygon': (mask([[1, 2, 11, 12], POLYGON]), 'a first one of fewer', TypeError),
     'flat polygon': (mask(POLYGON), r'annotations\[0\] \(id 1, image 10\) is one flat list.*\[\[x1, y1', TypeError),
@@ -113,7 +118,7 @@ REFUSED = {
     'size is text': (mask({'size': ['30', '40'], 'counts': [0, 1200]}), 'has size', TypeError),
     'run lengths are too short': (mask({'size': [30, 40], 'counts': [0, 100]}), 'add up to 100 pixels.*has 1200', None),
     'run lengths are too long': (mask({'size': [30, 40], 'counts': [0, 5000]}), 'add up to 5000 pixels', None),
-    'negative run lengths': (mask({'size': [30, 40], 'counts': [-5, 1205]}), 'are not valid', OverflowError),
+    'negative run lengths': (mask({'size': [30, 40], 'counts': [-5, 1205]}), 'are invalid', OverflowError),
     'run lengths of another text': (mask({'size': [30, 40], 'counts': 'hello'}), 'run lengths that', (1.0, 0.626)),
     'no run lengths': (mask({'size': [30, 40], 'counts': []}), 'add up to 0 pixels', (1.0, 0.626)),
     'image width is text': (lambda table: table['images'][0].update(width='40'), r'images\[0\] has no valid width', TypeError),
@@ -153,7 +158,7 @@ def test_pycocotools_fails_with_it_or_scores_it_wrongly(tmp_path, case):
 
 # name -> (change, warning); a perfect prediction scores less than 1
 LOWERED = {
-    'annotation id 0': (annotation(0, id=0), r'id 0.*too low; annotations\[0\].*from 1 instead of 0'),
+    'annotation id 0': (annotation(0, id=0), r'id 0.*too low.*from 1 instead of 0.*annotations\[0\]'),
     'box without width': (annotation(0, bbox=[1, 2, 0, 10]), r'1 annotations have a box without extent.*missed.*annotations\[0\]'),
     'box with a negative width': (annotation(0, bbox=[11, 2, -10, 10]), '1 annotations have a box without extent'),
     'box outside of its image': (annotation(0, bbox=[100, 100, 10, 10]), 'outside of their image.*missed'),
@@ -163,9 +168,9 @@ LOWERED = {
     ),
     'polygon outside of its image': (
         mask([[value + 100 for value in POLYGON]]),
-        r'1 of 3 polygons cover no pixel of their image.*annotations\[0\]',
+        r'1 of 3 masks cover no pixel of their image.*annotations\[0\]',
     ),
-    'polygon without extent': (mask([[1, 1, 1, 1, 1, 1]]), 'polygons cover no pixel'),
+    'polygon without extent': (mask([[1, 1, 1, 1, 1, 1]]), 'masks cover no pixel'),
     'category of no class': (annotation(0, category_id=99), r'1 annotations belong to an image or a category.*annotations\[0\]'),
     'image that is not listed': (annotation(0, image_id=99), '1 annotations belong to an image or a category that'),
 }  # fmt: skip
@@ -182,6 +187,10 @@ def test_what_lowers_the_score_is_a_warning(scored, report, tmp_path, case):
 
 
 UNCHANGED = {
+    'ids are whole floats': lambda table: (
+        [row.update(id=float(row['id'])) for row in (*table['images'], *table['categories'], *table['annotations'])],
+        [row.update(image_id=float(row['image_id']), category_id=float(row['category_id'])) for row in table['annotations']],
+    ),
     'valid': lambda table: None,
     'iscrowd is false': every(iscrowd=False),
     'one crowd': annotation(0, iscrowd=1),
@@ -222,6 +231,43 @@ def test_boxes_are_scored_without_masks(scored, report):
     check_coco(cfg, report, LOADERS)
     cfg.val_evaluator.metric = 'segm'
     with pytest.raises(DataError, match='no polygon of three points'):
+        check_coco(cfg, report, LOADERS)
+
+
+OPTIONS = {
+    'no metric': ({'metric': []}, r'val_evaluator\.metric: expected some of bbox.*got none'),
+    'unknown metric': ({'metric': 'mAP'}, r'val_evaluator\.metric: .*got mAP'),
+    'unknown item': ({'metric': 'bbox', 'metric_items': ['mAP', 'mAP_x']}, r'val_evaluator\.metric_items: .*mAP_50.*got mAP_x'),
+}
+
+
+@pytest.mark.parametrize('case', OPTIONS)
+def test_options_of_the_evaluator(scored, report, case):
+    options, message = OPTIONS[case]
+    with pytest.raises(DataError, match=message):
+        check_coco(scored(**options), report, LOADERS)
+    check_coco(scored(metric=['bbox', 'proposal_fast'], metric_items=['mAP', 'AR@100']), report, LOADERS)
+
+
+def test_one_negative_area_is_a_warning(scored, report):
+    check_coco(scored(annotation(0, area=-5)), report, LOADERS)
+    assert [warning for warning in report.warnings if '1 annotations have an area below 0' in warning]
+
+
+def test_several_datasets_of_one_evaluator(scored, write_coco, report, tmp_path):
+    cfg = scored()
+    leaf = cfg.val_dataloader.dataset
+    cfg.val_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': [leaf, leaf]}
+    with pytest.raises(DataError, match=r'image id 1\d is in 2 of the datasets.*Read each image once'):
+        check_coco(cfg, report, LOADERS)
+
+    def other_ids(table):
+        for rows, key in ((table['images'], 'id'), (table['annotations'], 'image_id')):
+            for row in rows:
+                row[key] += 100
+
+    cfg.val_dataloader.dataset['datasets'][1] = write_coco(other_ids, name='more.json', with_mask=True) | {'test_mode': True}
+    with pytest.raises(DataError, match=r'does not list 3 images of .*more\.json'):
         check_coco(cfg, report, LOADERS)
 
 

@@ -27,8 +27,8 @@ def check_categories(where, categories, classes, report):
     if unknown:
         raise DataError(
             f'{where}: {len(unknown)} of the {len(classes)} classes are not categories of the file: '
-            f'{first_names(unknown, 10, keep_order=True)}. The file has {first_names(id_of, 20, keep_order=True) or "no category"}. '
-            'Name the classes as the file does, '
+            f'{first_names(unknown, 10, keep_order=True)}. The file has '
+            f'{first_names(id_of, 20, keep_order=True) or "no category"}. Name the classes as the file does, '
             f'metainfo=dict(classes={tuple(id_of)[:20]!r}), in every dataset, and set num_classes of the heads.'
         )
     used = [name for name in id_of if name in set(classes)]

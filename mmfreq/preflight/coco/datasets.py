@@ -242,7 +242,7 @@ def check_annotations(annotations: Annotations, category_ids, categories, leaf, 
     if infinite.any():
         raise DataError(
             f'{where}: expected finite boxes, but mmdet would train with the infinite box of {annotations.first(infinite)}. '
-            ' Fix or remove it.'
+            'Fix or remove it.'
         )
     counts = Counter({REASONS[index]: int((reasons == index).sum()) for index in range(1, len(REASONS))})
     counts['crowd'] = int((used & annotations.crowd).sum())

@@ -123,8 +123,8 @@ def compare_files(key, path, scored, datasets, report):
         image, count = counts.most_common(1)[0]
         if count > 1:
             raise DataError(
-                f'{key}: the image id {image!r} is in {count} of the datasets that {path} scores, so the detections of {count} images '
-                'would count as those of one. Read each image once, with unique ids.'
+                f'{key}: the image id {image!r} is in {count} of the datasets that {path} scores, so the detections of {count} '
+                'images would count as those of one. Read each image once, with unique ids.'
             )
 
 
@@ -216,8 +216,8 @@ def _nothing_scored(annotations, category_ids):
     listed, known = annotations.listed, annotations.of_classes(category_ids)
     if (listed & known).any():
         return (
-            f'all {(listed & known).sum()} annotations of the classes are crowds (iscrowd=1) or have an area below 0 or above 1e10, '
-            'which are not scored.'
+            f'all {(listed & known).sum()} annotations of the classes are crowds (iscrowd=1) or have an area below 0 or above '
+            '1e10, which are not scored.'
         )
     field, values, keys = (
         ('category_id', annotations.category_ids, category_ids)

@@ -113,8 +113,8 @@ def _reason(boxes, sizes, usable, beyond, far):
     width, height = sizes[far][0]
     right, bottom = ends[usable & (sizes == (width, height)).all(1)].max(0)
     return (
-        f'In images of {width:g} x {height:g}, boxes reach to {right:g} x {bottom:g} (width x height). Check that they are x, y of the '
-        'upper left corner, width, height, in pixels of these images.'
+        f'In images of {width:g} x {height:g}, boxes reach to {right:g} x {bottom:g} (width x height). Check that they are x, y of '
+        'the upper left corner, width, height, in pixels of these images.'
     )
 
 
@@ -130,18 +130,18 @@ def _areas(annotations):
 
 
 def _masks_outside(annotations, masks):
-    """Masks without a pixel in their image."""
+    """Masks without a pixel in their image, or that reach beyond it by more than its size."""
     drawn = annotations.listed & ~np.isnan(masks.extents[:, 0])
     fractions = drawn & (masks.extents > 0).any(1) & (masks.extents <= 1 + 1e-6).all(1)
     if _mostly(fractions, drawn):
         reason = 'They are fractions of the image: multiply x by its width and y by its height.'
         return Contradiction(fractions, drawn, 'masks cover no pixel of their image', reason, refused=True)
     low, high, sizes = masks.extents[:, :2], masks.extents[:, 2:], annotations.sizes
-    outside = drawn & ((high <= 0) | (low >= sizes) | (high <= low)).any(1)
+    outside = drawn & ((high <= 0) | (low >= sizes) | (high <= low) | (low < -sizes) | (high > 2 * sizes)).any(1)
     most = _share(outside, drawn) >= HALF
     reason = 'Polygons are x1, y1, x2, y2, ... in pixels of their image, and run lengths go down its columns.' if most else ''
     refused = most and (outside.sum() >= MANY or (outside == drawn).all())
-    return Contradiction(outside, drawn, 'masks cover no pixel of their image', reason, refused)
+    return Contradiction(outside, drawn, 'masks cover no pixel of their image, or reach far beyond it', reason, refused)
 
 
 def _masks_beside_boxes(annotations, masks):
