@@ -6,6 +6,7 @@ Columns instead of rows, because a file has up to a million annotations. Legend:
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 
@@ -24,6 +25,7 @@ ROW_FIELDS = {  # field -> its types and its description in errors
     'iscrowd': (FLAGS, 'iscrowd (the number 0 or 1; mmdet takes every text for 1)'),
     'ignore': (FLAGS, 'ignore (the number 0 or 1; mmdet takes every text for 1)'),
 }
+ID_FIELDS = ('id', 'image_id', 'category_id')
 SKIPPED = {  # why mmdet skips an annotation, in the order of its tests -> how the log describes it
     'image': 'belong to images that the file does not list',
     'ignore': 'have ignore=1',
@@ -115,25 +117,33 @@ def read_annotations(where, table):
     """
     images = _read_images(where, table['images'])
     rows = table['annotations']
-    columns = {field: [row.get(field) for row in rows] for field in ROW_FIELDS}
-    _check_fields(where, rows, columns)
+    columns = {field: _column(rows, field) for field in ROW_FIELDS}
+    boxes, areas = _check_fields(where, rows, columns)
     ids = columns['id']
     if len(set(ids)) < len(ids):
         raise DataError(f'{where}: two annotations have the id {first_duplicate(ids)!r}, which mmdet refuses. Make the ids unique.')
-    sizes = {key: (image['width'], image['height']) for key, image in images.items()}
-    unlisted = (np.nan, np.nan)
+    place = {key: index for index, key in enumerate(images)}
+    sizes = np.array([(image['width'], image['height']) for image in images.values()] + [(np.nan, np.nan)], np.float64)
     return Annotations(
         where,
         images,
         rows,
-        boxes=np.array(columns['bbox'], np.float64).reshape(-1, 4),
-        areas=np.array(columns['area'], np.float64),
+        boxes=boxes,
+        areas=areas,
         image_ids=columns['image_id'],
         category_ids=columns['category_id'],
-        sizes=np.array([sizes.get(key, unlisted) for key in columns['image_id']], np.float64).reshape(-1, 2),
-        crowd=np.array([bool(value) for value in columns['iscrowd']], bool),
-        ignored=np.array([bool(value) for value in columns['ignore']], bool),
+        sizes=sizes[np.fromiter((place.get(key, -1) for key in columns['image_id']), int, len(rows))],
+        crowd=np.fromiter(map(bool, columns['iscrowd']), bool, len(rows)),
+        ignored=np.fromiter(map(bool, columns['ignore']), bool, len(rows)),
     )
+
+
+def _column(rows, field):
+    """The values of a field, None where it is missing."""
+    try:
+        return list(map(itemgetter(field), rows))
+    except KeyError:
+        return [row.get(field) for row in rows]
 
 
 def _read_images(where, rows):
@@ -160,27 +170,36 @@ def _read_images(where, rows):
 
 
 def _check_fields(where, rows, columns):
-    boxes = columns['bbox']
-    types_fit = all(set(map(type, columns[field])) <= types for field, (types, _) in ROW_FIELDS.items())
-    boxes_fit = types_fit and set(map(len, boxes)) <= {4} and set(map(type, chain.from_iterable(boxes))) <= NUMBERS
-    flags_fit = boxes_fit and set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES
-    ids = chain(columns['id'], columns['image_id'], columns['category_id'])
-    if flags_fit and not any(map(_is_fraction, ids)) and not _is_too_large(columns):
-        return
+    """The boxes (M, 4) and areas (M,) of annotations with valid fields.
+
+    Raises:
+        DataError: a field of the first invalid annotation.
+    """
+    types = {field: set(map(type, column)) for field, column in columns.items()}
+    fit = all(types[field] <= allowed for field, (allowed, _) in ROW_FIELDS.items())
+    fit = fit and set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES and set(map(len, columns['bbox'])) <= {4}
+    if fit and not any(float in types[field] and any(map(_is_fraction, columns[field])) for field in ID_FIELDS):
+        numbers = list(chain.from_iterable(columns['bbox']))
+        arrays = _arrays(numbers, columns['area']) if set(map(type, numbers)) <= NUMBERS else None
+        if arrays is not None:
+            return arrays
     for index, row in enumerate(rows):
         invalid = [text for field, (types, text) in ROW_FIELDS.items() if not _fits(row.get(field), types)]
         if type(row.get('bbox')) is list and not (len(row['bbox']) == 4 and all(_fits(each, NUMBERS) for each in row['bbox'])):
             invalid.append(ROW_FIELDS['bbox'][1])
         if invalid:
             raise DataError(f'{where}: annotations[{index}] has no valid {", ".join(invalid)}, which mmdet reads: {short(row)}.')
+    raise AssertionError('an annotation is invalid as a column and valid as a row')
 
 
-def _is_too_large(columns):
+def _arrays(numbers, areas):
+    """Boxes and areas as arrays; None if one of their numbers is too large."""
     try:
-        numbers = np.concatenate([np.fromiter(chain.from_iterable(columns['bbox']), float), np.fromiter(columns['area'], float)])
+        boxes, areas = np.fromiter(numbers, float, len(numbers)).reshape(-1, 4), np.fromiter(areas, float, len(areas))
     except OverflowError:  # an integer beyond the range of floats
-        return True
-    return bool((np.abs(numbers[np.isfinite(numbers)]) > LARGEST).any())
+        return None
+    too_large = any((np.abs(values[np.isfinite(values)]) > LARGEST).any() for values in (boxes, areas))
+    return None if too_large else (boxes, areas)
 
 
 def _fits(value, types):
