@@ -249,6 +249,17 @@ def test_options_of_the_evaluator(scored, report, case):
     check_coco(scored(metric=['bbox', 'proposal_fast'], metric_items=['mAP', 'AR@100']), report, LOADERS)
 
 
+@pytest.mark.parametrize('name', ['bbox_mAP', 'coco/segm_mAP', 'coco/bbox_AP'])
+def test_the_best_checkpoint_is_chosen_by_a_score(scored, report, name):
+    cfg = scored(metric='bbox')
+    cfg.default_hooks = {'checkpoint': {'type': 'CheckpointHook', 'save_best': name}}
+    with pytest.raises(DataError, match=f'save_best={name!r} is not a score'):
+        check_coco(cfg, report, LOADERS)
+    for right in ('auto', 'coco/bbox_mAP_50', ['coco/bbox_mAP']):
+        cfg.default_hooks.checkpoint.save_best = right
+        check_coco(cfg, report, LOADERS)
+
+
 def test_one_negative_area_is_a_warning(scored, report):
     check_coco(scored(annotation(0, area=-5)), report, LOADERS)
     assert [warning for warning in report.warnings if '1 annotations have an area below 0' in warning]

@@ -22,6 +22,7 @@ from mmfreq.log import log_once
 from mmfreq.preflight.coco.annotations import REASONS, SKIPPED, Annotations, read_annotations
 from mmfreq.preflight.coco.categories import check_categories, check_orders, compare_classes
 from mmfreq.preflight.coco.evaluator import (
+    check_best,
     check_options,
     check_predicted_masks,
     check_scored_images,
@@ -107,6 +108,8 @@ def _check_files(cfg, report, loaders):
     for loader in loaders:
         _check_metrics(cfg, files, loader, [dataset for dataset in checked if dataset.loader == loader], report)
     compare_classes(checked, report)
+    if 'val_dataloader' in loaders and any(coco_metrics(cfg, 'val_dataloader')):
+        check_best(cfg)
 
 
 def check_scored(cfg, report, loaders):

@@ -16,6 +16,7 @@ from mmfreq.errors import DataError
 from mmfreq.preflight.coco.annotations import first_duplicate
 from mmfreq.preflight.coco.masks import NO_MASK
 from mmfreq.preflight.data import first_names
+from mmfreq.preflight.evaluators import check_save_best, metrics
 
 MASK_METRICS = ('segm',)
 MAX_AREA = 1e10  # of pycocotools; it ignores larger and negative areas
@@ -28,19 +29,15 @@ MASK_MODELS = re.compile('mask_head|panoptic|segm|Mask|Ins[A-Z]|SOLO')  # names 
 def coco_metrics(cfg, loader):
     """Yield (config key, config) of the `CocoMetric` that score the dataset of a loader, except those that only write files."""
     key = loader.replace('dataloader', 'evaluator')
-    evaluators = cfg.get(key) or []
-    if isinstance(evaluators, dict) and evaluators.get('metrics'):
-        evaluators = evaluators['metrics']
-    several = isinstance(evaluators, (list, tuple))
-    for index, evaluator in enumerate(evaluators if several else [evaluators]):
+    several = isinstance(cfg.get(key), (list, tuple))
+    for index, evaluator in enumerate(metrics(cfg, key)):
         if type_name(evaluator.get('type', '')) == 'CocoMetric' and not evaluator.get('format_only'):
             yield (f'{key}.{index}' if several else key), evaluator
 
 
 def scores_masks(evaluator):
     """Whether a `CocoMetric` compares masks."""
-    metrics = evaluator.get('metric', 'bbox')
-    return any(metric in MASK_METRICS for metric in (metrics if isinstance(metrics, (list, tuple)) else [metrics]))
+    return any(name in MASK_METRICS for name in _names(evaluator))
 
 
 def check_predicted_masks(cfg, key, evaluator):
@@ -60,16 +57,39 @@ def check_predicted_masks(cfg, key, evaluator):
 
 def check_options(key, evaluator):
     """Raise for options with which a `CocoMetric` fails after the first epoch, or scores nothing."""
-    metrics = evaluator.get('metric', 'bbox')
-    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-    items = evaluator.get('metric_items') or ()
-    for option, values, known in (('metric', metrics, METRICS), ('metric_items', items, ITEMS)):
+    names, items = _names(evaluator), evaluator.get('metric_items') or ()
+    for option, values, known in (('metric', names, METRICS), ('metric_items', items, ITEMS)):
         unknown = [value for value in values if value not in known]
         if unknown or not (values or option == 'metric_items'):
             raise DataError(
                 f'{key}.{option}: expected some of {", ".join(known)}; got {", ".join(map(str, unknown)) or "none"}. Set '
                 f'--cfg-options {key}.{option}={known[0]}'
             )
+
+
+def check_best(cfg):
+    """Raise if `save_best` is no score of `val_evaluator`, if all of its metrics are a `CocoMetric`."""
+    found = metrics(cfg)
+    if all(type_name(metric.get('type', '')) == 'CocoMetric' and not metric.get('classwise') for metric in found):
+        check_save_best(cfg, [score for metric in found for score in _scores(metric)])
+
+
+def _names(evaluator):
+    """The metrics of a `CocoMetric`."""
+    names = evaluator.get('metric', 'bbox')
+    return list(names) if isinstance(names, (list, tuple)) else [names]
+
+
+def _scores(evaluator):
+    """The names of the scores of a `CocoMetric`."""
+    items, prefix = evaluator.get('metric_items'), evaluator.get('prefix') or 'coco'
+    for name in _names(evaluator):
+        if name == 'proposal_fast':
+            yield from (f'{prefix}/AR@{number}' for number in evaluator.get('proposal_nums') or (100, 300, 1000))
+        elif name == 'proposal':
+            yield from (f'{prefix}/{item}' for item in items or ITEMS[6:])
+        else:
+            yield from (f'{prefix}/{name}_{item}' for item in items or ITEMS[:6])
 
 
 def evaluator_file(key, evaluator, leaves):
