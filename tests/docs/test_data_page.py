@@ -1,4 +1,4 @@
-"""The Python of docs/data.md runs as it is copied: configs of gray and multispectral images, and the measurement of mean and std."""
+"""The Python of docs/data.md runs as copied: configs of gray and multispectral images, and the measurement of mean and std."""
 
 import re
 from pathlib import Path
