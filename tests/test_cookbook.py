@@ -294,7 +294,7 @@ def test_prose_states_no_measurement():
     assert not re.findall(r'\d[.,]\d|\d ?%|\d+ ?[kMG]\b', prose)
 
 
-def test_what_initialises_the_decoders():
+def test_what_initializes_the_decoders():
     from mmengine.registry import MODELS, DefaultScope
 
     head = dict(in_channels=[16, 32], num_classes=5, in_index=[0, 1], channels=16)

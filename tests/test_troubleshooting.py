@@ -6,6 +6,7 @@ tested that the operation or the fix works). Both are compared with the code blo
 """
 
 import contextlib
+import copy
 import importlib
 import io
 import json
@@ -374,7 +375,8 @@ def few_classes(context):
 def channels(context):
     four = torch.zeros(2, 4, 64, 64)
     message = error_of(mmfreq.build_backbone('hornet-micro'), four)
-    guard = train_error(context.config, **{'model.backbone.in_channels': 4})
+    four_values = {'model.data_preprocessor.mean': [0.0] * 4, 'model.data_preprocessor.std': [1.0] * 4}
+    guard = train_error(context.config, **{'model.backbone.in_channels': 4}, **four_values)
     assert re.search(r'train_\d+\.jpg has 3 channels, but the model takes in_channels=4', guard)
     return error_of(nn.Conv2d(3, 8, 3), four[:, :, :9, :9]), message
 
@@ -448,6 +450,80 @@ def check_coco_classes(context, **metainfo):
     except ValueError as error:
         return str(error), report.warnings
     return None, report.warnings
+
+
+@reproduces('A COCO file exported by a tool')
+def exported_coco(context):
+    from mmdet.evaluation import CocoMetric  # noqa: F401  (installs the aliases that pycocotools needs)
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def score(path):
+        truth = COCO(path)
+        found = [{key: row[key] for key in ('image_id', 'category_id', 'bbox')} | {'score': 1.0} for row in truth.anns.values()]
+        scores = COCOeval(truth, truth.loadRes(found), 'bbox')
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+        return scores.stats[0]
+
+    def written(change):
+        table = copy.deepcopy(original)
+        for row in table['annotations']:
+            change(row)
+        Path('exported.json').write_text(json.dumps(table))
+        return check_scored_coco(context, 'exported.json')
+
+    def corners(row):
+        x, y, width, height = row['bbox']
+        row['bbox'] = [x, y, x + width, y + height]
+
+    original = json.loads((context.files / 'coco/annotations/instances_train2017.json').read_text())
+    for number, row in enumerate(original['annotations'], 1):
+        row['id'] = number
+    messages = [
+        written(lambda row: row.pop('iscrowd')),
+        written(lambda row: row.update(id=row['id'] - 1)),
+        written(corners),
+    ]
+
+    def spoil(row):
+        corners(row)
+        row.pop('iscrowd')
+        row['id'] -= 1
+
+    written(spoil)
+    raw = error_of(score, 'exported.json')
+    code = re.search(r'```python\n(.*?)```', ENTRIES['A COCO file exported by a tool'], re.DOTALL)[1]
+    exec(code, {'json': json, 'Path': Path})
+    assert json.loads(Path('repaired.json').read_text()) == original
+    assert score('repaired.json') == 1 and not check_scored_coco(context, 'repaired.json')
+    return raw, '\n'.join(messages)
+
+
+def check_scored_coco(context, path):
+    """The error or the warnings about a file that is scored."""
+    from mmengine.registry import init_default_scope
+
+    from mmfreq.preflight import Report
+    from mmfreq.preflight.coco import check_coco
+
+    init_default_scope('mmdet')
+    names = [category['name'] for category in json.loads(Path(path).read_text())['categories']]
+    leaf = dict(
+        type='CocoDataset', ann_file=str(Path(path).absolute()), data_prefix=dict(img=str(context.files / 'coco/train2017'))
+    )
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    leaf |= dict(test_mode=True, metainfo=dict(classes=names), pipeline=load)
+    model = dict(type='MaskRCNN', roi_head=dict(mask_head=dict(type='FCNMaskHead')))
+    evaluator = dict(type='CocoMetric', ann_file=leaf['ann_file'], metric=['bbox', 'segm'])
+    cfg = Config(dict(default_scope='mmdet', model=model, val_dataloader=dict(dataset=leaf), val_evaluator=evaluator))
+    report = Report()
+    try:
+        check_coco(cfg, report, ('val_dataloader',))
+    except ValueError as error:
+        return str(error)
+    return '\n'.join(report.warnings)
 
 
 @reproduces("Images of another size than the model's")

@@ -48,7 +48,7 @@ def parse_args(argv=None):
         type=int,
         metavar='N',
         help='for large images (segmentation): windows at the resolution of the image. --slide CROP [STRIDE] in pixels; without '
-        'numbers those of test_cfg, or else the training crop and 2/3 of it',
+        'numbers those of test_cfg, or else the training crop and 2/3 of it. Place it after the inputs',
     )
     default = 'cuda' if torch.cuda.is_available() else 'cpu'
     parser.add_argument('--device', default=default, help='cpu, cuda or cuda:N (here: %(default)s)')

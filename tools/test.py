@@ -21,8 +21,8 @@ def parse_args(argv=None):
     )
     parser.add_argument('--out', metavar='DIR', help='write predictions here: label PNGs, or predictions.pkl and COCO JSON')
     parser.add_argument('--show-dir', metavar='DIR', help='draw predictions on the images and save them here')
+    parser.add_argument('--classwise', action='store_true', help='print the IoU or AP of each class')
     classes = parser.add_mutually_exclusive_group()
-    classes.add_argument('--classwise', action='store_true', help='print the IoU or AP of each class')
     classes.add_argument(
         '--plot-classes',
         action='store_true',
@@ -35,7 +35,10 @@ def parse_args(argv=None):
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='config values to override')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help='set by old launchers; ignored')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.baseline and args.classwise:
+        parser.error('argument --baseline: not allowed with argument --classwise')
+    return args
 
 
 def print_table(title, columns, rows, digits):

@@ -87,18 +87,18 @@ print(f'mean squared error: {losses[0]:.3f} at the start, {losses[-1]:.1e} at th
 
 # %%
 # The parameter stores the half spectrum: ``side // 2 + 1`` columns, real and imaginary part in
-# the last axis. The figure shows the full spectrum with frequency zero in the centre, and the
+# the last axis. The figure shows the full spectrum with frequency zero in the center, and the
 # kernel, which is the response to a single bright pixel.
 
 
 def gain(weight):
-    """Absolute value of the full spectrum, (H, W), frequency zero in the centre."""
+    """Absolute value of the full spectrum, (H, W), frequency zero in the center."""
     kernel = torch.fft.irfft2(torch.view_as_complex(weight[0].contiguous()), s=(side, side))
     return torch.fft.fftshift(torch.fft.fft2(kernel).abs())
 
 
 def kernel(weight, size):
-    """Response to one bright pixel in the centre of a map of `size` x `size` pixels."""
+    """Response to one bright pixel in the center of a map of `size` x `size` pixels."""
     spectrum = torch.view_as_complex(weight[0].contiguous())
     return torch.fft.fftshift(torch.fft.irfft2(spectrum, s=(size, size)))
 
@@ -140,7 +140,7 @@ plt.show()
 # - ``kernel`` keeps the kernel in pixels. The blur has the same length on a larger map.
 # - ``modes`` keeps the response in cycles per image. The blur grows with the map.
 # - ``bilinear`` and ``bicubic`` interpolate the stored half spectrum like an image. This keeps
-#   the kernel in pixels approximately, and weakens what is far from its centre. The published
+#   the kernel in pixels approximately, and weakens what is far from its center. The published
 #   weights were trained with one of these two, so they are the defaults.
 #
 # :func:`mmfreq.ops.resize_filter` describes all policies.
@@ -153,8 +153,8 @@ for ax, policy in zip(axes[1:], ('kernel', 'modes', 'bilinear')):
     resized = kernel(resize_filter(learned, (size, size), policy, dims=(1, 2)), size)
     ax.imshow(resized, cmap='RdBu_r', vmin=-1 / 7, vmax=1 / 7)
     ax.set_title(f'{policy}, {size}x{size}')
-    centre, end = resized[size // 2, size // 2], resized[size // 2 + 3, size // 2 + 3]
-    print(f'{policy:8}  in the centre {centre:.3f}, at the end {end:.3f}')
+    center, end = resized[size // 2, size // 2], resized[size // 2 + 3, size // 2 + 3]
+    print(f'{policy:8}  in the center {center:.3f}, at the end {end:.3f}')
 for ax in axes:
     ax.set(xticks=[], yticks=[])
 plt.show()

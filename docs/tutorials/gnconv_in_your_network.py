@@ -90,7 +90,7 @@ networks = {
 # %%
 # A task that needs context
 # -------------------------
-# Each image shows rings and discs of the same colour. The network has to mark the pixels of the
+# Each image shows rings and discs of the same color. The network has to mark the pixels of the
 # **rings**, the hole included. Inside a large shape, nothing nearby tells a ring from a disc, so
 # the layer has to see far.
 
@@ -103,8 +103,8 @@ def shapes(count, side=32, seed=0):
     for image, mask in zip(images, masks):
         for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
             radius = 4 + 4 * torch.rand((), generator=draw)
-            centre = [(side / 2) * c + side / 4 + torch.randn((), generator=draw) for c in corner]
-            distance = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2).sqrt()
+            center = [(side / 2) * c + side / 4 + torch.randn((), generator=draw) for c in corner]
+            distance = ((y - center[0]) ** 2 + (x - center[1]) ** 2).sqrt()
             ring = torch.rand((), generator=draw) < 0.5
             image[0][distance < radius] = 1
             if ring:
@@ -174,7 +174,7 @@ plt.show()
 
 
 def influence(model):
-    """Mean absolute gradient of the centre pixel's score, as a share of its largest value."""
+    """Mean absolute gradient of the center pixel's score, as a share of its largest value."""
     inputs = test_images[:32].clone().requires_grad_()
     model(inputs)[:, 0, 16, 16].sum().backward()
     mean = inputs.grad.abs().mean((0, 1))
@@ -192,7 +192,7 @@ plt.show()
 # In a model you already have
 # ---------------------------
 # Exchange the convolutions of any module. ``GnConvLayer`` reads the same attributes, and a 1x1
-# convolution has no neighbours to mix, so it stays. Here: the 3x3 convolutions of a ResNet from
+# convolution has no neighbors to mix, so it stays. Here: the 3x3 convolutions of a ResNet from
 # torchvision.
 
 from torchvision.models import resnet18  # noqa: E402

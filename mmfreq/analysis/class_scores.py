@@ -64,6 +64,8 @@ def _draw_column(axis: Axes, scores: Sequence[ClassScores], picked: np.ndarray, 
     names = [scores[0].classes[index] for index in picked]
     axis.set_yticks(range(len(picked)), [name if len(name) <= LONGEST else f'{name[: LONGEST - 1]}…' for name in names])
     axis.set(xlim=(0, 112), ylim=(rows - 0.5, -0.5))
+    kinds = dict.fromkeys(score.name.split()[-1] for score in scores)  # 'AP' of 'bbox AP' and 'segm AP'
+    axis.set_xlabel(f'{", ".join(kinds)}, %', fontsize=SMALL)
     axis.set_xticks(range(0, 101, 25))
     axis.tick_params(labelsize=SMALL, length=2)
     axis.grid(axis='x', alpha=0.25)

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -58,6 +58,11 @@ def find_inputs(items, out=None) -> Found:
     """
     search = _Search(out)
     empty = [str(item) for item in items if not search.take(item)]
+    missing = [item for item in empty if not os.path.lexists(item) and not has_magic(item)]
+    if missing:
+        raise FileNotFoundError(
+            f'{", ".join(missing)} {"does" if len(missing) == 1 else "do"} not exist. Give files, folders or quoted globs.'
+        )
     if empty:
         skipped = search.found.summary()
         raise FileNotFoundError(

@@ -24,7 +24,8 @@ def report_run(results: list[Written], found: Found, seconds: float, place: str)
     if not problems:
         return '\n'.join(lines), ''
     kind = 'files' if any(map(_is_video, results)) else 'images'
-    heading = f'error: {sum(bool(result.problem) for result in results)} of {len(results)} {kind} have a problem'
+    count = sum(bool(result.problem) for result in results)
+    heading = f'error: {count} of {len(results)} {kind} {"has" if count == 1 else "have"} a problem'
     heading += f', and {len(found.problems)} folder(s)' if found.problems else ''
     return '\n'.join(lines), '\n'.join([f'{heading}:', *problems])
 

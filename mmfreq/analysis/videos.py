@@ -25,7 +25,8 @@ SMALLEST = 16  # pixels of a side: with smaller ones, OpenCV 5 writes outside of
 UNKNOWN_RATE = 25.0  # frames per second, if the file has none
 HIGHEST_RATE = 1000.0  # files with more state the ticks of a clock
 COUNTED = ('.3gp', '.avi', '.m4v', '.mov', '.mp4')  # contain their number of frames; for others OpenCV estimates it
-CONVERT = 'Convert it, for example by: ffmpeg -i INPUT -c copy OUTPUT.mp4'
+CONTAINERS = ('MOV file', 'WebM file', 'AVI video')  # how `describe_file` names files that may hold a video
+CONVERT = 'Convert it, for example by: ffmpeg -i INPUT OUTPUT.mp4'
 
 
 @contextmanager
@@ -56,9 +57,9 @@ class VideoReader:
         with _quiet_opencv():
             self._capture = cv2.VideoCapture(os.path.abspath(path))
         if not self._capture.isOpened():
-            self._refuse(
-                f'cannot be read as a video: it is {describe_file(path)}, without images that OpenCV can decode, or damaged'
-            )
+            kind = describe_file(path)
+            remedy = f'. {CONVERT}' if kind.endswith(CONTAINERS) else ''
+            self._refuse(f'cannot be read as a video: it is {kind}, without images that OpenCV can decode, or damaged{remedy}')
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate <= HIGHEST_RATE else UNKNOWN_RATE  # also if it is NaN
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -75,7 +76,7 @@ class VideoReader:
             yield frame
             number += 1
         if not number:
-            self._refuse('has no frames that OpenCV can decode')
+            self._refuse(f'has no frames that OpenCV can decode. {CONVERT}')
         missing = max(2, self.count // (100 if self.path.suffix.lower() in COUNTED else 10))
         if number < self.count - missing:
             self._refuse(f'is damaged or truncated: it ends after {number} of {self.count} frames. {CONVERT}')
@@ -152,9 +153,14 @@ def check_codec(codec):
     """Raise a UserError if OpenCV cannot write videos with it."""
     suffix = video_suffix(codec)
     with tempfile.TemporaryDirectory() as folder:
-        file = VideoFile(Path(folder) / f'video{suffix}', UNKNOWN_RATE, (64, 64), codec)
-        file.write(np.zeros((64, 64, 3), np.uint8))
-        file.finish()
+        try:
+            file = VideoFile(Path(folder) / f'video{suffix}', UNKNOWN_RATE, (64, 64), codec)
+            file.write(np.zeros((64, 64, 3), np.uint8))
+            file.finish()
+        except UserError as error:
+            raise UserError(
+                f'This build of OpenCV cannot write videos with the codec {codec}. Use --codec mp4v or MJPG.'
+            ) from error
 
 
 def write_video(predictor, path, target, results, batch_size=1, codec=CODEC, progress=None):

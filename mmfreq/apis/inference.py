@@ -138,7 +138,7 @@ class Predictor:
     def _packed(self, image):
         """The image after the test pipeline, as a dict of `inputs` (C, H, W) and `data_samples`."""
         packed = self._pipeline({'img': image, 'img_id': 0})
-        check_channels(len(packed['inputs']), self.in_channels, 'of the image')
+        check_channels(len(packed['inputs']), self.in_channels, 'of the image', self.read.step)
         return packed
 
     def _slide(self, image):

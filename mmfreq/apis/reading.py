@@ -3,6 +3,7 @@
 Legend: H W the size of the image, C its channels.
 """
 
+import os
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +14,12 @@ from mmengine.registry import TRANSFORMS
 
 from mmfreq.compat.decoders import missing_decoder
 from mmfreq.compat.file_type import describe_file, printable_path
-from mmfreq.datasets.image_header import channel_count, decoding_fault, read_header
+from mmfreq.datasets.image_header import channel_count, decoding_fault, is_truncated, read_header, sample_bits
 from mmfreq.errors import InputError, UserError
 
 PLAIN = 'LoadImageFromFile'
 MULTI_BAND = f"{PLAIN}(imdecode_backend='tifffile', color_type='unchanged')"
+COLOR_TYPE = 'test_dataloader.dataset.pipeline.0.color_type'  # in configs
 MAX_BANDS = 4  # of files that OpenCV and Pillow read
 # transforms that load several files, or none
 NOT_ONE_FILE = ('LoadMultipleRSImageFromFile', 'LoadMultiChannelImageFromFiles', 'LoadImageFromNDArray')
@@ -80,9 +82,9 @@ class ImageReader:
             image = load({'img_path': str(path)})['img']
             cut = not read_header(str(path)).complete and decoding_fault(str(path))
         except Exception as error:  # decoders raise all types for broken bytes
-            raise InputError(f'{printable_path(path)} cannot be read as an image: {self._reason(path, error)}') from error
+            raise InputError(f'{printable_path(path)} cannot be read as an image: {self._reason(path, error)}.') from error
         if cut:  # OpenCV 4 fills the rest of a truncated JPEG with black
-            raise InputError(f'{printable_path(path)} cannot be read as an image: it is a JPEG image, damaged or too large')
+            raise InputError(f'{printable_path(path)} cannot be read as an image: {_damage(path, "a JPEG image")}.')
         self._check_shape(image.shape, path)
         return image
 
@@ -96,7 +98,7 @@ class ImageReader:
         if self.color and self.channels == 1:  # a later transform of the pipeline converts it
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         image = image if image.ndim == 3 else image[..., None]
-        check_channels(image.shape[2], self.channels, f'of {printable_path(path)}')
+        check_channels(image.shape[2], self.channels, f'of {printable_path(path)}', self.step)
         return image[..., ::-1] if self.channels == 3 and self.bgr else image
 
     def of_color_image(self, image: np.ndarray) -> np.ndarray:
@@ -137,11 +139,17 @@ class ImageReader:
     def _reason(self, path: str | Path, error: Exception) -> str:
         """What the file is, for an error message."""
         description, channels = describe_file(path), channel_count(str(path))
-        others = f'it is {description} with {channels} channel{"s" if channels > 1 else ""}, and the model takes {self.channels}'
+        others = f'it is {description} with {_channels(channels)}, and the model takes {self.channels}'
         if self.bgr and channels > MAX_BANDS:
             return f'{others}. It is read with {MULTI_BAND}'
+        bits, color_type = sample_bits(str(path)), self.step.get('color_type', 'color')
+        if self.bgr and bits > 16 and color_type != 'unchanged' and not is_truncated(str(path)):
+            return (
+                f"it is {description} with {bits} bits per sample, which OpenCV cannot read with color_type='{color_type}'. "
+                f"Set color_type='unchanged' or imdecode_backend='tifffile' in {PLAIN} of the test pipeline"
+            )
         if self.bgr:
-            return f'it is {description}' + (', damaged or too large' if description.endswith('image') else '')
+            return _damage(path, description) if description.endswith('image') else f'it is {description}'
         cause = f'({type_name(self.step)}: {type(error).__name__}: {" ".join(str(error).split())})'
         if channels not in (0, self.channels):
             return f'{others}. Give an image with {self.channels} channels {cause}'
@@ -158,13 +166,31 @@ class ImageReader:
             )
 
 
-def check_channels(found: int, expected: int, name: str) -> None:
-    """Raise an InputError unless an image has the channels that the model takes; `name` is 'of the image' or 'of FILE'."""
+def _channels(count: int) -> str:
+    return f'{count} channel{"s" if count > 1 else ""}'
+
+
+def _damage(path: str | Path, description: str) -> str:
+    """What is wrong with an image file of a known type that cannot be decoded."""
+    if is_truncated(str(path)):
+        return f'it is {description} that is truncated ({os.path.getsize(path)} bytes). Copy or download it again'
+    return f'it is {description}, damaged or too large'
+
+
+def check_channels(found: int, expected: int, name: str, step: dict | None = None) -> None:
+    """Raise an InputError unless an image has the channels that the model takes.
+
+    Args:
+        name: 'of the image' or 'of FILE'.
+        step: config of the transform that loaded it. If it keeps the values of the file, the remedy does, too.
+    """
     if found == expected:
         return
     color_type = {1: 'grayscale', 3: 'color'}.get(expected)
-    remedy = f"Convert the image, or set color_type='{color_type}' in {PLAIN} of the test pipeline."
-    if color_type is None:
+    remedy = f'Convert the image, or set {COLOR_TYPE}={color_type}.'
+    if step and (type_name(step) != PLAIN or step.get('color_type') == 'unchanged'):
+        remedy = f'Give a file with {_channels(expected)}, as in training.'
+    elif color_type is None:
         remedy = f'Give an image with {expected} bands; multi-band TIFF files are read with {MULTI_BAND} in the test pipeline.'
     raise InputError(
         f'The number of channels {name} is {found}, but the model takes {expected} (in_channels of its backbone). {remedy}'

@@ -41,7 +41,7 @@ def windows_of(cfg, model, sizes=()) -> Windows:
     if not all(hasattr(model, name) for name in ('encode_decode', 'out_channels', 'test_cfg')):
         raise UserError(f'Windows are for segmentors of mmseg, and this model is a {type(model).__name__}. Run it without --slide.')
     if len(sizes) > 2:
-        raise UserError(f'Expected a crop and a stride for --slide, got {len(sizes)} numbers: {list(sizes)}.')
+        raise UserError(f'Expected a crop and a stride for --slide, got {len(sizes)} numbers: {list(sizes)}. Give at most two.')
     test_cfg = model.test_cfg or {}
     if sizes:
         crop, stride = _pair(sizes[0]), _pair(sizes[1]) if len(sizes) == 2 else None

@@ -11,7 +11,8 @@ HEAD = 512  # bytes; in the files of cameras an EXIF block begins within these
 ORIENTATION = 274  # EXIF tag
 PNG = b'\x89PNG\r\n\x1a\n'
 TIFF = (b'II*\x00', b'MM\x00*')
-TIFF_WIDTH, TIFF_HEIGHT, TIFF_BANDS = 256, 257, 277  # tags
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_BITS, TIFF_BANDS = 256, 257, 258, 277  # tags
+PNG_END = 12  # bytes of the last block
 BITS_AT = 24  # offset of the bits per channel in a PNG
 
 
@@ -84,16 +85,48 @@ def max_value(path: str) -> tuple[str, float]:
 
 def tiff_shape(file: IO[bytes]) -> tuple[int, int, int]:
     """(height, width, bands) in the header of a TIFF file, whose pixels Pillow may not be able to read; zeros for other files."""
-    start = file.read(8)
-    if start[:4] not in TIFF:
-        return 0, 0, 0
     try:
-        tags = ImageFileDirectory_v2(start)
-        file.seek(tags.next)
-        tags.load(file)
+        tags = _tiff_tags(file)
         return int(tags[TIFF_HEIGHT]), int(tags[TIFF_WIDTH]), int(tags.get(TIFF_BANDS, 1))
     except Exception:  # as in `fault_of`
         return 0, 0, 0
+
+
+def sample_bits(path: str) -> int:
+    """The bits per sample in the header of a TIFF file; 0 for other files."""
+    try:
+        with open(path, 'rb') as file:
+            return int(_tiff_tags(file)[TIFF_BITS][0])
+    except Exception:  # as in `fault_of`
+        return 0
+
+
+def _tiff_tags(file: IO[bytes]) -> ImageFileDirectory_v2:
+    """The tags of a TIFF file; other files raise errors of all types."""
+    start = file.read(8)
+    if start[:4] not in TIFF:
+        raise ValueError('not a TIFF file')
+    tags = ImageFileDirectory_v2(start)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def is_truncated(path: str) -> bool:
+    """Whether an image file that cannot be decoded lacks its end."""
+    try:
+        with open(path, 'rb') as file:
+            content = file.read()
+    except OSError:
+        return False
+    if content.startswith(b'\xff\xd8'):
+        return not content.endswith(b'\xff\xd9')
+    if content.startswith(PNG):
+        return b'IEND' not in content[-PNG_END:]
+    if content[:2] == b'BM' or content[:4] == b'RIFF':
+        at, extra = (2, 0) if content[:2] == b'BM' else (4, 8)  # where the header states the size
+        return len(content) < int.from_bytes(content[at : at + 4], 'little') + extra
+    return 'truncated' in fault_of(path)  # in Pillow's words
 
 
 def channel_count(path: str) -> int:

@@ -68,7 +68,7 @@ class GnConv(nn.Module):
         proj_out: whether there is a final 1x1 convolution from dim to out_channels; without it dim_ratio must be 1.
         scale: factor after the spatial operator (HorNet's backbone: 1/3).
         stride, padding, dilation, padding_mode: of the depth-wise convolution, as in `Conv2d`; `padding=None` keeps the grid. The
-            gate p is taken at the centres of the convolution's windows.
+            gate p is taken at the centers of the convolution's windows.
         filter_resize, spectral: as in `GlobalFilter`.
         channels_last: maps are `(B, H, W, C)` instead of `(B, C, H, W)`; the parameters are the same.
 
@@ -114,7 +114,7 @@ class GnConv(nn.Module):
             )
         self.kernel_size, self.stride, self.dilation = pair(kernel_size), pair(stride), pair(dilation)
         if grid is None and not all(k % 2 for k in self.kernel_size):
-            raise ValueError(f'kernel_size must be odd, so that a window has a centre for the gate, got {kernel_size}')
+            raise ValueError(f'kernel_size must be odd, so that a window has a center for the gate, got {kernel_size}')
         reach = [d * (k - 1) // 2 for k, d in zip(self.kernel_size, self.dilation)]  # padding that keeps the size
         self.padding = (reach[0], reach[1]) if padding is None else pair(padding)
         self.border = [p - r for p, r in zip(self.padding, reach)]  # pixels that the padding adds on each side (negative: removes)
@@ -146,13 +146,13 @@ class GnConv(nn.Module):
         if self.stride != (1, 1) and isinstance(self.dwconv, GlobalLocalFilter):
             mixed = mixed[..., :: self.stride[0], :: self.stride[1]]
         parts = (mixed * self.scale).split(self.dims, dim=1)
-        y = self.at_centres(gate) * parts[0]
+        y = self.at_centers(gate) * parts[0]
         for i, pw in enumerate(self.pws):
             y = pw(y) * parts[i + 1]
         return y
 
-    def at_centres(self, gate: Tensor) -> Tensor:
-        """The gate at the centres of the depth-wise convolution's windows; zero outside the map."""
+    def at_centers(self, gate: Tensor) -> Tensor:
+        """The gate at the centers of the depth-wise convolution's windows; zero outside the map."""
         if any(self.border):
             gate = pad(gate, (self.border[1], self.border[1], self.border[0], self.border[0]))
         return gate if self.stride == (1, 1) else gate[..., :: self.stride[0], :: self.stride[1]]
@@ -162,17 +162,17 @@ class _Conv2d(nn.Conv2d):
     pass
 
 
-class SelfInitialisedConv2d(_Conv2d):
+class SelfInitializedConv2d(_Conv2d):
     """A `Conv2d` that mmengine's `init_cfg=dict(layer='Conv2d')` skips: it looks at the names of a class and its direct bases.
 
-    A head that initialises all convolutions with std 0.01 would make the products of a gnConv vanish.
+    A head that initializes all convolutions with std 0.01 would make the products of a gnConv vanish.
     """
 
 
 class GnConvLayer(GnConv):
     """A `GnConv` with the arguments, output size and dtype of a k x k `Conv2d`. Not published.
 
-    The 1x1 convolutions are initialised to preserve the variance, the spatial operator around 1 with a tenth of its usual spread:
+    The 1x1 convolutions are initialized to preserve the variance, the spatial operator around 1 with a tenth of its usual spread:
     the products are close to the gate, so gnConvs stacked without norms neither vanish nor explode.
 
     Args:
@@ -230,12 +230,12 @@ class GnConvLayer(GnConv):
         if not bias and isinstance(self.proj_out, nn.Conv2d):
             self.proj_out.bias = None
         for conv in (m for m in self.modules() if type(m) is nn.Conv2d):
-            conv.__class__ = SelfInitialisedConv2d
+            conv.__class__ = SelfInitializedConv2d
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise as described for the class; a global filter keeps `GlobalFilter`'s initialisation."""
+        """Initialize as described for the class; a global filter keeps `GlobalFilter`'s initialization."""
         for conv in (self.proj_in, *self.pws, self.proj_out):
             if isinstance(conv, nn.Conv2d):
                 gain = sqrt(2) if conv is self.proj_out else 1  # of the ReLU that usually follows, as in mmcv's ConvModule

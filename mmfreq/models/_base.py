@@ -39,7 +39,7 @@ class Preprocessing:
     Attributes:
         size: side of the square input, in pixels.
         mean, std: normalisation of RGB values in 0..1.
-        resize: length of the shorter side before a centre crop of `size`; None resizes the image to the square.
+        resize: length of the shorter side before a center crop of `size`; None resizes the image to the square.
         interpolation: of that resize.
     """
 
@@ -259,7 +259,7 @@ class FrequencyBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Load `init_cfg=dict(type='Pretrained', ...)`; the constructor has already initialised the parameters as published."""
+        """Load `init_cfg=dict(type='Pretrained', ...)`; the constructor has already initialized the parameters as published."""
         options = pretrained_options(self.init_cfg)
         if options is None:
             super().init_weights()
@@ -429,14 +429,14 @@ def final_linear(channels: int, num_classes: int) -> nn.Module:
 
 
 def init_linear(module: nn.Module) -> None:
-    """Published initialisation of HorNet and GFNet: linear layers truncated normal 0.02, biases 0; convolutions as in PyTorch."""
+    """Published initialization of HorNet and GFNet: linear layers truncated normal 0.02, biases 0; convolutions as in PyTorch."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
 
 
 def init_linear_and_conv(module: nn.Module) -> None:
-    """Published initialisation of HorNet's classifiers and DFFormer: linear layers and convolutions truncated normal 0.02."""
+    """Published initialization of HorNet's classifiers and DFFormer: linear layers and convolutions truncated normal 0.02."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -27,7 +27,7 @@ RELU = dict(type='ReLU')
 INIT_CFG = dict(type='Xavier', layer='Conv2d', distribution='uniform', bias=0)
 RATIOS = ((2, 3), (2, 3), (2, 3), (2, 3), (2, 3), (2,))  # of the anchors of each level
 ANCHORS = dict(type='mmfreq.AFFNetSSDAnchorGenerator')
-# the published variances of centres and sides
+# the published variances of centers and sides
 BOX_CODER = dict(type='mmdet.DeltaXYWHBBoxCoder', target_stds=(0.1, 0.1, 0.2, 0.2))
 TRAIN_CFG = dict(
     # anchors of IoU >= 0.5 are positive, and the best anchor of each ground truth whatever its IoU
@@ -100,7 +100,7 @@ class AFFNetSSDLiteNeck(BaseModule):
         proj_channels: one per level, as in the head; those of the backbone's levels are not used here.
         strides: one per level, each twice the one before, -1 for a pooled last level. They name the extra layers, as published.
         norm_cfg, act_cfg: of the extra levels. AFFNet's activation is unpublished; related configurations have ReLU.
-        init_cfg: as in `BaseModule`; by default the published Xavier initialisation.
+        init_cfg: as in `BaseModule`; by default the published Xavier initialization.
 
     Shape:
         `(B, C_i, H_i, W_i)` for each of `in_channels` to these and one `(B, proj_channels[i], H_i, W_i)` for each extra level,
@@ -200,7 +200,7 @@ class AFFNetSSDAnchorGenerator:
         Shape:
             One `(H * W * A, 4)` per level: cells row by row, the anchors of a cell in the order above.
         """
-        return [corners(centred(size, sides, device)) for size, sides in zip(featmap_sizes, self.sides, strict=True)]
+        return [corners(centered(size, sides, device)) for size, sides in zip(featmap_sizes, self.sides, strict=True)]
 
 
 def level_sides(scale: float, following: float, ratios: Sequence[float]) -> list[tuple[float, float]]:
@@ -212,7 +212,7 @@ def level_sides(scale: float, following: float, ratios: Sequence[float]) -> list
     return [(min(width, 1.0), min(height, 1.0)) for width, height in sides]
 
 
-def centred(size: tuple[int, int], sides: list[tuple[float, float]], device: torch.device | str) -> Tensor:
+def centered(size: tuple[int, int], sides: list[tuple[float, float]], device: torch.device | str) -> Tensor:
     """Anchors of an (H, W) grid as (cx, cy, width, height), `(H * W * A, 4)`."""
     cy, cx = ((torch.arange(n, device=device) + 0.5) / n for n in size)
     cells = torch.stack(torch.meshgrid(cx, cy, indexing='xy'), -1).reshape(-1, 1, 2)
@@ -222,8 +222,8 @@ def centred(size: tuple[int, int], sides: list[tuple[float, float]], device: tor
 
 def corners(boxes: Tensor) -> Tensor:
     """(cx, cy, width, height) to (x1, y1, x2, y2), `(..., 4)`."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((centre - half, centre + half), -1)
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((center - half, center + half), -1)
 
 
 @MODELS.register_module()
@@ -246,7 +246,7 @@ class AFFNetSSDLiteHead(SSDHead):
         bbox_coder: as in `SSDHead`.
         train_cfg, test_cfg: fields that replace those of the published `TRAIN_CFG` and `TEST_CFG`. `nms_pre` counts the anchors of
             a class, not of a level as elsewhere in mmdet.
-        init_cfg: as in `SSDHead`; by default the published Xavier initialisation.
+        init_cfg: as in `SSDHead`; by default the published Xavier initialization.
 
     Shape:
         `(N, C_i, H_i, W_i)` per level to a list of scores `(N, A_i * (K + 1), H_i, W_i)` and one of offsets
@@ -311,14 +311,14 @@ class AFFNetSSDLiteHead(SSDHead):
     def get_anchors(
         self, featmap_sizes: list[tuple], batch_img_metas: list[dict], device: torch.device | str = 'cpu'
     ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        """For each image and level the anchors in pixels, `(P_i, 4)`, and whether their centres lie in the image's padded area."""
+        """For each image and level the anchors in pixels, `(P_i, 4)`, and whether their centers lie in the image's padded area."""
         fractions = self.prior_generator.grid_priors(featmap_sizes, device=device)
         anchors, valid = [], []
         for meta in batch_img_metas:
             height, width = meta['pad_shape'][:2]
             anchors.append([in_pixels(level, meta) for level in fractions])
-            centres = [(level[:, :2] + level[:, 2:]) / 2 for level in anchors[-1]]
-            valid.append([(centre < centre.new_tensor((width, height))).all(1) for centre in centres])
+            centers = [(level[:, :2] + level[:, 2:]) / 2 for level in anchors[-1]]
+            valid.append([(center < center.new_tensor((width, height))).all(1) for center in centers])
         return anchors, valid
 
     def get_targets(self, *args, **kwargs) -> tuple:

@@ -4,15 +4,15 @@
 |---|---|---|
 | `bilinear` | the half spectrum as an image, corners aligned | HorNet (published), GFNet-CNN |
 | `bicubic` | the same, with a cubic kernel | GFNet, GFNet-H, DFFormer (published) |
-| `kernel` | the spatial kernel in pixels: zero-padded or cropped around its centre | not published |
+| `kernel` | the spatial kernel in pixels: zero-padded or cropped around its center | not published |
 | `modes` | the response to each number of cycles per image; new frequencies are zero | not published |
 | `none` | nothing is resized: maps of another size raise an error | fixed-size models |
 
 A family's rule is the class attribute `published_resize` of its backbone; the argument `filter_resize` overrides it. The rule is
 applied when a file is loaded (`StoredFilter.fit_stored`) and in forward (`StoredFilter.filter_for`), see `mmfreq.layers.filters`.
 
-The published rules treat the spectrum as an image without centring the vertical frequencies, and the published weights were trained
-with them. `kernel` and `modes` resize the operator that the filter represents: the imaginary part of the zero and Nyquist columns,
+The published rules treat the spectrum as an image without centering the vertical frequencies, and the published weights were
+trained with them. `kernel` and `modes` resize the operator that the filter represents: the imaginary part of the zero and Nyquist columns,
 which the inverse transform ignores (see `mmfreq.ops.spectral`), is not preserved.
 
 A filter is a real tensor with (real, imaginary) as its last axis. Its half width F = W // 2 + 1 does not determine W (2F - 2 or

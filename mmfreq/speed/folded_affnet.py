@@ -76,7 +76,7 @@ class FoldedInvertedResidual(Folded):
 
     def forward_rows(self, x: Tensor, at: slice) -> Tensor:
         """Rows `at` of the output."""
-        lead = -(-self.dilation // self.stride)  # output rows that a chunk computes with padding instead of the neighbouring rows
+        lead = -(-self.dilation // self.stride)  # output rows that a chunk computes with padding instead of the neighboring rows
         first = max(at.start - lead, 0)
         last = min((at.stop - 1) * self.stride + self.dilation + 1, x.shape[2])
         hidden = self.depthwise(self.expand(x[:, :, first * self.stride : last]))

@@ -132,5 +132,5 @@ def optimized_class(original: type) -> type:
 
 
 def new_optimized(original: type) -> nn.Module:
-    """An uninitialised instance, for pickle and copy."""
+    """An uninitialized instance, for pickle and copy."""
     return object.__new__(optimized_class(original))

@@ -10,7 +10,7 @@
 | clip | maximum L2 norm of the gradient |
 | mixed precision, averaged weights | true or false; momentum |
 | drop path | rate of the last block |
-| training images, test images | what the pipeline does to size and colour, see `describe`; for tests also the mode |
+| training images, test images | what the pipeline does to size and color, see `describe`; for tests also the mode |
 """
 
 import re
@@ -183,7 +183,7 @@ def _test_mode(model) -> str:
 
 
 def describe(pipeline) -> str:
-    """The steps of a pipeline that change size or colour, in order. Unknown steps appear by their type, so none is missed."""
+    """The steps of a pipeline that change size or color, in order. Unknown steps appear by their type, so none is missed."""
     names = [(type_name(step['type']), step) for step in pipeline]
     return ', '.join(STEPS[name](step) if name in STEPS else name for name, step in names if not name.startswith(SKIPPED))
 
@@ -218,14 +218,14 @@ def _choice_resize(step) -> str:
 STEPS = {
     'PhotoMetricDistortion': lambda step: 'photometric distortion',
     'MinIoURandomCrop': lambda step: 'crops by overlap',
-    'ColorJitter': lambda step: 'colour jitter',
+    'ColorJitter': lambda step: 'color jitter',
     'Resize': _resize,
     'RandomResize': _random_resize,
     'RandomChoiceResize': _choice_resize,
     'RandomChoice': _choice,
     'ResizeEdge': lambda step: f'{step["edge"]} side {step["scale"]}',
     'RandomResizedCrop': lambda step: f'random area to {_size(step["scale"])}',
-    'CenterCrop': lambda step: f'centre {_size(step["crop_size"])}',
+    'CenterCrop': lambda step: f'center {_size(step["crop_size"])}',
     'RandomCrop': lambda step: f'crop {_size(step["crop_size"])}',
     'ResizeToMultiple': lambda step: f'up to multiples of {step["size_divisor"]}',
     'ResizeDownToMultiple': lambda step: f'down to multiples of {step["size_divisor"]}',

@@ -54,6 +54,12 @@ def test_two_scores_are_sorted_by_the_first():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ['mean IoU 50.0', 'IoU', 'segm AP']
 
 
+@pytest.mark.parametrize(('names', 'label'), [(['IoU'], 'IoU, %'), (['bbox AP', 'segm AP'], 'AP, %'), (['coco bbox AP'], 'AP, %')])
+def test_the_axis_names_the_score_and_its_unit(names, label):
+    for axis in plot_class_scores([scores(60, name) for name in names], 'Scores').axes:
+        assert axis.get_xlabel() == label
+
+
 def test_long_names_are_cut():
     score = ClassScores('IoU', ('x' * 60,), np.array([1.0]), 1.0)
     assert labels(plot_class_scores([score], 'Scores')) == ['x' * 23 + '…']

@@ -33,8 +33,16 @@ def test_files_folders_and_globs_are_listed_in_order_each_once(tmp_path):
 
 def test_error_names_the_inputs_without_images_and_what_is_there(tmp_path):
     _touch(tmp_path, 'in/a.png', 'empty/notes.txt')
-    with pytest.raises(FileNotFoundError, match=r'empty, .*\*\.bmp, .*gone\.png \(skipped: 1 of other types \(\.txt\)\)'):
-        find_inputs([tmp_path / 'in', tmp_path / 'empty', str(tmp_path / '*.bmp'), tmp_path / 'gone.png'])
+    with pytest.raises(FileNotFoundError, match=r'empty, .*\*\.bmp \(skipped: 1 of other types \(\.txt\)\)'):
+        find_inputs([tmp_path / 'in', tmp_path / 'empty', str(tmp_path / '*.bmp')])
+
+
+def test_error_names_the_inputs_that_do_not_exist(tmp_path):
+    _touch(tmp_path, 'in/a.png', 'empty/notes.txt')
+    with pytest.raises(FileNotFoundError, match=r'^/[^ ]*gone\.png does not exist\. Give files'):
+        find_inputs([tmp_path / 'in', tmp_path / 'empty', tmp_path / 'gone.png'])
+    with pytest.raises(FileNotFoundError, match=r'gone\.png, .*more do not exist'):
+        find_inputs([tmp_path / 'gone.png', tmp_path / 'more'])
 
 
 def test_sub_folders_are_searched_and_their_paths_kept(tmp_path):

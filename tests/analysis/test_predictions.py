@@ -291,7 +291,7 @@ def test_report_of_a_run_counts_and_measures(tmp_path):
     assert lines[3].startswith('10 images and frames in 5.0 s (0.500 s each, with reading and writing); peak: ')
     assert 100 < int(lines[3].split('peak: ')[1].split(' MiB of RAM')[0]) < 100_000
     assert problems.splitlines() == [
-        'error: 1 of 5 files have a problem, and 1 folder(s):',
+        'error: 1 of 5 files has a problem, and 1 folder(s):',
         'the folder x cannot be read',
         'bad.jpg is bad',
     ]

@@ -210,10 +210,10 @@ BROKEN = {  # -> (how the file is made, suffix, message)
     'a git-lfs pointer': (lambda path: path.write_text('version https://git-lfs.github.com/spec/v1\n'), '.mp4', 'git lfs pull'),
     'sound without images': (_sound, '.mp4', 'a WAV audio file, without images'),
     'a link to a missing file': (lambda path: path.symlink_to('nowhere.mp4'), '.mp4', 'a link to a missing file'),
-    'half of an mp4': (_half, '.mp4', 'an MP4 or MOV file, without images that OpenCV can decode, or damaged'),
+    'half of an mp4': (_half, '.mp4', 'an MP4 or MOV file, without images that OpenCV can decode, or damaged.*ffmpeg -i'),
     'half of an avi': (lambda path: _half(path, codec='MJPG'), '.avi', r'truncated: it ends after \d+ of 40 frames.*ffmpeg -i'),
     'half of an mkv': (_half, '.mkv', r'truncated: it ends after \d+ of 40 frames.*ffmpeg -i'),
-    'no frames': (lambda path: _clip(path, 0, codec='MJPG'), '.avi', 'video.avi'),
+    'no frames': (lambda path: _clip(path, 0, codec='MJPG'), '.avi', r'video\.avi.*ffmpeg -i'),
 }
 
 
@@ -290,8 +290,8 @@ def test_a_video_that_was_not_written_completely_is_an_error(tmp_path):
 
 
 CODECS = {
-    'unknown': ('XXXX', 'cannot write video.mp4 with the codec XXXX.*--codec mp4v'),
-    'not for this container': ('HFYU', 'cannot write video.mp4 with the codec HFYU'),
+    'unknown': ('XXXX', r'^This build of OpenCV cannot write videos with the codec XXXX\. Use --codec mp4v or MJPG\.$'),
+    'not for this container': ('HFYU', 'cannot write videos with the codec HFYU'),
     'a name': ('mpeg4', r"four characters, for example mp4v or MJPG; got 'mpeg4'"),
     'three characters': ('mp4', "got 'mp4'"),
     'other characters': ('\u00e9\u00e9\u00e9\u00e9', 'Change --codec'),

@@ -55,18 +55,28 @@ def test_options_of_the_loader_take_effect(save, options):
         np.testing.assert_array_equal(image, expected, case)
 
 
+TRUNCATED = {
+    *('truncated JPEG', 'JPEG without its last bytes', 'only the head of a JPEG', 'truncated PNG', 'PNG without its end'),
+    *('truncated BMP', 'truncated WebP', 'truncated TIFF'),
+}
+
+
 @pytest.mark.parametrize('case', UNREADABLE)
 @pytest.mark.parametrize('color_type', ['color', 'grayscale'])
 def test_error_describes_a_file_that_is_not_an_image(save, case, color_type):
-    if (case, color_type) == ('TIFF of real numbers', 'grayscale'):
-        pytest.skip('OpenCV versions differ')
     data, pattern = UNREADABLE[case]
+    if case in TRUNCATED:
+        pattern = rf'(JPEG|PNG|BMP|WebP|TIFF) image that is truncated \({len(data)} bytes\)\. Copy or download it again'
+    if case == 'TIFF of real numbers':
+        pattern = f"32 bits per sample, which OpenCV cannot read with color_type='{color_type}'. Set color_type='unchanged' or "
     path = save(data)
-    with pytest.raises(
-        InputError, match=f'cannot be read as an image: it is .*({pattern.replace(" or of a format", "")})'
-    ) as error:
+    with pytest.raises(InputError, match=rf'cannot be read as an image: it is .*({pattern}).*(?<!\.)\.$') as error:
         ImageReader(loader(color_type=color_type))(path)
     assert str(error.value).startswith(str(path))
+
+
+def test_every_truncated_file_is_found_and_no_other():
+    assert {case for case in UNREADABLE if 'truncated' in case} < TRUNCATED < set(UNREADABLE)
 
 
 class OneBand(BaseTransform):
@@ -134,20 +144,24 @@ def test_bands_that_opencv_does_not_read_are_named(tmp_path):
         read(tmp_path / 'text')
 
 
-# name -> (channels of the image, of the model, regular expression)
+UNCHANGED = loader(color_type='unchanged')
+# name -> (channels of the image, of the model, the loader, regular expression)
 CHANNELS = {
-    'color for a gray model': (3, 1, r"of a\.png is 3, but the model takes 1 .*Convert.*color_type='grayscale'"),
-    'gray for a color model': (1, 3, r"of a\.png is 1, but the model takes 3 .*Convert.*color_type='color'"),
-    'alpha for a color model': (4, 3, r"of a\.png is 4, but the model takes 3 .*color_type='color'"),
-    'color for a model of five bands': (3, 5, r'of a\.png is 3, but the model takes 5 .*image with 5 bands.*tifffile'),
+    'color for a gray model': (3, 1, loader(), r'of a\.png is 3, but the model takes 1 .*Convert.*{key}=grayscale\.'),
+    'gray for a color model': (1, 3, loader(color_type='grayscale'), r'is 1, but the model takes 3 .*Convert.*{key}=color\.'),
+    'alpha for a color model': (4, 3, None, r'of a\.png is 4, but the model takes 3 .*{key}=color\.'),
+    'color for a model of five bands': (3, 5, loader(), r'of a\.png is 3, but the model takes 5 .*image with 5 bands.*tifffile'),
+    'color for a gray model of 16 bits': (3, 1, UNCHANGED, r'takes 1 \([^.]*\)\. Give a file with 1 channel, as in training\.$'),
+    'alpha for an unchanged color model': (4, 3, UNCHANGED, r'takes 3 \([^.]*\)\. Give a file with 3 channels, as in training\.$'),
+    'gray for a model of TIFF files': (1, 5, TIFFFILE, r'takes 5 .*Give a file with 5 channels, as in training\.$'),
 }
 
 
 @pytest.mark.parametrize('case', CHANNELS)
 def test_error_of_other_channels_has_both_numbers_and_the_remedy(case):
-    found, expected, pattern = CHANNELS[case]
-    with pytest.raises(InputError, match=pattern):
-        check_channels(found, expected, 'of a.png')
+    found, expected, step, pattern = CHANNELS[case]
+    with pytest.raises(InputError, match=pattern.replace('{key}', r'test_dataloader\.dataset\.pipeline\.0\.color_type')):
+        check_channels(found, expected, 'of a.png', step)
 
 
 def test_color_images_are_converted_for_gray_models_only():

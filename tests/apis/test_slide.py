@@ -142,7 +142,7 @@ def _no_segmentor(model, cfg):
 
 
 INVALID = {  # numbers after --slide -> (change, message)
-    'three numbers': ((64, 32, 16), None, r'crop and a stride .* got 3 numbers: \[64, 32, 16\]'),
+    'three numbers': ((64, 32, 16), None, r'crop and a stride .* got 3 numbers: \[64, 32, 16\]\. Give at most two\.'),
     'tiny windows': ((16,), None, r'at least 32 pixels .* got the crop \(16, 16\)'),
     'gaps between windows': ((64, 65), None, r'stride from 1 to their size.*\(65, 65\)'),
     'a stride of zero': ((64, 0), None, r'stride from 1.*\(0, 0\)'),

@@ -1,4 +1,4 @@
-"""gnConv as a convolution layer: grids as in `Conv2d`, position of the gate, errors, initialisation."""
+"""gnConv as a convolution layer: grids as in `Conv2d`, position of the gate, errors, initialization."""
 
 import copy
 import pickle
@@ -32,7 +32,7 @@ def test_output_size_is_that_of_conv2d(args):
 
 @pytest.mark.parametrize('args', GRIDS, ids=str)
 def test_receptive_field_is_that_of_conv2d(args):
-    """The window's centre, where the gate is taken, is part of it."""
+    """The window's center, where the gate is taken, is part of it."""
     if args.get('padding') == 6:  # windows beyond the border contain nothing but padding
         args = dict(args, padding=1)
 
@@ -102,7 +102,7 @@ def test_without_bias_the_last_projection_has_none(grid):
 
 
 @pytest.mark.parametrize('grid', [None, 8])
-def test_stack_without_norms_preserves_the_scale_at_initialisation(grid):
+def test_stack_without_norms_preserves_the_scale_at_initialization(grid):
     torch.manual_seed(0)
     stack = [nn.Sequential(GnConvLayer(64, 64, 3, padding=1, grid=grid), nn.ReLU()) for _ in range(4)]
     x = torch.randn(2, 64, 16, 16)
@@ -140,7 +140,7 @@ def test_output_is_that_of_gnconv():
 
 
 @pytest.mark.parametrize('grid', [None, 8])
-def test_reset_parameters_restores_the_initialisation(grid):
+def test_reset_parameters_restores_the_initialization(grid):
     layer = GnConvLayer(64, 64, 3, padding=1, grid=grid)
     scale = {name: p.detach().abs().mean() for name, p in layer.named_parameters() if 'weight' in name and 'complex' not in name}
     for name in scale:

@@ -24,8 +24,8 @@ def toy_batch(generator, count=2, side=64):
     grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing='ij'))
     for image, label in zip(images, labels):
         for label_id, value in ((1, 1.5), (2, -1.5)):
-            centre = torch.randint(12, side - 12, (2, 1, 1), generator=generator)
-            offset = (grid - centre).abs()
+            center = torch.randint(12, side - 12, (2, 1, 1), generator=generator)
+            offset = (grid - center).abs()
             inside = offset.square().sum(0) < 100 if label_id == 1 else offset.amax(0) < 9
             label[inside] = label_id
             image[:, inside] += value

@@ -93,10 +93,10 @@ def test_golden_detector(golden_folder, within_limit):
     scores = by_anchor([level[0] for level in scores], 81).roll(1, 1)  # the published background comes first
     offsets = by_anchor([level[0] for level in offsets], 4)
     anchors = torch.cat(head.prior_generator.grid_priors(GRIDS))
-    centred = torch.cat(((anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]), 1)
+    centered = torch.cat(((anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]), 1)
     (pixels,), _ = head.get_anchors(GRIDS, [meta((320, 320))])
     for boxes in (head.bbox_coder.decode(anchors, offsets), head.bbox_coder.decode(torch.cat(pixels), offsets) / 320):
-        outputs = [*maps, *(x[None] for x in (scores, offsets, centred, boxes))]
+        outputs = [*maps, *(x[None] for x in (scores, offsets, centered, boxes))]
         within_limit('affnet decoders', *worst_error(outputs, case['outputs']))
 
 
@@ -133,8 +133,8 @@ def test_anchors_are_the_hand_computed_ones():
     expected = [(scale, scale), (middle, middle)]
     expected += [(scale * r**k, scale / r**k) for r in (2, 3) for k in (0.5, -0.5)]
     assert torch.allclose(first[..., 2:] - first[..., :2], torch.tensor(expected).expand(20, 20, 6, 2), atol=1e-6)
-    centres = (first[..., :2] + first[..., 2:]) / 2
-    assert torch.allclose(centres[3, 7], torch.tensor([7.5 / 20, 3.5 / 20]).expand(6, 2), atol=1e-6)  # row 3, column 7
+    centers = (first[..., :2] + first[..., 2:]) / 2
+    assert torch.allclose(centers[3, 7], torch.tensor([7.5 / 20, 3.5 / 20]).expand(6, 2), atol=1e-6)  # row 3, column 7
 
 
 @pytest.mark.parametrize('sizes', [GRIDS, [(7, 11), (4, 6), (2, 3), (1, 2), (1, 1), (1, 1)]])
@@ -145,8 +145,8 @@ def test_anchors_are_spaced_evenly_and_clamped(sizes):
         sides = level[:, 2:] - level[:, :2]
         assert sides.min() > 0 and sides.max() <= 1 + 1e-6
         cells = level.view(height, width, anchors, 4)
-        centres = (cells[..., :2] + cells[..., 2:]) / 2
-        assert torch.allclose(centres.mean((0, 1)), torch.full((anchors, 2), 0.5), atol=1e-6)
+        centers = (cells[..., :2] + cells[..., 2:]) / 2
+        assert torch.allclose(centers.mean((0, 1)), torch.full((anchors, 2), 0.5), atol=1e-6)
         assert torch.allclose(cells.flip(0)[..., [1, 3]], 1 - cells[..., [3, 1]], atol=1e-6)  # mirrored, top and bottom swap
     assert (levels[-1][:, 2:] - levels[-1][:, :2]).max() == 1  # something was clamped
 
@@ -169,12 +169,12 @@ def test_encoding_then_decoding_is_the_identity():
     anchors = torch.cat(head.get_anchors(GRIDS, [meta((240, 320))])[0][0])
     boxes = random_boxes(len(anchors), (240, 320))
     assert torch.allclose(head.bbox_coder.decode(anchors, head.bbox_coder.encode(anchors, boxes)), boxes, atol=1e-2, rtol=1e-4)
-    centred = torch.cat(((anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]), 1)
+    centered = torch.cat(((anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]), 1)
     offsets = torch.tensor([1.0, -2.0, 3.0, -4.0]).expand(len(anchors), 4)
     moved = head.bbox_coder.decode(anchors, offsets)
-    centre = centred[:, :2] + 0.1 * torch.tensor([1.0, -2.0]) * centred[:, 2:]
-    half = centred[:, 2:] * torch.exp(0.2 * torch.tensor([3.0, -4.0])) / 2
-    assert torch.allclose(moved, torch.cat((centre - half, centre + half), 1), atol=1e-3)
+    center = centered[:, :2] + 0.1 * torch.tensor([1.0, -2.0]) * centered[:, 2:]
+    half = centered[:, 2:] * torch.exp(0.2 * torch.tensor([3.0, -4.0])) / 2
+    assert torch.allclose(moved, torch.cat((center - half, center + half), 1), atol=1e-3)
 
 
 def published_loss(scores, offsets, anchors, boxes, labels, num_classes):

@@ -100,7 +100,7 @@ def test_backbones_with_more_sizes(arch):
 
 
 def with_uniform_weights(arch, blocks):
-    """A backbone in eval mode, of at most `blocks` in a stage, with uniform weights: the published initialisation is slow."""
+    """A backbone in eval mode, of at most `blocks` in a stage, with uniform weights: the published initialization is slow."""
     cls = backbone_class(arch)
     record = cls.ARCHS[arch]
     depths = getattr(record, 'depths', None)

@@ -28,11 +28,11 @@ def cells(printed):
     return {name: scores for name, *scores in rows}
 
 
-@pytest.mark.parametrize('option', ['--classwise', '--plot-classes'])
-def test_a_class_without_objects_has_a_dash(test_tool, tmp_path, option):
-    printed = test_tool(option)
+@pytest.mark.parametrize('options', [('--classwise',), ('--plot-classes',), ('--plot-classes', '--classwise')], ids=' '.join)
+def test_a_class_without_objects_has_a_dash(test_tool, tmp_path, options):
+    printed = test_tool(*options)
     assert cells(printed) == {'dark': ['100.0'], 'gray': ['0.0'], 'bright': ['-'], 'mean': ['50.0']}
-    assert (tmp_path / 'w/class_scores.png').is_file() == (option == '--plot-classes')
+    assert (tmp_path / 'w/class_scores.png').is_file() == ('--plot-classes' in options)
 
 
 def test_with_flips(test_tool):
@@ -43,7 +43,8 @@ def test_without_the_option_there_is_no_table(test_tool):
     assert cells(test_tool()) == {}
 
 
-def test_one_table_at_a_time(test_tool, capsys):
+@pytest.mark.parametrize('option', ['--classwise', '--plot-classes'])
+def test_one_table_at_a_time(test_tool, capsys, option):
     with pytest.raises(SystemExit) as ended:
-        test_tool('--classwise', '--baseline')
+        test_tool(option, '--baseline')
     assert ended.value.code == 2 and 'not allowed with' in capsys.readouterr().err

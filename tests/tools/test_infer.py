@@ -281,7 +281,7 @@ def test_windows_of_a_detector_are_refused(infer, tmp_path, capsys):
 
 def test_broken_videos_are_named_and_the_others_written(infer, segmentor, tree, tmp_path):
     (tree / 'broken.mp4').write_bytes((tree / 'a/clip.mp4').read_bytes()[:-200])
-    with pytest.raises(SystemExit, match=r'1 of 5 files have a problem:\n.*broken\.mp4 cannot be read as a video'):
+    with pytest.raises(SystemExit, match=r'1 of 5 files has a problem:\n.*broken\.mp4 cannot be read as a video'):
         infer([*map(str, segmentor), str(tree), '--out', str(tmp_path / 'out'), '--device', 'cpu'])
     assert (tmp_path / 'out/a/clip_overlay.mp4').is_file() and not list((tmp_path / 'out').glob('*broken*'))
 

@@ -69,9 +69,21 @@ def test_boxes_are_those_of_the_test_pipeline(call_tool, models, tmp_path):
 
 # name -> (kind of the model, array in the image file, regular expression); files are PNG
 OTHERS = {
-    'color image, 16-bit gray model': ('16 bits', pixels(), r'is 3, but the model takes 1 .*grayscale'),
-    'image with alpha, 16-bit gray model': ('16 bits', np.dstack([pixels(), pixels()[..., 0]]), r'is 4, but the model takes 1 '),
-    'color image, model of four bands': ('4 bands', pixels(), r'is 3, but the model takes 4 .*4 bands'),
+    'color image, 16-bit gray model': (
+        '16 bits',
+        pixels(),
+        r'is 3, but the model takes 1 .*Give a file with 1 channel, as in training\.',
+    ),
+    'image with alpha, 16-bit gray model': (
+        '16 bits',
+        np.dstack([pixels(), pixels()[..., 0]]),
+        r'is 4, but the model takes 1 .*Give a file with 1 channel, ',
+    ),
+    'color image, model of four bands': (
+        '4 bands',
+        pixels(),
+        r'is 3, but the model takes 4 .*Give a file with 4 channels, as in training\.',
+    ),
     'gray image, model of four bands': ('4 bands', pixels()[..., 0], r'is 1, but the model takes 4 '),
     'gray image, model of five bands': (
         '5 bands',
@@ -86,7 +98,7 @@ def test_image_with_other_channels_is_named_and_the_others_are_predicted(call_to
     kind, array, pattern = OTHERS[case]
     config, checkpoint, path, _ = models(kind)
     (tmp_path / 'b.png').write_bytes(encode(array))
-    with pytest.raises(SystemExit, match=rf'1 of 2 images have a problem:\n.*b\.png.*{pattern}') as ended:
+    with pytest.raises(SystemExit, match=rf'1 of 2 images has a problem:\n.*b\.png.*{pattern}') as ended:
         call_tool('infer', config, checkpoint, tmp_path / 'b.png', path, '--out', tmp_path / 'out', '--device', 'cpu')
     assert 'Traceback' not in str(ended.value.code) and (tmp_path / f'out/{path.stem}.png').is_file()
 

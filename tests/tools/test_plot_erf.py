@@ -61,7 +61,7 @@ def test_checkpoint_belongs_to_the_model_before_it(tool):
         (('hornet-micro', '--size', '1', '2', '3'), 'H W or one side'),
         (('hornet-micro', '--size', '16'), 'at least 32'),
         (('hornet-micro', '--count', '0'), 'at least 1'),
-        (('hornet-micro', '--images', 'gone'), 'no image for gone'),
+        (('hornet-micro', '--images', 'gone'), 'gone does not exist'),
     ],
 )
 def test_errors_are_one_line_with_status_2(tool, args, message, capsys, tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_layers_that_are_not_called_are_named(plot_filters, tmp_path):
         (('hornet-micro', '--layers', 'stages.7'), "matches 'stages.7'. There are stages.2.0.gnconv.dwconv"),
         (('hornet-tiny-7x7', '--draw', 'filters'), 'has no stored filters'),
         (('dfformer-s18-afno',), 'Choose a model of another family'),
-        (('hornet-micro', '--image', 'gone.png'), 'no image for gone.png'),
+        (('hornet-micro', '--image', 'gone.png'), 'gone.png does not exist'),
         (('hornet-micro', '--grid', '0', '4'), 'at least 1x1'),
         (('hornet-micro', '--filters', '0'), 'at least 1'),
         (('hornet-micro', '--size', '16', '64'), 'at least 32'),

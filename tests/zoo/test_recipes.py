@@ -39,7 +39,7 @@ CHANGES = {
     "custom_hooks = [dict(type='EMAHook', momentum=1e-4)]": {'averaged weights': 1e-4},
     "model['test_cfg'] = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))": {'test images': 'slide 512x512 by 341x341'},
     "train_dataloader['dataset'] = dict(datasets=[dict(dataset=dict(pipeline=[dict(type='CenterCrop', crop_size=7)]))])": {
-        'training images': 'centre 7'
+        'training images': 'center 7'
     },
 }
 DEFAULT = {
