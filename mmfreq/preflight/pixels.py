@@ -1,7 +1,7 @@
 """The channels and values of images, compared with the model's input: `in_channels`, and mean and std of the data preprocessor."""
 
 import numpy as np
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS
 
 from mmfreq.config.image_channels import image_channels
 from mmfreq.config.reading import type_name
@@ -51,8 +51,7 @@ class Pixels:
 
     def __init__(self, cfg, key, leaf):
         steps = leaf.get('pipeline') or ()
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-            self.compared = all(_keeps_pixels(step) for step in steps)
+        self.compared = all(_keeps_pixels(step, cfg.get('default_scope', 'mmengine')) for step in steps)
         self.key, self.channels, self.preprocessor = key, image_channels(cfg), _preprocessor(cfg)
         self.means, self.deviations = [], []
 
@@ -84,9 +83,12 @@ class Pixels:
         )
 
 
-def _keeps_pixels(step):
+def _keeps_pixels(step, scope):
     name = step.get('type', '')
     if type_name(name) in OTHER_PIXELS:
         return False
-    cls = TRANSFORMS.get(name) if isinstance(name, str) else name
+    cls = name
+    if isinstance(name, str):
+        with TRANSFORMS.switch_scope_and_registry(scope) as registry:
+            cls = registry.get(name)
     return getattr(cls, '__module__', '').startswith(LIBRARIES)

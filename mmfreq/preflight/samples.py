@@ -54,8 +54,8 @@ def check_image(sample, transform):
     if header.bits == 16 and image.dtype == np.uint8:
         _warn_once(
             '16 bits',
-            f'{name} has 16 bits per channel, of which only the upper 8 are kept: an image with values up to 4095 (12 bits) becomes '
-            "almost black. To keep all bits, read it with LoadImageFromFile(color_type='unchanged', to_float32=True).",
+            f'{name} has 16 bits per channel, of which only the upper 8 are kept: an image with values up to 4095 (12 bits) '
+            "becomes almost black. To keep all bits, read it with LoadImageFromFile(color_type='unchanged', to_float32=True).",
         )
     turned = orientation(path) if header.exif else 1
     _check_annotated_size(sample, name, turned)
