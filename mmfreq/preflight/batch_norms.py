@@ -83,9 +83,9 @@ def _check_instance_norms(cfg, model):
         shape = inputs[min(inputs)]
         raise BatchNormError(
             f'Expected more than one value per channel and image for every instance norm in training, but {first_names(inputs)} '
-            f'{"gets an input of" if len(inputs) == 1 else "get inputs such as"} {shape}. torch would stop with "Expected more '
-            "than 1 spatial element when training\", with any number of images. Give this part of the model norm_cfg=dict(type='GN', "
-            f'num_groups={_groups(shape[1])}), or use larger images if it does not pool them.'
+            f'{"gets an input of" if len(inputs) == 1 else "get inputs such as"} {shape}. torch would stop with "Expected '
+            'more than 1 spatial element when training", with any number of images. Give this part of the model '
+            f"norm_cfg=dict(type='GN', num_groups={_groups(shape[1])}), or use larger images if it does not pool them."
         )
 
 
