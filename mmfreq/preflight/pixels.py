@@ -9,7 +9,14 @@ from mmfreq.errors import DataError
 from mmfreq.preflight.samples import check_channels
 
 LIBRARIES = ('mmcv.', 'mmseg.', 'mmdet.', 'mmpretrain.', 'mmfreq.')
-OTHER_PIXELS = ('RGB2Gray', 'ConcatCDInput', 'Albu', 'Albumentations', 'Normalize')  # transforms after which the image is another
+OTHER_PIXELS = (
+    'RGB2Gray',
+    'ConcatCDInput',
+    'Albu',
+    'Albumentations',
+    'Normalize',
+    'Rerange',
+)  # transforms after which the image is another
 FAR = 10  # standard deviations of the mean pixel from 0, after normalization: no set of photographs is so dark or bright
 FLAT = 0.02  # standard deviation after normalization, below which the values have another unit
 

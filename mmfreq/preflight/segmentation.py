@@ -58,7 +58,7 @@ def _trained_ids(key, dataset, maps, read):
     for other_key, other, other_maps in read:
         same = all(
             (
-                other.metainfo.get('classes') == dataset.metainfo.get('classes'),
+                list(other.metainfo.get('classes') or ()) == list(dataset.metainfo.get('classes') or ()),
                 other.reduce_zero_label == dataset.reduce_zero_label,
                 maps.ignore_index in other_maps.ids or maps.ignore_index not in maps.ids,
             )

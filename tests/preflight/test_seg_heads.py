@@ -143,7 +143,7 @@ FINE = {
     'OHEM': {'sampler': {**OHEM, 'thresh': 0.7}},
     'OHEM by the loss, of one channel': {'sampler': OHEM, 'out_channels': 1, 'threshold': 0.5, 'loss_decode': SIGMOID},
     'averaged over the labeled pixels': {'loss_decode': {**CE, 'avg_non_ignore': True}},
-    'FocalLoss is not tried': {'loss_decode': [CE, {'type': 'FocalLoss', 'loss_weight': 0}]},
+    'FocalLoss without weight': {'loss_decode': [CE, {'type': 'FocalLoss', 'loss_weight': 0}]},
     'distances of edges': {'num_classes': 9, 'loss_decode': [CE, {'type': 'HuasdorffDisstanceLoss', 'loss_weight': 50.0}]},
     'a regularizer': {'loss_decode': [CE, {'type': 'Flatness'}]},
     'a loss of this iteration': {'loss_decode': [CE, {'type': 'OfThisIteration'}]},
