@@ -40,7 +40,7 @@ def noise(channels=3, top=256, dtype=np.uint8):
 
 @pytest.fixture
 def checked(tmp_path, report, write_coco, detection):
-    """`checked(library, image, in_channels)`: the warnings about a config of this model, whose datasets have copies of the image."""
+    """`checked(library, image, in_channels)`: the warnings about a config of this model, whose data are copies of the image."""
 
     def segmentation(image):
         for split in ('training', 'validation'):
@@ -50,14 +50,14 @@ def checked(tmp_path, report, write_coco, detection):
             cv2.imwrite(str(tmp_path / 'annotations' / split / '0.png'), np.resize(np.uint8([0, 1]), (30, 40)))
         cfg = Config(toy_segmentation_config(tmp_path))
         cfg.model.decode_head.num_classes = 2
-        names = {
+        leaf = {
             'type': 'BaseSegDataset',
             'metainfo': {'classes': ('ground', 'disk')},
             'img_suffix': '.png',
             'reduce_zero_label': False,
         }
         for loader in LOADERS:
-            cfg[loader].dataset.update(names)
+            cfg[loader].dataset.update(leaf)
         return cfg, [{'type': 'LoadAnnotations'}], [{'type': 'PackSegInputs'}]
 
     def coco(image):
