@@ -1,7 +1,7 @@
 """Norms that see a single value per channel: torch refuses to train them, in the first iteration or in the last of an epoch.
 
 This happens where a batch norm reads a map of 1x1, as in pooling branches (UPerNet, PSPNet, DeepLabv3), and a batch has one image.
-A group norm with one channel per group fails in the same way.
+A group norm with one channel per group fails in the same way. An instance norm fails on such a map with any number of images.
 """
 
 import logging
@@ -11,6 +11,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from mmfreq.config.meta_model import logging_disabled
 from mmfreq.config.reading import type_name
@@ -31,7 +32,7 @@ class BatchNormError(UserError):
 
 
 def check_batch_norms(cfg, report, model, processes=None):
-    """Refuse a run in which a batch norm in training mode sees a single value per channel.
+    """Refuse a run in which a norm in training mode sees a single value per channel.
 
     The forward pass of `resources.TrainingForward` is watched. Norms in parts that need labels, as in the second stage of
     detectors, and those after the first layer that does not run on fake tensors are not seen.
@@ -42,10 +43,11 @@ def check_batch_norms(cfg, report, model, processes=None):
         processes: of the run; by default those of the launcher. With several, the images of all count for synchronized norms.
 
     Raises:
-        BatchNormError: batches have one image, or the last one of an epoch has.
+        BatchNormError: batches have one image, or the last one of an epoch has; or an instance norm gets a map of 1x1.
     """
     if processes is None:
         processes = 1 if cfg.get('launcher', 'none') == 'none' else process_count()
+    _check_instance_norms(cfg, model)
     images = batch_size(cfg)
     if images > 1 and not _ends_with_the_rest(cfg):
         return
@@ -73,6 +75,24 @@ def check_batch_norms(cfg, report, model, processes=None):
     )
 
 
+def _check_instance_norms(cfg, model):
+    """Raise for instance norms that get a single value per channel and image."""
+    names = [name for name, module in model.named_modules() if _is_instance_norm(module)]
+    inputs = _watched_inputs(model, names, _image_size(cfg), lambda module, shape: math.prod(shape[2:]) == 1) if names else {}
+    if inputs:
+        shape = inputs[min(inputs)]
+        raise BatchNormError(
+            f'Expected more than one value per channel and image for every instance norm in training, but {first_names(inputs)} '
+            f'{"gets an input of" if len(inputs) == 1 else "get inputs such as"} {shape}. torch would stop with "Expected '
+            'more than 1 spatial element when training", with any number of images. Give this part of the model '
+            f"norm_cfg=dict(type='GN', num_groups={_groups(shape[1])}), or use larger images if it does not pool them."
+        )
+
+
+def _is_instance_norm(module):
+    return isinstance(module, _InstanceNorm) and (module.training or not module.track_running_stats)
+
+
 def single_value_inputs(model, size, synced_too=True):
     """{name of a norm in training mode: its input's shape} of those that get one value per channel of each image, for one image.
 
@@ -83,21 +103,31 @@ def single_value_inputs(model, size, synced_too=True):
     """
     skipped = {name for name, module in model.named_modules() if not synced_too and type(module).__name__ in SYNCED}
     model = revert_sync_batchnorm(model)
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.GroupNorm) or _computes_statistics(module)]
+
+    def is_single(module, shape):
+        groups = module.num_groups if isinstance(module, nn.GroupNorm) else shape[1]
+        return math.prod(shape) // groups <= IMAGES
+
+    return _watched_inputs(model, [name for name in norms if name not in skipped], size, is_single)
+
+
+def _watched_inputs(model, names, size, is_found):
+    """{name: input's shape, for one image} of the named modules for which `is_found(module, shape)` in a forward pass."""
     found, handles = {}, []
 
     def watch(name):
         def before(module, arguments):
             shape = tuple(arguments[0].shape)
-            groups = module.num_groups if isinstance(module, nn.GroupNorm) else shape[1]
-            if math.prod(shape) // groups <= IMAGES:
+            if is_found(module, shape):
                 found[name] = (1, *shape[1:])
 
         return before
 
-    for name, module in model.named_modules():
-        if name not in skipped and (isinstance(module, nn.GroupNorm) or _computes_statistics(module)):
-            handles.append(module.register_forward_pre_hook(watch(name)))
-    saved_bytes(model, IMAGES, size)  # runs the forward pass
+    modules = dict(model.named_modules())
+    for name in names:
+        handles.append(modules[name].register_forward_pre_hook(watch(name)))
+    saved_bytes(model, IMAGES, size)
     for handle in handles:
         handle.remove()
     return found

@@ -6,7 +6,8 @@ Nothing is built or read here, and only folders are opened; `segmentation` and `
 import os
 from dataclasses import dataclass
 
-from mmengine.registry import DATASETS
+from mmengine.fileio import list_from_file
+from mmengine.registry import DATASETS, MODELS
 
 from mmfreq.config.reading import absolute, is_remote
 from mmfreq.errors import DataError
@@ -110,7 +111,8 @@ def check_classes(cfg, key, dataset):
     """Compare the number of classes of a dataset with `num_classes` of the model's heads.
 
     In mmseg and mmpretrain a head must predict at least as many; in mmdet exactly as many, as its metrics fail on other labels.
-    Heads that do not depend on classes (proposals, class-agnostic masks) are skipped, and so is what the config does not state.
+    Heads that do not depend on classes (proposals, class-agnostic masks, edges) are skipped, and so is what the config does not
+    state.
 
     Raises:
         DataError: with the dataset, the head and both numbers.
@@ -130,6 +132,12 @@ def check_classes(cfg, key, dataset):
         for name, count in counts.items()
         if isinstance(count, int) and count != len(classes) and (scope == 'mmdet' or count < len(classes))
     ]
+    if (
+        scope == 'mmseg'
+        and len(classes) == 2
+        and 'IoUMetric' not in str([cfg.get(f'{name}_evaluator') for name in ('val', 'test')])
+    ):
+        wrong = [name for name in wrong if counts[name] != 1]  # one sigmoid map, which a custom metric may score
     if not wrong:
         return
     name, count = wrong[0], counts[wrong[0]]
@@ -139,7 +147,7 @@ def check_classes(cfg, key, dataset):
         consequence = f'predictions from {len(classes)} on would have no class, and validation would end with an IndexError'
     options = ' '.join(f'{each}.num_classes={len(classes)}' for each in wrong)
     remedy = f'Set --cfg-options {options}, or list {"fewer" if count < len(classes) else "all"} classes in its `metainfo`.'
-    if (dataset.get('metainfo') or {}).get('classes') is None:
+    if (dataset.get('metainfo') or {}).get('classes') is None and (scope != 'mmpretrain' or dataset.get('classes') is None):
         remedy = (
             f'These are the default classes of {dataset.get("type")}: if the data have others, set metainfo=dict(classes=(...)) in '
             f'every dataset. Otherwise set --cfg-options {options}.'
@@ -154,16 +162,29 @@ def check_classes(cfg, key, dataset):
 def dataset_classes(dataset, scope):
     """Class names of a dataset, from its config or from its registered class; None if neither has them.
 
-    A string is read as the path of a file with one name per line; one that is not a file is returned as it is.
+    mmpretrain's datasets may name them in the argument `classes`, too. A string is read as the path of a file with one name per
+    line; one that is not a file is returned as it is.
     """
     configured = (dataset.get('metainfo') or {}).get('classes')
     cls = dataset_class(dataset, scope)
+    if configured is None and scope == 'mmpretrain' and dataset.get('classes') is not None:
+        configured = dataset['classes']  # mmpretrain's own argument, to which `metainfo` is preferred
+        if isinstance(configured, str):
+            configured = _names_in_file(configured)
     if isinstance(configured, str):
         load_metainfo = getattr(cls, '_load_metainfo', None)  # mmengine's own reading of a file of names
         return load_metainfo({'classes': configured})['classes'] if load_metainfo else None
     if configured is not None:
         return configured if isinstance(configured, (list, tuple)) else None
     return getattr(cls, 'METAINFO', {}).get('classes')
+
+
+def _names_in_file(path):
+    """The lines of a file of names; None if it cannot be read, which is left to the Runner."""
+    try:
+        return list_from_file(os.path.expanduser(path))
+    except OSError:
+        return None
 
 
 def dataset_class(dataset, scope):
@@ -187,7 +208,9 @@ def _heads(model, scope):
     """Yield (config key, config) of the heads that predict the classes of the dataset."""
     if scope == 'mmseg':
         yield from _each('model.decode_head', model.get('decode_head'))
-        yield from _each('model.auxiliary_head', model.get('auxiliary_head'))
+        for name, head in _each('model.auxiliary_head', model.get('auxiliary_head')):
+            if has_plain_losses(head):  # others may predict something else, as STDC's head of edges
+                yield name, head
     elif scope == 'mmpretrain':
         yield from _each('model', model if 'num_classes' in model else None)  # mmfreq's image classifier
         yield from _each('model.head', model.get('head'))
@@ -199,6 +222,17 @@ def _heads(model, scope):
         for name, head in _each('model.roi_head.mask_head', roi_head.get('mask_head')):
             if not head.get('class_agnostic'):
                 yield name, head
+
+
+def has_plain_losses(head):
+    """Whether a head computes its losses as mmseg's `BaseDecodeHead` does, from one map per class of the dataset."""
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    cls = head.get('type')
+    if isinstance(cls, str):
+        with MODELS.switch_scope_and_registry('mmseg') as registry:
+            cls = registry.get(cls)
+    return isinstance(cls, type) and issubclass(cls, BaseDecodeHead) and cls.loss_by_feat is BaseDecodeHead.loss_by_feat
 
 
 def _each(key, heads):

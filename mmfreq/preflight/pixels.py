@@ -1,7 +1,7 @@
 """The channels and values of images, compared with the model's input: `in_channels`, and mean and std of the data preprocessor."""
 
 import numpy as np
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS
 
 from mmfreq.config.image_channels import image_channels
 from mmfreq.config.reading import type_name
@@ -9,7 +9,14 @@ from mmfreq.errors import DataError
 from mmfreq.preflight.samples import check_channels
 
 LIBRARIES = ('mmcv.', 'mmseg.', 'mmdet.', 'mmpretrain.', 'mmfreq.')
-OTHER_PIXELS = ('RGB2Gray', 'ConcatCDInput', 'Albu', 'Albumentations', 'Normalize')  # transforms after which the image is another
+OTHER_PIXELS = (
+    'RGB2Gray',
+    'ConcatCDInput',
+    'Albu',
+    'Albumentations',
+    'Normalize',
+    'Rerange',
+)  # transforms after which the image is another
 FAR = 10  # standard deviations of the mean pixel from 0, after normalization: no set of photographs is so dark or bright
 FLAT = 0.02  # standard deviation after normalization, below which the values have another unit
 
@@ -51,8 +58,7 @@ class Pixels:
 
     def __init__(self, cfg, key, leaf):
         steps = leaf.get('pipeline') or ()
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-            self.compared = all(_keeps_pixels(step) for step in steps)
+        self.compared = all(_keeps_pixels(step, cfg.get('default_scope', 'mmengine')) for step in steps)
         self.key, self.channels, self.preprocessor = key, image_channels(cfg), _preprocessor(cfg)
         self.means, self.deviations = [], []
 
@@ -84,9 +90,12 @@ class Pixels:
         )
 
 
-def _keeps_pixels(step):
+def _keeps_pixels(step, scope):
     name = step.get('type', '')
     if type_name(name) in OTHER_PIXELS:
         return False
-    cls = TRANSFORMS.get(name) if isinstance(name, str) else name
+    cls = name
+    if isinstance(name, str):
+        with TRANSFORMS.switch_scope_and_registry(scope) as registry:
+            cls = registry.get(name)
     return getattr(cls, '__module__', '').startswith(LIBRARIES)

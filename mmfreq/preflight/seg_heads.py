@@ -1,6 +1,7 @@
 """The heads of a segmentor: the number of their channels, their losses, and the labels that these ignore.
 
-The losses are tried on a few pixels: they must be computable, and lower for right predictions than for wrong ones.
+mmseg's own losses are tried on a few pixels: they must be computable, and lower for right predictions than for wrong ones. Other
+losses are not tried, as they may need more than a head and labels: a certain size of maps, or the number of the iteration.
 """
 
 import warnings
@@ -9,13 +10,13 @@ from functools import cache
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, TASK_UTILS, DefaultScope
 from mmengine.structures import PixelData
 
 from mmfreq.config.meta_model import logging_disabled
 from mmfreq.config.reading import type_name
 from mmfreq.errors import DataError
-from mmfreq.preflight.data import dataset_classes, loader_datasets, model_heads
+from mmfreq.preflight.data import dataset_classes, has_plain_losses, loader_datasets, model_heads
 from mmfreq.preflight.evaluators import check_iou_metric, metric_config
 
 ONE_MAP = (
@@ -23,6 +24,7 @@ ONE_MAP = (
     "threshold=0.5, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True) in every head."
 )
 GPU_LOSSES = ('FocalLoss',)  # mmseg 1.2 computes these on a GPU only
+PIXEL_LOSSES = ('CrossEntropyLoss', 'DiceLoss', 'TverskyLoss', 'LovaszLoss')  # lower for right predictions, whatever the labels are
 GRID = (37, 29)  # pixels of the trial: no usual number of classes, so that no list of weights fits a side by chance
 
 
@@ -35,11 +37,12 @@ def check_heads(cfg, report, loaders):
     """
     heads = segmentation_heads(cfg)
     for name, head in heads:
-        if _is_plain_head(head):
-            _check_channels(name, head, report)
+        if has_plain_losses(head):
+            _check_channels(cfg, name, head, report)
             _check_weights(name, head)
     if fault := loss_fault(cfg):
         raise DataError(fault)
+    _report_losses(cfg, report)
     check_iou_metric(cfg)
     _check_ignored(cfg, heads, report)
     _compare_classes(cfg, heads, report, loaders)
@@ -50,15 +53,19 @@ def segmentation_heads(cfg):
     return [(name, head) for name, head in model_heads(cfg) if isinstance(head, dict)]
 
 
-def _check_channels(name, head, report):
+def _check_channels(cfg, name, head, report):
     """Raise for one class, and for numbers of channels that mmseg cannot train or score."""
     count, channels = head.get('num_classes'), head.get('out_channels')
     if not isinstance(count, int):
         return
-    if count == 1:
+    if count == 1 and metric_config(cfg, 'IoUMetric') is not None:
         raise DataError(
             f'{name} has num_classes=1, which mmseg trains with the labels 0 and 1, but its IoUMetric counts the pixels of both '
             f'as the one class. {ONE_MAP}'
+        )
+    if count == 1:
+        report.warnings.append(
+            f'{name} has num_classes=1, which mmseg trains with the labels 0 and 1: val_evaluator must count both. {ONE_MAP}'
         )
     if channels not in (None, 1, count) or (channels == 1 and count > 2):
         raise DataError(
@@ -92,63 +99,123 @@ def _losses(head):
     ]
 
 
-def _is_plain_head(head):
-    """Whether a head computes its losses as mmseg's `BaseDecodeHead` does."""
-    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-
-    cls = head.get('type')
-    if isinstance(cls, str):
-        with MODELS.switch_scope_and_registry('mmseg') as registry:
-            cls = registry.get(cls)
-    return isinstance(cls, type) and issubclass(cls, BaseDecodeHead) and cls.loss_by_feat is BaseDecodeHead.loss_by_feat
-
-
 def loss_fault(cfg, ignored='none'):
-    """Try the losses of the heads on a few pixels; a sentence with what is wrong and what to do, or ''.
+    """Try mmseg's losses of the heads on a few pixels; a sentence with what is wrong and what to do, or ''.
 
     Args:
         ignored: 'none', 'some' or 'all' of the pixels have the label `ignore_index`; then only errors are looked for.
     """
-    for name, head in segmentation_heads(cfg):
-        count = head.get('num_classes')
-        if not isinstance(count, int) or count < 2 or not _is_plain_head(head):
-            continue
-        losses = [loss for loss in _losses(head) if loss.get('loss_weight') != 0]
-        if get_device() != 'cpu':
-            losses = [loss for loss in losses if type_name(loss['type']) not in GPU_LOSSES]
+    for name, head, losses in _tried_losses(cfg):
+        values = []
         for loss in losses:
-            fault = _try_loss(head, loss, count, ignored)
-            if fault:
-                return f'{name}: the loss {type_name(loss["type"])} {fault}'
+            try:
+                values.append(_values(head, loss, ignored))
+            except Exception as error:  # whatever a loss raises, a run would raise in its first iteration
+                return f'the loss {type_name(loss["type"])} of {name} {_failure(head, loss, ignored, error)}'
+        if ignored == 'none' and _are_comparable(head):
+            right, wrong = (sum(column) for column in zip(*values, strict=True))
+            if not right < wrong:
+                return f'{_names(losses)} of {name} {_direction(head, right, wrong)}'
     return ''
 
 
-def _try_loss(head, loss, count, ignored):
-    channels = head.get('out_channels') or count
-    ignore_index = head.get('ignore_index', 255)
-    labels = torch.arange(2 * GRID[0] * GRID[1]).view(2, *GRID) % count
-    where = f'num_classes={count}, out_channels={channels}'
-    remedy = ONE_MAP if channels == 1 else 'Check the options of the loss, or use CrossEntropyLoss.'
+def _tried_losses(cfg):
+    """Yield (config key, head, losses) of the heads that compute losses of mmseg as `BaseDecodeHead` does."""
+    for name, head in segmentation_heads(cfg):
+        count, sampler = head.get('num_classes'), head.get('sampler')
+        if not isinstance(count, int) or count < 2 or not has_plain_losses(head) or (sampler and not _is_of_mmseg(sampler)):
+            continue
+        losses = [loss for loss in _used_losses(head) if _is_of_mmseg(loss) and type_name(loss['type']) not in GPU_LOSSES]
+        if losses:
+            yield name, head, losses
+
+
+def _used_losses(head):
+    return [loss for loss in _losses(head) if loss.get('loss_weight') != 0]
+
+
+def _is_of_mmseg(part):
+    """Whether the class of a loss or sampler is one of mmseg's own."""
+    cls = part.get('type')
+    if isinstance(cls, str):
+        found = []
+        for registry in (MODELS, TASK_UTILS):
+            with registry.switch_scope_and_registry('mmseg') as scoped:
+                found.append(scoped.get(cls))
+        cls = next((each for each in found if each is not None), None)
+    return getattr(cls, '__module__', '').startswith('mmseg.')
+
+
+def _are_comparable(head):
+    """Whether the sum of a head's losses must be lower for right predictions."""
+    return all(type_name(loss['type']) in PIXEL_LOSSES and _is_of_mmseg(loss) for loss in _used_losses(head))
+
+
+def _names(losses):
+    names = [type_name(loss['type']) for loss in losses]
+    return f'the loss {names[0]}' if len(names) == 1 else f'the sum of the losses {" and ".join(names)}'
+
+
+def _where(head):
+    channels, sampler = head.get('out_channels') or head['num_classes'], head.get('sampler')
+    text = f'num_classes={head["num_classes"]}, out_channels={channels}'
+    return text + (f', sampler {type_name(sampler.get("type", ""))}' if sampler else '')
+
+
+def _remedy(head):
     if head.get('sampler'):
-        where += f', sampler {type_name(head["sampler"].get("type", ""))}'
-        remedy = 'Remove the sampler, or its `thresh` if out_channels=1.'
+        return 'Remove the sampler, or its `thresh` if out_channels=1.'
+    return ONE_MAP if head.get('out_channels') == 1 else 'Check the options of the loss, or use CrossEntropyLoss.'
+
+
+def _failure(head, loss, ignored, error):
+    """The rest of a sentence about a loss that raised an error, and the remedy."""
+    where, remedy = _where(head), _remedy(head)
     if ignored != 'none':
-        labels[:, : GRID[0] if ignored == 'all' else 2] = ignore_index
-        where = f'{where}, ignore_index={ignore_index}'
-        remedy = 'Label all pixels, or use another loss.'
+        where, remedy = f'{where}, ignore_index={head.get("ignore_index", 255)}', 'Label all pixels, or use another loss.'
         if loss.get('class_weight'):
             remedy = "Set reduction='none' in this loss, which mmseg then averages, or remove class_weight."
-    try:
-        right, wrong = (_value(head, loss, channels, labels, shift) for shift in (0, 1))
-    except Exception as error:  # whatever a loss raises, a run would raise in its first iteration
-        text = ' '.join(str(error).split())[:150].rstrip('.')
-        return f'cannot be computed ({where}): {type(error).__name__}: {text}. {remedy}'
-    if ignored == 'none' and not right < wrong:
-        return (
-            f'is {right:.2f} for right and {wrong:.2f} for wrong predictions ({where}), so the model would learn '
-            f'{"the opposite" if right > wrong else "nothing"}. {remedy}'
-        )
-    return ''
+    text = ' '.join(str(error).split())[:150].rstrip('.')
+    return f'cannot be computed ({where}): {type(error).__name__}: {text}. {remedy}'
+
+
+def _direction(head, right, wrong):
+    """The rest of a sentence about losses that do not prefer right predictions, and the remedy."""
+    return (
+        f'is {right:.2f} for right and {wrong:.2f} for wrong predictions ({_where(head)}), so the model would learn '
+        f'{"the opposite" if right > wrong else "nothing"}. {_remedy(head)}'
+    )
+
+
+def _report_losses(cfg, report):
+    """Warn about losses that need a GPU where there is none, and about one of several losses that is no use by itself."""
+    for name, head in segmentation_heads(cfg):
+        needing = [loss for loss in _used_losses(head) if type_name(loss['type']) in GPU_LOSSES and _is_of_mmseg(loss)]
+        if needing and has_plain_losses(head) and get_device() != 'cuda':
+            loss = type_name(needing[0]['type'])
+            report.warnings.append(
+                f'{name}: mmseg computes {loss} on a GPU only, and torch finds none on this machine, where training would stop in '
+                'the first iteration. Train on a machine with a GPU, or use CrossEntropyLoss.'
+            )
+    for name, head, losses in _tried_losses(cfg):
+        if head.get('out_channels') != 1 or len(losses) < 2:
+            continue
+        for loss in losses:
+            right, wrong = _values(head, loss, 'none')
+            if type_name(loss['type']) in PIXEL_LOSSES and not right < wrong:
+                report.warnings.append(
+                    f'the loss {type_name(loss["type"])} of {name} {_direction(head, right, wrong)} It is one of several losses, '
+                    'the sum of which is lower for right predictions.'
+                )
+
+
+def _values(head, loss, ignored):
+    """A loss for right and for wrong predictions."""
+    count = head['num_classes']
+    labels = torch.arange(2 * GRID[0] * GRID[1]).view(2, *GRID) % count
+    if ignored != 'none':
+        labels[:, : GRID[0] if ignored == 'all' else 2] = head.get('ignore_index', 255)
+    return [_value(head, loss, head.get('out_channels') or count, labels, shift) for shift in (0, 1)]
 
 
 def _value(head, loss, channels, labels, shift):
@@ -184,7 +251,7 @@ def _trial_head():
 
 def _check_ignored(cfg, heads, report):
     """Compare the ignored label of the heads with those of the metric and of padding."""
-    values = {name: head.get('ignore_index', 255) for name, head in heads if _is_plain_head(head)}
+    values = {name: head.get('ignore_index', 255) for name, head in heads if has_plain_losses(head)}
     if not values:
         return
     main = next(iter(values))

@@ -35,6 +35,7 @@ def check_pairs(cfg, report, loaders):
     """
     built = [(key, leaf, _build_listing(leaf, cfg.default_scope)) for key, leaf in loader_datasets(cfg, loaders)]
     built = [(key, leaf, dataset) for key, leaf, dataset in built if dataset is not None]
+    read = []
     for key, leaf, dataset in built:
         samples = [dataset.get_data_info(index) for index in range(len(dataset))]
         report.data[key] = ImageCounts(len(samples), len(samples), len(dataset.metainfo.get('classes') or ()) or None)
@@ -45,8 +46,26 @@ def check_pairs(cfg, report, loaders):
         _check_files(key, leaf, dataset, samples, report)
         maps = _check_sample(cfg, key, leaf, dataset, samples, report, READ_SECONDS / len(built))
         if maps is not None:
-            _check_ids(cfg, key, dataset, maps, report)
+            read.append((key, dataset, maps))
+    for key, dataset, maps in read:
+        _check_ids(cfg, key, dataset, maps, report, _trained_ids(key, dataset, maps, read))
     _compare_datasets([(key, dataset) for key, _, dataset in built], report)
+
+
+def _trained_ids(key, dataset, maps, read):
+    """The class ids in the label maps of the other training datasets that have the same encoding."""
+    ids = set()
+    for other_key, other, other_maps in read:
+        same = all(
+            (
+                list(other.metainfo.get('classes') or ()) == list(dataset.metainfo.get('classes') or ()),
+                other.reduce_zero_label == dataset.reduce_zero_label,
+                maps.ignore_index in other_maps.ids or maps.ignore_index not in maps.ids,
+            )
+        )
+        if same and other_key != key and other_key.startswith('train_'):
+            ids |= other_maps.ids
+    return ids
 
 
 def _build_listing(leaf, scope):
@@ -175,8 +194,11 @@ def _loader(cfg, steps, pixels=None):
     return load
 
 
-def _check_ids(cfg, key, dataset, maps, report):
+def _check_ids(cfg, key, dataset, maps, report, seen):
     """Compare the ids of the label maps with the classes of the dataset, with the metric, and with what the losses can take.
+
+    Args:
+        seen: class ids that other training data of the run have.
 
     Raises:
         InputError: labels of no class in validation, which `IoUMetric` counts wrongly; or a loss that fails on ignored pixels.
@@ -206,7 +228,7 @@ def _check_ids(cfg, key, dataset, maps, report):
         if maps.ignored == len(maps.paths):
             raise InputError(text)
         report.warnings.append(text)
-    report_classes(key, maps, dataset, report, trained)
+    report_classes(key, maps, dataset, report, trained, seen)
 
 
 def _compare_datasets(built, report):
@@ -221,12 +243,19 @@ def _compare_datasets(built, report):
             continue
         train_key, train_set = trained
         names, train_names = (list(each.metainfo.get('classes') or ()) for each in (dataset, train_set))
-        for index, (name, train_name) in enumerate(zip(names, train_names, strict=False)):
-            if name != train_name:
+        different = [(index, *pair) for index, pair in enumerate(zip(names, train_names, strict=False)) if pair[0] != pair[1]]
+        for index, name, train_name in different:
+            if str(name).casefold() != str(train_name).casefold():
                 raise DataError(
                     f'{key}: label {index} is {name!r}, but in {train_key} it is {train_name!r}, so the scores would be wrong. '
                     'List the same classes in the same order in every dataset.'
                 )
+        if different:
+            index, name, train_name = different[0]
+            report.warnings.append(
+                f'{key}: label {index} is {name!r}, but in {train_key} it is {train_name!r}. They are taken for the same class: '
+                'write the names alike in every dataset.'
+            )
         if names and train_names and len(names) != len(train_names):
             report.warnings.append(
                 f'{key} has {len(names)} classes, but {train_key} has {len(train_names)}. What only one of them has is never '

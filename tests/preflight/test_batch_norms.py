@@ -112,6 +112,22 @@ def test_one_image_is_refused_where_torch_refuses_it(cfg, case):
     check_batch_norms(cfg, None, build_model_on_meta(cfg))
 
 
+@pytest.mark.parametrize('images', [1, 4])
+def test_instance_norms_of_one_value_are_refused_with_any_number_of_images(cfg, images):
+    norm(type='IN')(cfg)
+    cfg.train_dataloader.batch_size = images
+    with pytest.raises(
+        BatchNormError, match=r'decode_head\.psp_modules\.0\.1\.in gets an input of \(1, 16, 1, 1\).*num_groups=8\)'
+    ):
+        check_batch_norms(cfg, None, build_model_on_meta(cfg))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(copy.deepcopy(cfg.model)).train()
+    with pytest.raises(ValueError, match='Expected more than 1 spatial element when training'):
+        model.decode_head(model.extract_feat(torch.rand(images, 3, 64, 64)))
+    cfg.model.decode_head.pool_scales = (2, 3)
+    check_batch_norms(cfg, None, build_model_on_meta(cfg))
+
+
 def replaced(node, norm_cfg):
     """A copy of a config with this norm for every `norm_cfg`."""
     if isinstance(node, dict):

@@ -87,10 +87,11 @@ ABSENT = {  # values of the label maps, options -> what the warning says
         {'classes': FOUR},
         r"class 2 'tree' never occurs in the 40 .*values 0, 1 and 3\. Check",
     ),
-    'ignored only, shifted': (
-        [[0, 255]] * 3,
-        {'reduce_zero_label': True, 'val_values': [[1, 2]]},
-        r'all pixels of 3 labels.*ignored \(255\).*values 0 and 255, and reduce_zero_label=True',
+    'files of two encodings': (
+        [[0, 1]] * 3 + [[0, 255]] * 2,
+        {},
+        r'the 5 label maps, 3 have the values 0 and 1, such as \S*000\.png, and 2 have 0 and 255, such as \S*003\.png\. '
+        r"255 is ignored .*'thing', write new files with 1",
     ),
 }
 
@@ -152,6 +153,7 @@ NO_WARNING = {
     'both classes': ([[0, 1]] * 3, {}),
     'both classes in different maps': ([[0], [1], [0]], {}),
     'with ignored pixels': ([[0, 1, 255]] * 3, {}),
+    'with ignored pixels in some': ([[0, 1, 255], [0, 1], [0, 255]], {}),
     'shifted': ([[1, 2], [0, 1]], {'reduce_zero_label': True}),
     'few of many classes': ([[0, 1, 2], [5]] * 10, {'classes': tuple(map(str, range(150)))}),
     'few of many classes, ignored pixels, shifted': (
@@ -184,8 +186,56 @@ def test_reading_further_maps_ends(seg, report, monkeypatch):
     assert 'in the 32 label maps that were read (of 200)' in warning
 
 
+CITY = tuple(map(str, range(19)))
+ONLY_NOTED = {  # values, options -> what the note says
+    'the last of 19, and ignored pixels': ([[*range(18), 255]] * 40, {'classes': CITY}, r"class 18 '18' never occurs"),
+    'the last of 19, and ignored pixels, in few': ([[*range(18), 255]] * 3, {'classes': CITY}, r"class 18 '18' never occurs"),
+    'the last of 150, shifted': (
+        [[*range(150)]] * 3,
+        {'classes': tuple(map(str, range(150))), 'reduce_zero_label': True},
+        r"class 149 '149' never occurs",
+    ),
+}
+
+
+@pytest.mark.parametrize('case', ONLY_NOTED)
+def test_a_rare_class_of_many_gets_no_advice(seg, report, case):
+    values, options, pattern = ONLY_NOTED[case]
+    assert not messages(seg(values, **options), report)
+    notes = [note for note in report.notes if note.startswith(KEY)]
+    assert len(notes) == 1 and re.search(pattern, notes[0]) and not re.search('instead of|reduce_zero|Check', notes[0])
+
+
+@pytest.mark.parametrize('ignored', [(), (255,)])
+def test_a_class_that_training_has_is_only_noted_in_validation(seg, report, ignored):
+    check_pairs(seg([[0, 1, *ignored]] * 3, val_values=[[0, *ignored]] * 2), report, LOADERS)
+    assert not report.warnings
+    (note,) = report.notes
+    assert note.startswith('val_dataloader.dataset: class 1') and note.endswith('The training data have it.')
+
+
+def test_validation_of_another_encoding_than_training_is_a_warning(seg, report):
+    check_pairs(seg([[0, 1]] * 3, val_values=[[0, 255]] * 2), report, LOADERS)
+    assert len(report.warnings) == 1 and re.search(r'val_dataloader.*1 instead of 255', report.warnings[0])
+
+
 REFUSED = {
-    'validation all ignored': ([[0, 1]], {'val_values': [[255]] * 3}, r'val_dataloader\.dataset: all pixels of 3 .*NaN'),
+    'validation all ignored': (
+        [[0, 1]],
+        {'val_values': [[255]] * 3},
+        r'val_dataloader\.dataset: all pixels of the 3 label maps .*NaN.*instead of 255',
+    ),
+    'ignored only, shifted': (
+        [[0, 255]] * 3,
+        {'reduce_zero_label': True, 'val_values': [[1, 2]]},
+        r'train_.*all pixels of the 3 label maps are ignored \(255\).*learn nothing.*values 0 and 255, and reduce_zero_label=True'
+        r'.*reduce_zero_label=False in every dataset, and write .* instead of 255',
+    ),
+    'only 0, shifted': (
+        [[0]] * 3,
+        {'reduce_zero_label': True, 'val_values': [[1, 2]]},
+        r'train_.*values 0, and .*Check the folder of the label maps, and set reduce_zero_label=False in every dataset\.$',
+    ),
     'ids beyond the named classes, in validation': (
         [[0, 1]],
         {'val_values': [[0, 1, 2, 3]], 'num_classes': 9},
@@ -210,7 +260,7 @@ REFUSED = {
     'weights of classes, and ignored pixels': (
         [[0, 1, 255]],
         {'head': {'loss_decode': {'type': 'CrossEntropyLoss', 'class_weight': [1.0, 2.0]}}},
-        r"train_dataloader\.dataset: label maps have ignored pixels \(255\).*CrossEntropyLoss.*IndexError.*reduction='none'",
+        r"train_dataloader\.dataset has ignored pixels \(255\)\. With these, .*CrossEntropyLoss .*IndexError.*reduction='none'",
     ),
     'one sigmoid map, and only ignored pixels': (
         [[255]],
@@ -218,7 +268,7 @@ REFUSED = {
             'head': {'loss_decode': {'type': 'CrossEntropyLoss', 'use_sigmoid': True}, 'out_channels': 1},
             'val_values': [[0, 1]],
         },
-        r'train_dataloader\.dataset: in 1 of the 1 label maps all pixels are ignored.*CrossEntropyLoss cannot',
+        r'train_dataloader\.dataset: in 1 of the 1 label maps all pixels are ignored.*loss CrossEntropyLoss of .* cannot',
     ),
     'LoadAnnotations of another reduce_zero_label': (
         [[0, 1]],
@@ -245,6 +295,11 @@ WARNED = {
         {'num_classes': 9, 'val_values': [[0, 1]]},
         r'train_dataloader\.dataset: the dataset has 2 classes.*ids 2, too.*without a name',
     ),
+    'names in capitals': (
+        [[0, 1]],
+        {'val': {'metainfo': {'classes': ('background', 'Thing')}}},
+        r"val_dataloader\.dataset: label 1 is 'Thing', but in train.* 'thing'\. .*write the names alike",
+    ),
     'more classes in training': (
         [[0, 1, 2]],
         {'classes': FOUR[:3], 'val': {'metainfo': {'classes': FOUR[:2]}}, 'val_values': [[0, 1]]},
@@ -268,7 +323,7 @@ WARNED = {
     'validation mostly ignored': (
         [[0, 1]],
         {'val_values': [[255]] * 200},
-        r'val_dataloader\.dataset: all pixels of 32 labels that were read \(of 200\).*NaN',
+        r'val_dataloader\.dataset: all pixels of the 32 label maps that were read \(of 200\) are ignored.*NaN',
     ),
 }
 

@@ -1,6 +1,5 @@
 """Image and label pairs of segmentation datasets."""
 
-import re
 import shutil
 
 import cv2
@@ -109,11 +108,11 @@ def test_unused_files_are_reported(cfg, root, report):
     assert '1 image' in report.warnings[0] and 'more.jpeg' in report.warnings[0]
 
 
-def test_labels_with_only_ignored_pixels_are_a_warning(cfg, root, report):
+def test_labels_with_only_ignored_pixels_are_refused(cfg, root, report):
     for index in range(8):
         rewrite(label(root, index), lambda labels: labels * 0)
-    check_pairs(cfg, report, LOADERS)
-    assert re.search(r'all pixels.*\b8 labels.*\b255\b', report.warnings[0])
+    with pytest.raises(DataError, match=r'all pixels.*\b8 label maps are ignored \(255\).*reduce_zero_label=False'):
+        check_pairs(cfg, report, LOADERS)
 
 
 def test_a_list_of_names_is_compared_with_the_folder(cfg, root, report):

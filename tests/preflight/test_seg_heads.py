@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 
 from mmfreq.errors import DataError
@@ -49,12 +50,18 @@ REFUSED = {
     'one class, one channel': ({'num_classes': 1, 'out_channels': 1, 'loss_decode': SIGMOID}, ONE_MAP),
     'other channels': ({'num_classes': 3, 'out_channels': 2}, r'num_classes=3 and out_channels=2; expected out_channels=3'),
     'three classes in one channel': ({'num_classes': 3, 'out_channels': 1, 'loss_decode': SIGMOID}, r'out_channels=1; expected'),
-    'softmax of one channel': ({'out_channels': 1}, rf'CrossEntropyLoss cannot be computed.*IndexError.*{ONE_MAP}'),
-    'Dice of one channel': ({'out_channels': 1, 'loss_decode': DICE}, rf'DiceLoss is 0\.98 for right.*the opposite.*{ONE_MAP}'),
-    'Dice and sigmoid of one channel': ({'out_channels': 1, 'loss_decode': [SIGMOID, DICE]}, r'DiceLoss is .*the opposite'),
-    'Tversky of one channel': ({'out_channels': 1, 'loss_decode': TVERSKY}, r'TverskyLoss is 0\.00 .*learn nothing'),
-    'Lovasz of one channel': ({'out_channels': 1, 'loss_decode': LOVASZ}, r'LovaszLoss cannot be computed.*ValueError'),
-    'binary Lovasz of two channels': ({'loss_decode': {**LOVASZ, 'loss_type': 'binary'}}, r'LovaszLoss cannot be computed'),
+    'softmax of one channel': ({'out_channels': 1}, rf'CrossEntropyLoss of .* cannot be computed.*IndexError.*{ONE_MAP}'),
+    'Dice of one channel': (
+        {'out_channels': 1, 'loss_decode': DICE},
+        rf'DiceLoss of .* is 0\.98 for right.*the opposite.*{ONE_MAP}',
+    ),
+    'Dice that outweighs the sigmoid of one channel': (
+        {'out_channels': 1, 'loss_decode': [SIGMOID, {**DICE, 'loss_weight': 99.0}]},
+        r'sum of the losses CrossEntropyLoss and DiceLoss of .* is .*the opposite',
+    ),
+    'Tversky of one channel': ({'out_channels': 1, 'loss_decode': TVERSKY}, r'TverskyLoss of .* is 0\.00 .*learn nothing'),
+    'Lovasz of one channel': ({'out_channels': 1, 'loss_decode': LOVASZ}, r'LovaszLoss of .* cannot be computed.*ValueError'),
+    'binary Lovasz of two channels': ({'loss_decode': {**LOVASZ, 'loss_type': 'binary'}}, r'LovaszLoss of .* cannot be computed'),
     'too many weights': (
         {'loss_decode': {**CE, 'class_weight': [1.0, 2.0, 3.0]}},
         r'expected 2 numbers, one for each class, in class_weight.*got 3',
@@ -75,11 +82,17 @@ REFUSED = {
     ),
     'OHEM and Dice': (
         {'sampler': OHEM, 'loss_decode': DICE},
-        r'DiceLoss cannot be computed.*sampler OHEMPixelSampler.*Remove the sampler',
+        r'DiceLoss of .* cannot be computed.*sampler OHEMPixelSampler.*Remove the sampler',
     ),
-    'OHEM and two sigmoids': ({'sampler': OHEM, 'loss_decode': SIGMOID}, r'CrossEntropyLoss cannot.*OHEMPixelSampler'),
-    'a loss of other heads': ({'loss_decode': {'type': 'OhemCrossEntropy'}}, r"OhemCrossEntropy cannot be computed.*'weight'"),
-    'an unknown option': ({'loss_decode': {**DICE, 'class_weight': [1.0, 1.0]}}, r"DiceLoss cannot be computed.*'class_weight'"),
+    'OHEM and two sigmoids': ({'sampler': OHEM, 'loss_decode': SIGMOID}, r'CrossEntropyLoss of .* cannot.*OHEMPixelSampler'),
+    'a loss of other heads': (
+        {'loss_decode': {'type': 'OhemCrossEntropy'}},
+        r"OhemCrossEntropy of .* cannot be computed.*'weight'",
+    ),
+    'an unknown option': (
+        {'loss_decode': {**DICE, 'class_weight': [1.0, 1.0]}},
+        r"DiceLoss of .* cannot be computed.*'class_weight'",
+    ),
 }
 
 
@@ -88,8 +101,33 @@ REFUSED = {
 def test_heads_that_mmseg_cannot_train_or_score(segmentor, report, case, part):
     head, pattern = REFUSED[case]
     cfg = segmentor(head) if part == 'decode_head' else segmentor(aux=head)
-    with pytest.raises(DataError, match=rf'model\.{part}.*{pattern}'):
+    with pytest.raises(DataError, match=pattern) as error:
         check_heads(cfg, report, LOADERS)
+    assert f'model.{part}' in str(error.value)
+
+
+class Custom(torch.nn.Module):
+    """A loss that is not of mmseg, and that a trial on a few pixels cannot judge."""
+
+    loss_name = 'loss_custom'
+
+
+@MODELS.register_module()
+class Flatness(Custom):
+    def forward(self, logits, labels, weight=None, ignore_index=255):
+        return logits.softmax(1).square().mean()  # lower for uncertain predictions
+
+
+@MODELS.register_module()
+class OfThisIteration(Custom):
+    def forward(self, logits, labels, weight=None, ignore_index=255):
+        return logits.mean() * MessageHub.get_current_instance().get_info('iter')
+
+
+@MODELS.register_module()
+class OfSize64(Custom):
+    def forward(self, logits, labels, weight=None, ignore_index=255):
+        return (logits * torch.ones(64, 64)).mean()
 
 
 FINE = {
@@ -105,6 +143,11 @@ FINE = {
     'OHEM': {'sampler': {**OHEM, 'thresh': 0.7}},
     'OHEM by the loss, of one channel': {'sampler': OHEM, 'out_channels': 1, 'threshold': 0.5, 'loss_decode': SIGMOID},
     'averaged over the labeled pixels': {'loss_decode': {**CE, 'avg_non_ignore': True}},
+    'FocalLoss without weight': {'loss_decode': [CE, {'type': 'FocalLoss', 'loss_weight': 0}]},
+    'distances of edges': {'num_classes': 9, 'loss_decode': [CE, {'type': 'HuasdorffDisstanceLoss', 'loss_weight': 50.0}]},
+    'a regularizer': {'loss_decode': [CE, {'type': 'Flatness'}]},
+    'a loss of this iteration': {'loss_decode': [CE, {'type': 'OfThisIteration'}]},
+    'a loss of a certain size': {'loss_decode': {'type': 'OfSize64'}},
     'a head with its own losses': {
         'type': 'Mask2FormerHead',
         'num_classes': 1,
@@ -116,8 +159,30 @@ FINE = {
 @pytest.mark.parametrize('case', FINE)
 def test_valid_heads_pass(segmentor, report, case):
     count = FINE[case].get('num_classes', 2)
-    check_heads(segmentor(FINE[case], classes=tuple('abc')[: max(count, 2)]), report, LOADERS)
+    check_heads(segmentor(FINE[case], classes=tuple('abcdefghi')[: max(count, 2)]), report, LOADERS)
     assert not report.warnings and not report.notes
+
+
+def test_one_of_several_losses_that_does_not_help_is_a_warning(segmentor, report):
+    """In mmseg, Dice of a single channel is a constant, but the sigmoid loss next to it trains."""
+    check_heads(segmentor({'out_channels': 1, 'threshold': 0.5, 'loss_decode': [SIGMOID, DICE]}), report, LOADERS)
+    (warning,) = report.warnings
+    assert 'DiceLoss of model.decode_head is' in warning and 'one of several losses' in warning
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_a_loss_for_a_gpu_is_a_warning_without_one(segmentor, report, monkeypatch, device):
+    monkeypatch.setattr('mmfreq.preflight.seg_heads.get_device', lambda: device)
+    check_heads(segmentor({'loss_decode': {'type': 'FocalLoss'}}), report, LOADERS)
+    assert [bool(re.search(r'decode_head: mmseg computes FocalLoss on a GPU only', text)) for text in report.warnings] == [True] * (
+        device == 'cpu'
+    )
+
+
+def test_one_class_is_left_to_another_metric(segmentor, report):
+    cfg = segmentor({'num_classes': 1, 'out_channels': 1, 'loss_decode': SIGMOID}, evaluator={'type': 'MyMetric'})
+    check_heads(cfg, report, LOADERS)
+    assert len(report.warnings) == 1 and 'num_classes=1' in report.warnings[0]
 
 
 def test_random_numbers_of_the_run_are_not_used(segmentor, report):
