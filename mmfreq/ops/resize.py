@@ -12,8 +12,8 @@ A family's rule is the class attribute `published_resize` of its backbone; the a
 applied when a file is loaded (`StoredFilter.fit_stored`) and in forward (`StoredFilter.filter_for`), see `mmfreq.layers.filters`.
 
 The published rules treat the spectrum as an image without centering the vertical frequencies, and the published weights were
-trained with them. `kernel` and `modes` resize the operator that the filter represents: the imaginary part of the zero and Nyquist columns,
-which the inverse transform ignores (see `mmfreq.ops.spectral`), is not preserved.
+trained with them. `kernel` and `modes` resize the operator that the filter represents: the imaginary part of the zero and Nyquist
+columns, which the inverse transform ignores (see `mmfreq.ops.spectral`), is not preserved.
 
 A filter is a real tensor with (real, imaginary) as its last axis. Its half width F = W // 2 + 1 does not determine W (2F - 2 or
 2F - 1); a square grid, W = H, is assumed where it fits.

@@ -10,8 +10,6 @@ import math
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from mmfreq.config.meta_model import logging_disabled
 from mmfreq.config.reading import type_name
@@ -20,6 +18,8 @@ from mmfreq.log import log_once, process_count
 from mmfreq.preflight.data import first_names
 from mmfreq.preflight.resources import batch_size, saved_bytes, training_crop
 
+BATCH_NORM = nn.BatchNorm2d.__base__  # which mmengine's replacement of synchronized norms extends, too
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 IMAGES = 2  # of the forward pass that is watched: with one image it would fail
 UNKNOWN_SIZE = (512, 512)  # if no step of the pipeline states a size: a map of 1x1 is then the result of pooling
 SYNCED = ('SyncBatchNorm', 'NaiveSyncBatchNorm')  # the classes of torch and mmcv, and that of detectron2
@@ -90,7 +90,7 @@ def _check_instance_norms(cfg, model):
 
 
 def _is_instance_norm(module):
-    return isinstance(module, _InstanceNorm) and (module.training or not module.track_running_stats)
+    return isinstance(module, INSTANCE_NORMS) and (module.training or not module.track_running_stats)
 
 
 def single_value_inputs(model, size, synced_too=True):
@@ -134,7 +134,7 @@ def _watched_inputs(model, names, size, is_found):
 
 
 def _computes_statistics(module):
-    return isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+    return isinstance(module, BATCH_NORM) and (module.training or module.running_mean is None)
 
 
 def _image_size(cfg):
