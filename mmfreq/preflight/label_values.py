@@ -142,7 +142,7 @@ def report_classes(key, maps, dataset, report, trained=True, seen=()):
     elif not trained:
         text += ' The mean of the scores leaves them out.'
     if set(missing) <= set(seen):
-        report.notes.append(f'{text} The training data have {"it" if len(missing) == 1 else "them"}.')
+        report.notes.append(f'{text} The training data have {"this class" if len(missing) == 1 else "these classes"}.')
         return
     reason = _reason(names, missing, values, dataset, maps)
     rare = len(names) > FEW_CLASSES and values and maps.ignore_index in values and missing == [len(names) - 1]
@@ -170,16 +170,19 @@ def _report_ignored(key, maps, dataset, report, trained):
     """All pixels that were read are ignored."""
     values = file_values(maps.paths)
     held = f' The files hold the values {number_list(values)}, and reduce_zero_label={dataset.reduce_zero_label}.' if values else ''
+    label = f' ({maps.ignore_index})'
+    if values == {0} and dataset.reduce_zero_label:
+        label, held = '', ' The files hold only the value 0, which reduce_zero_label=True ignores.'
     result = 'the model would learn nothing' if trained else 'all scores would be NaN'
     remedies = ['check the folder of the label maps']
     if dataset.reduce_zero_label and (not values or 0 in values):
         remedies.append('set reduce_zero_label=False in every dataset')
     if values and values <= {0, maps.ignore_index} and maps.ignore_index in values:
-        remedies.append(f'write the number of their class instead of {maps.ignore_index}')
+        remedies.append(f'write the number of the class instead of {maps.ignore_index}')
     if len(remedies) == 1:
         remedies.append('check the values of its files')
     remedy = ', '.join(remedies[:-1]) + f', and {remedies[-1]}'
-    text = f'{key}: all pixels of {maps} are ignored ({maps.ignore_index}), so {result}.{held} {remedy[0].upper()}{remedy[1:]}.'
+    text = f'{key}: all pixels of {maps} are ignored{label}, so {result}.{held} {remedy[0].upper()}{remedy[1:]}.'
     if len(maps.paths) == maps.total:
         raise InputError(text)
     report.warnings.append(text)

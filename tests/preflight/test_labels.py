@@ -211,7 +211,7 @@ def test_a_class_that_training_has_is_only_noted_in_validation(seg, report, igno
     check_pairs(seg([[0, 1, *ignored]] * 3, val_values=[[0, *ignored]] * 2), report, LOADERS)
     assert not report.warnings
     (note,) = report.notes
-    assert note.startswith('val_dataloader.dataset: class 1') and note.endswith('The training data have it.')
+    assert note.startswith('val_dataloader.dataset: class 1') and note.endswith('The training data have this class.')
 
 
 def test_validation_of_another_encoding_than_training_is_a_warning(seg, report):
@@ -234,7 +234,7 @@ REFUSED = {
     'only 0, shifted': (
         [[0]] * 3,
         {'reduce_zero_label': True, 'val_values': [[1, 2]]},
-        r'train_.*values 0, and .*Check the folder of the label maps, and set reduce_zero_label=False in every dataset\.$',
+        r'train_.*are ignored, so .* hold only the value 0, [^5]*, and set reduce_zero_label=False in every dataset\.$',
     ),
     'ids beyond the named classes, in validation': (
         [[0, 1]],
