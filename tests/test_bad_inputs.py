@@ -15,6 +15,7 @@ from tests.preflight import (
     test_coco_evaluator,
     test_coco_geometry,
     test_labels,
+    test_rewritten,
     test_seg_heads,
 )
 from tests.weights import test_load
@@ -33,12 +34,13 @@ def test_numbers_of_bad_inputs_are_those_of_the_page():
     coco_files = [
         *(test_coco.REFUSED, test_coco.CONTENT, test_coco.SKIPPED),
         *(test_coco_evaluator.REFUSED, test_coco_evaluator.LOWERED),
-        *(test_coco_geometry.REFUSED, test_coco_geometry.WARNED, test_coco_geometry.LOST),
+        *(test_coco_geometry.REFUSED, test_coco_geometry.WARNED, test_coco_geometry.LOST, test_coco_geometry.RUNS),
     ]
     labels = [test_labels.ABSENT, test_labels.REFUSED, test_labels.WARNED]
     folders = [getattr(test_classification, name) for name in ('FOLDERS', 'WARNED', 'LISTS', 'IMAGES', 'JSON')]
     models = [
         *(test_seg_heads.REFUSED, test_seg_heads.WARNED, test_seg_heads.EVALUATORS, test_classification.CONFIGS),
+        *(test_coco_evaluator.OPTIONS, test_rewritten.BAD_PARTS),
         *(test_batch_norms.ONE_VALUE, test_batch_norms.LAST_BATCH_OF_ONE, test_detector_tta.REFUSED),
     ]
     images = sum(name.startswith('image: ') for name in test_bad_images.CASES)
