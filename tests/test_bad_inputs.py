@@ -15,6 +15,7 @@ from tests.preflight import (
     test_coco_evaluator,
     test_coco_geometry,
     test_labels,
+    test_pixels,
     test_rewritten,
     test_seg_heads,
 )
@@ -36,11 +37,12 @@ def test_numbers_of_bad_inputs_are_those_of_the_page():
         *(test_coco_evaluator.REFUSED, test_coco_evaluator.LOWERED),
         *(test_coco_geometry.REFUSED, test_coco_geometry.WARNED, test_coco_geometry.LOST, test_coco_geometry.RUNS),
     ]
+    inputs = [test_pixels.CHANNELS, test_pixels.VALUES, test_pixels.LENGTHS]
     labels = [test_labels.ABSENT, test_labels.REFUSED, test_labels.WARNED]
     folders = [getattr(test_classification, name) for name in ('FOLDERS', 'WARNED', 'LISTS', 'IMAGES', 'JSON')]
     models = [
         *(test_seg_heads.REFUSED, test_seg_heads.WARNED, test_seg_heads.EVALUATORS, test_classification.CONFIGS),
-        *(test_coco_evaluator.OPTIONS, test_rewritten.BAD_PARTS),
+        *(test_coco_evaluator.OPTIONS, test_rewritten.BAD_PARTS, *inputs),
         *(test_batch_norms.ONE_VALUE, test_batch_norms.LAST_BATCH_OF_ONE, test_detector_tta.REFUSED),
     ]
     images = sum(name.startswith('image: ') for name in test_bad_images.CASES)

@@ -5,7 +5,7 @@ Columns instead of rows, because a file has up to a million annotations. Legend:
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 
 import numpy as np
@@ -46,6 +46,7 @@ class Annotations:
         rows: its annotations.
         boxes: x, y, width, height in pixels, (M, 4).
         areas: (M,).
+        image_index: place in `images` of the image of each; -1 if the file does not list it, (M,).
         image_ids, category_ids: lists of M.
         sizes: width and height of the image of each; NaN if the file does not list it, (M, 2).
         crowd, ignored: (M,) bool.
@@ -56,6 +57,7 @@ class Annotations:
     rows: list
     boxes: np.ndarray
     areas: np.ndarray
+    image_index: np.ndarray
     image_ids: list
     category_ids: list
     sizes: np.ndarray
@@ -68,7 +70,7 @@ class Annotations:
     @cached_property
     def listed(self):
         """Whether the file lists the image of each annotation, (M,)."""
-        return ~np.isnan(self.sizes[:, 0])
+        return self.image_index >= 0
 
     @cached_property
     def inside(self):
@@ -79,7 +81,19 @@ class Annotations:
 
     def of_classes(self, category_ids):
         """Whether the category of each annotation is in `category_ids`, (M,)."""
-        return np.array([row in category_ids for row in self.category_ids], bool)
+        known, codes = self._categories
+        return np.array([category in category_ids for category in known], bool)[codes]
+
+    @cached_property
+    def _categories(self):
+        """The ids of categories that occur, and the place of each annotation's in them, (M,)."""
+        known = {category: index for index, category in enumerate(dict.fromkeys(self.category_ids))}
+        return list(known), np.fromiter(map(known.__getitem__, self.category_ids), int, len(self))
+
+    def images_of(self, condition):
+        """The ids of the listed images with an annotation for which `condition` (M,) holds."""
+        ids = list(self.images)
+        return {ids[index] for index in np.unique(self.image_index[condition & self.listed]).tolist()}
 
     def skipped(self, category_ids):
         """The index in `REASONS` of why mmdet skips each annotation, 0 for those that it uses, (M,) int."""
@@ -123,6 +137,7 @@ def read_annotations(where, table):
     if len(set(ids)) < len(ids):
         raise DataError(f'{where}: two annotations have the id {first_duplicate(ids)!r}, which mmdet refuses. Make the ids unique.')
     place = {key: index for index, key in enumerate(images)}
+    image_index = np.fromiter(map(place.get, columns['image_id'], repeat(-1)), int, len(rows))
     sizes = np.array([(image['width'], image['height']) for image in images.values()] + [(np.nan, np.nan)], np.float64)
     return Annotations(
         where,
@@ -130,9 +145,10 @@ def read_annotations(where, table):
         rows,
         boxes=boxes,
         areas=areas,
+        image_index=image_index,
         image_ids=columns['image_id'],
         category_ids=columns['category_id'],
-        sizes=sizes[np.fromiter((place.get(key, -1) for key in columns['image_id']), int, len(rows))],
+        sizes=sizes[image_index],
         crowd=np.fromiter(map(bool, columns['iscrowd']), bool, len(rows)),
         ignored=np.fromiter(map(bool, columns['ignore']), bool, len(rows)),
     )
@@ -175,12 +191,10 @@ def _check_fields(where, rows, columns):
     Raises:
         DataError: a field of the first invalid annotation.
     """
-    types = {field: set(map(type, column)) for field, column in columns.items()}
-    fit = all(types[field] <= allowed for field, (allowed, _) in ROW_FIELDS.items())
-    fit = fit and set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES and set(map(len, columns['bbox'])) <= {4}
+    types = {field: set(map(type, columns[field])) for field in ('bbox', 'area', *ID_FIELDS)}
+    fit = all(types[field] <= ROW_FIELDS[field][0] for field in types) and set(map(len, columns['bbox'])) <= {4}
     if fit and not any(float in types[field] and any(map(_is_fraction, columns[field])) for field in ID_FIELDS):
-        numbers = list(chain.from_iterable(columns['bbox']))
-        arrays = _arrays(numbers, columns['area']) if set(map(type, numbers)) <= NUMBERS else None
+        arrays = _arrays(columns)
         if arrays is not None:
             return arrays
     for index, row in enumerate(rows):
@@ -192,19 +206,23 @@ def _check_fields(where, rows, columns):
     raise AssertionError('an annotation is invalid as a column and valid as a row')
 
 
-def _arrays(numbers, areas):
-    """Boxes and areas as arrays; None if one of their numbers is too large."""
+def _arrays(columns):
+    """Boxes and areas as arrays; None if one of their numbers is none or too large, or a flag is not 0 or 1."""
+    boxes = columns['bbox']
     try:
-        boxes, areas = np.fromiter(numbers, float, len(numbers)).reshape(-1, 4), np.fromiter(areas, float, len(areas))
-    except OverflowError:  # an integer beyond the range of floats
+        sum(map(sum, boxes))  # unlike NumPy, refuses text
+        boxes = np.fromiter(chain.from_iterable(boxes), float, 4 * len(boxes)).reshape(-1, 4)
+        areas = np.fromiter(columns['area'], float, len(boxes))
+        flags_fit = set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES
+    except (TypeError, ValueError, OverflowError):  # text, a list, or an integer beyond the range of floats
         return None
     too_large = any((np.abs(values[np.isfinite(values)]) > LARGEST).any() for values in (boxes, areas))
-    return None if too_large else (boxes, areas)
+    return (boxes, areas) if flags_fit and not too_large else None
 
 
 def _fits(value, types):
     """Whether a value of a field has one of its types, and can be meant."""
-    if type(value) not in types:
+    if type(value) not in types and not (types is NUMBERS and type(value) is bool):
         return False
     if types is FLAGS:
         return value in FLAG_VALUES

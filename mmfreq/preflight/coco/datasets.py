@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import compress
+from pathlib import Path
 
 import numpy as np
 from mmengine.registry import DefaultScope
@@ -190,8 +191,7 @@ def read_coco(path, unlabeled=False):
     if size > LARGE:
         log_once(f'Reading {path} ({size_text(size)}); this takes about {size / 60e6:.0f} s.')
     try:
-        with open(path, encoding='utf-8') as file:
-            table = json.load(file)
+        table = json.loads(Path(path).read_bytes().decode())  # twice as fast as reading text
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError too
         raise DataError(
             f'{absolute(path)}: expected a COCO file, but it is not JSON or is incomplete ({error}). Create or copy it again.'
@@ -293,8 +293,8 @@ def _kept_images(annotations, used, category_ids, leaf, report):
     """The ids that `CocoDataset.filter_data` keeps."""
     where, images = annotations.where, annotations.images
     # ids of images with an annotation of a class, of any extent (mmdet filters by these), and with one that is used
-    annotated = set(compress(annotations.image_ids, annotations.listed & annotations.of_classes(category_ids)))
-    with_boxes = set(compress(annotations.image_ids, used))
+    annotated = annotations.images_of(annotations.of_classes(category_ids))
+    with_boxes = annotations.images_of(used)
     filters = {} if leaf.get('test_mode') else leaf.get('filter_cfg') or {}
     drops_empty, min_size = filters.get('filter_empty_gt', False), filters.get('min_size', 0)
     small = {key for key, image in images.items() if min(image['width'], image['height']) < min_size}

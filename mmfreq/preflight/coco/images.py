@@ -1,6 +1,7 @@
 """The images of a COCO file: they exist, inside of the image folder, and some of them are read."""
 
 import os
+import re
 
 import numpy as np
 from mmengine.dataset import Compose
@@ -13,6 +14,7 @@ from mmfreq.preflight.data import FolderListing, first_names
 from mmfreq.preflight.pixels import Pixels
 from mmfreq.preflight.samples import GuardedPipeline
 
+SEPARATORS = re.compile(r'[/\\:\0]')
 SAMPLE_SIZE = 32  # images of each dataset that are read, evenly spaced
 
 
@@ -42,7 +44,10 @@ def check_images(where, leaf, images, kept, report):
     if _is_remote(leaf, folder):
         return
     files = FolderListing()
-    missing = [image for image in images if not files.has(os.path.join(folder, image['file_name']))]
+    present = files.names(folder)
+    missing = [
+        image for image in images if image['file_name'] not in present and not files.has(os.path.join(folder, image['file_name']))
+    ]
     needed = [image['file_name'] for image in missing if image['id'] in kept]
     if needed:
         remedy = 'Copy them there, set data_prefix.img to their folder, or remove them from the file.'
@@ -70,6 +75,8 @@ def _is_remote(leaf, folder):
 
 def leads_outside(name):
     """Whether a file name, relative to a folder, leads out of it. Links are not followed."""
+    if not SEPARATORS.search(name):
+        return name == '..'
     name = name.replace('\\', '/')
     return name.startswith('/') or name[1:2] == ':' or os.path.normpath(name).split('/')[0] == '..' or '\0' in name
 

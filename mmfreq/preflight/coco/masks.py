@@ -47,8 +47,11 @@ def read_masks(annotations):
     polygons, owners, runs, faults = [], [], [], []
     for index, row in enumerate(annotations.rows):
         mask = row.get('segmentation')
-        if type(mask) is list and mask:
-            valid = [part for part in mask if type(part) is list and len(part) >= 6 and len(part) % 2 == 0]
+        if type(mask) is list and len(mask) == 1 and _is_polygon(part := mask[0]):  # almost all
+            polygons.append(part)
+            owners.append(index)
+        elif type(mask) is list and mask:
+            valid = [part for part in mask if _is_polygon(part)]
             if len(valid) < len(mask):
                 if fault := _part_fault(mask):
                     faults.append((index, fault))
@@ -81,6 +84,10 @@ def read_masks(annotations):
     extents = _extents(points, polygons, np.array(owners, int), count)
     extents[decoded] = _run_extents(annotations, decoded)
     return Masks(status, unscored, extents)
+
+
+def _is_polygon(part):
+    return type(part) is list and len(part) >= 6 and len(part) % 2 == 0
 
 
 def _points(polygons):
