@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from mmengine.config import Config
 
@@ -95,3 +96,23 @@ def expected_prediction(config, checkpoint, path):
     packed = Compose(steps)({'img_path': str(path), 'img_id': 0})
     with torch.no_grad():
         return model.test_step({'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]})[0]
+
+
+def models_by_kind(tmp_path_factory, **more):
+    """A function from a kind to its config, checkpoint, image file and the values of that, each written once.
+
+    Args:
+        more: texts of further configs by name, which get a gray image.
+    """
+    texts = {kind: segmentor(kind) for kind in KINDS} | more
+    made = {}
+
+    def get(kind):
+        if kind == '5 bands':
+            pytest.importorskip('tifffile')
+        if kind not in made:
+            folder = tmp_path_factory.mktemp('model')
+            made[kind] = *write_model(folder, texts[kind]), *write_image(folder, kind if kind in KINDS else 'gray')
+        return made[kind]
+
+    return get

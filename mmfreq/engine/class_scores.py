@@ -14,6 +14,7 @@ from mmfreq.errors import UserError
 from mmfreq.log import log_once
 
 FILE = 'class_scores.png'
+SUFFIX = '_precision'  # of mmdet's names of the APs of classes
 AP_METRICS = ('bbox', 'segm')  # of CocoMetric; its others have no classes
 THRESHOLDS = 6  # IoU thresholds at least, as mmdet reads the sixth for AP at 0.75
 
@@ -111,10 +112,10 @@ def _capture_aps(metric, prefix, scores):
             metric.metrics = [name]
             found = compute(results)
             every |= found
-            classes = tuple(each['name'] for each in metric._coco_api.load_cats(metric.cat_ids))
-            if name in AP_METRICS and found:  # nothing was detected otherwise
-                values = 100 * np.array([float(found[f'{each}_precision']) for each in classes])
-                scores.append(ClassScores(f'{prefix}{name} AP', classes, values, _mean(values, found.get(f'{name}_mAP'))))
+            aps = {key.removesuffix(SUFFIX): float(ap) for key, ap in found.items() if key.endswith(SUFFIX)}
+            if name in AP_METRICS and aps:  # nothing was detected otherwise
+                values = 100 * np.array(list(aps.values()))
+                scores.append(ClassScores(f'{prefix}{name} AP', tuple(aps), values, _mean(values, found.get(f'{name}_mAP'))))
         return every
 
     metric.compute_metrics = compute_and_capture

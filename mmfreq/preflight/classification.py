@@ -7,13 +7,12 @@ import logging
 import os
 from collections import Counter
 
-import numpy as np
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS, DefaultScope
 
 from mmfreq.config.meta_model import logging_disabled
 from mmfreq.config.reading import absolute, is_remote, type_name
-from mmfreq.errors import DataError, InputError
+from mmfreq.errors import DataError
 from mmfreq.log import log_once
 from mmfreq.preflight.class_folders import Samples, read_class_folders, read_list
 from mmfreq.preflight.data import FolderListing, first_names, loader_datasets, model_heads
@@ -21,8 +20,7 @@ from mmfreq.preflight.evaluators import check_accuracy
 from mmfreq.preflight.pixels import Pixels
 from mmfreq.preflight.report import ImageCounts
 from mmfreq.preflight.samples import GuardedPipeline
-
-SAMPLE_SIZE = 32  # images of each dataset that are read, evenly spaced
+from mmfreq.preflight.sampling import read_sample
 
 
 def check_images(cfg, report, loaders):
@@ -204,17 +202,13 @@ def _read_images(cfg, key, leaf, samples, report):
         return
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         pipeline = GuardedPipeline(Compose(steps))
-    pixels, errors = Pixels(cfg, key, leaf), []
-    picked = np.unique(np.linspace(0, samples.total - 1, SAMPLE_SIZE).round().astype(int))
-    for index in picked:
+    pixels = Pixels(cfg, key, leaf)
+
+    def read(index):
         path = samples.path(index)
-        try:
-            pixels.add((pipeline({'img_path': path}) or {}).get('img'), path)
-        except InputError as error:
-            errors.append(error)
-    if errors:
-        more = f'\n{len(errors)} of the {len(picked)} images that were read are invalid.' if len(errors) > 1 else ''
-        raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
+        pixels.add((pipeline({'img_path': path}) or {}).get('img'), path)
+
+    read_sample(key, range(samples.total), read, 'images')
     pixels.report(report)
 
 

@@ -19,9 +19,9 @@ from mmfreq.preflight.label_values import READ_SECONDS, LabelMaps, number_list, 
 from mmfreq.preflight.pixels import Pixels
 from mmfreq.preflight.report import ImageCounts
 from mmfreq.preflight.samples import GuardedPipeline, check_labels
+from mmfreq.preflight.sampling import read_sample
 from mmfreq.preflight.seg_heads import loss_fault, padding_label, segmentation_heads
 
-SAMPLE_SIZE = 32  # pairs of each dataset that are read, evenly spaced
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -155,23 +155,21 @@ def _check_sample(cfg, key, leaf, dataset, samples, report, seconds):
     maps = LabelMaps(len(samples), ignore_index)
     pixels = Pixels(cfg, key, leaf)
     load_pair = _loader(cfg, steps, pixels)
-    picked = [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLE_SIZE).round().astype(int))]
-    errors = []
-    for sample in picked:
-        try:
-            labels = load_pair(sample)
-            if labels is not None:
-                maps.add(labels, sample['seg_map_path'])
-                if num_classes:
-                    check_labels(torch.from_numpy(labels.astype(np.int64)), num_classes, ignore_index, sample['seg_map_path'])
-        except InputError as error:
-            errors.append(error)
-    if errors:
-        more = f'\n{len(errors)} of the {len(picked)} pairs that were read are invalid.' if len(errors) > 1 else ''
+
+    def read(sample):
+        labels = load_pair(sample)
+        if labels is not None:
+            maps.add(labels, sample['seg_map_path'])
+            if num_classes:
+                check_labels(torch.from_numpy(labels.astype(np.int64)), num_classes, ignore_index, sample['seg_map_path'])
+
+    def explain():
         shifted = {num_classes} <= maps.ids - {ignore_index} <= set(range(1, num_classes + 1)) if num_classes else False
-        if shifted and not dataset.reduce_zero_label:
-            more += f'\nThe labels are 1..{num_classes}: if the files number the classes from 1, set reduce_zero_label=True.'
-        raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
+        if not shifted or dataset.reduce_zero_label:
+            return ''
+        return f'\nThe labels are 1..{num_classes}: if the files number the classes from 1, set reduce_zero_label=True.'
+
+    read_sample(key, samples, read, 'pairs', explain)
     pixels.report(report)
     if not maps.paths:
         return None

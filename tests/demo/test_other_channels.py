@@ -12,23 +12,13 @@ from mmfreq.demo.server import make_server
 from mmfreq.demo.uploads import read_upload
 from mmfreq.errors import DataError, UserError
 from tests.broken_images import encode, pixels
-from tests.other_channels import KINDS, expected_prediction, segmentor, write_image, write_model
+from tests.other_channels import KINDS, expected_prediction, models_by_kind, segmentor, write_model
 
 
 @pytest.fixture(scope='module')
 def models(tmp_path_factory):
-    """`models(kind)`: config, checkpoint and image file."""
-    made = {}
-
-    def get(kind):
-        if kind == '5 bands':
-            pytest.importorskip('tifffile')
-        if kind not in made:
-            folder = tmp_path_factory.mktemp('model')
-            made[kind] = *write_model(folder, segmentor(kind)), write_image(folder, kind)[0]
-        return made[kind]
-
-    return get
+    """`models(kind)`: config, checkpoint, image file and its values."""
+    return models_by_kind(tmp_path_factory)
 
 
 @pytest.fixture
@@ -36,7 +26,7 @@ def predicted(models):
     """`predicted(kind, data)`: the labels (H, W) in the response for an upload."""
 
     def predict(kind, data):
-        config, checkpoint, _ = models(kind)
+        config, checkpoint, *_ = models(kind)
         with make_server(config, checkpoint, port=0, plain=True) as server:
             response = server.predict('0', data)
         plane = zlib.decompress(base64.b64decode(response['labels']))
@@ -47,7 +37,7 @@ def predicted(models):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_file_of_the_models_kind_is_predicted_as_by_the_test_pipeline(predicted, models, kind):
-    config, checkpoint, path = models(kind)
+    config, checkpoint, path, _ = models(kind)
     expected = expected_prediction(config, checkpoint, path).pred_sem_seg.data[0].numpy()
     np.testing.assert_array_equal(predicted(kind, path.read_bytes()), expected)
 
@@ -75,7 +65,7 @@ def test_upload_that_needs_another_package_names_it(predicted, tmp_path, monkeyp
 
 def test_large_upload_is_scaled_down_with_all_channels(models):
     for kind, channels in (('gray', ()), ('4 bands', (4,)), ('5 bands', (5,))):
-        config, checkpoint, path = models(kind)
+        config, checkpoint, path, _ = models(kind)
         upload = read_upload(path.read_bytes(), 48, load_predictor(config, checkpoint).read)
         assert upload.image.shape == (32, 48, *channels) and upload.size == (96, 64)
 

@@ -53,6 +53,7 @@ REFUSED = {
     'iscrowd is a list': (annotation(0, iscrowd=[]), r'annotations\[0\] has no valid iscrowd', TypeError),
     'area is null': (annotation(0, area=None), r'annotations\[0\] has no valid area', TypeError),
     'area is text': (annotation(0, area='5'), r'annotations\[0\] has no valid area', TypeError),
+    'area is true': (annotation(0, area=True), r'annotations\[0\] has no valid area', (1.0, 1.0)),
     'area is NaN': (annotation(0, area=math.nan), 'NaN or infinity in bbox or area', (1.0, 1.0)),
     'text as annotation id': (annotation(0, id='a1'), r'1 of 3 are text.*from 1.*annotations\[0\]', ValueError),
     'true as annotation id': (annotation(0, id=True), r'annotations\[0\] has no valid id', None),

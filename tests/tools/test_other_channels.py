@@ -19,29 +19,18 @@ from tests.other_channels import (
     KINDS,
     SIZE,
     expected_prediction,
+    models_by_kind,
     segmentor,
-    write_image,
     write_model,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXTS = {kind: segmentor(kind) for kind in KINDS} | {'detector': DETECTOR, 'classifier': CLASSIFIER}
 
 
 @pytest.fixture(scope='module')
 def models(tmp_path_factory):
     """`models(kind)`: config, checkpoint, image file and its values; of a detector and a classifier those of a gray image."""
-    made = {}
-
-    def get(kind):
-        if kind == '5 bands':
-            pytest.importorskip('tifffile')
-        if kind not in made:
-            folder = tmp_path_factory.mktemp('model')
-            made[kind] = *write_model(folder, TEXTS[kind]), *write_image(folder, kind if kind in KINDS else 'gray')
-        return made[kind]
-
-    return get
+    return models_by_kind(tmp_path_factory, detector=DETECTOR, classifier=CLASSIFIER)
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -104,7 +93,7 @@ def test_image_with_other_channels_is_named_and_the_others_are_predicted(call_to
 
 
 def test_config_without_its_package_ends_with_the_command_to_install_it(call_tool, tmp_path, monkeypatch, capsys):
-    config, checkpoint = write_model(tmp_path, TEXTS['5 bands'])
+    config, checkpoint = write_model(tmp_path, segmentor('5 bands'))
     monkeypatch.setattr('mmfreq.compat.decoders.find_spec', lambda name: None)
     (tmp_path / 'a.tif').write_bytes(encode(pixels(), '.tif'))
     with pytest.raises(SystemExit) as ended:

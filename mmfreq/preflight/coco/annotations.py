@@ -222,7 +222,7 @@ def _arrays(columns):
 
 def _fits(value, types):
     """Whether a value of a field has one of its types, and can be meant."""
-    if type(value) not in types and not (types is NUMBERS and type(value) is bool):
+    if type(value) not in types:
         return False
     if types is FLAGS:
         return value in FLAG_VALUES

@@ -3,19 +3,18 @@
 import os
 import re
 
-import numpy as np
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
 from mmfreq.config.reading import is_remote, type_name
-from mmfreq.errors import DataError, InputError
+from mmfreq.errors import DataError
 from mmfreq.preflight.coco.annotations import first_duplicate
 from mmfreq.preflight.data import FolderListing, first_names
 from mmfreq.preflight.pixels import Pixels
 from mmfreq.preflight.samples import GuardedPipeline
+from mmfreq.preflight.sampling import read_sample
 
 SEPARATORS = re.compile(r'[/\\:\0]')
-SAMPLE_SIZE = 32  # images of each dataset that are read, evenly spaced
 
 
 def check_images(where, leaf, images, kept, report):
@@ -93,16 +92,12 @@ def check_image_sample(cfg, key, leaf, images, report):
         return
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         pipeline = GuardedPipeline(Compose(steps[:1]))
-    picked = [images[index] for index in np.unique(np.linspace(0, len(images) - 1, SAMPLE_SIZE).round().astype(int))]
-    errors, pixels = [], Pixels(cfg, key, leaf)
-    for image in picked:
+    pixels = Pixels(cfg, key, leaf)
+
+    def read(image):
         path = os.path.join(folder, image['file_name'])
-        try:
-            sample = {'img_path': path, 'height': image['height'], 'width': image['width'], 'instances': []}
-            pixels.add((pipeline(sample) or {}).get('img'), path)
-        except InputError as error:
-            errors.append(error)
-    if errors:
-        more = f'\n{len(errors)} of the {len(picked)} images that were read are invalid.' if len(errors) > 1 else ''
-        raise InputError(f'{key}: {errors[0]}{more}') from errors[0]
+        sample = {'img_path': path, 'height': image['height'], 'width': image['width'], 'instances': []}
+        pixels.add((pipeline(sample) or {}).get('img'), path)
+
+    read_sample(key, images, read, 'images')
     pixels.report(report)
