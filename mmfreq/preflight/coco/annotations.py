@@ -210,11 +210,12 @@ def _arrays(columns):
     """Boxes and areas as arrays; None if one of their numbers is none or too large, or a flag is not 0 or 1."""
     boxes = columns['bbox']
     try:
-        sum(map(sum, boxes))  # unlike NumPy, refuses text
+        if not set(map(type, chain.from_iterable(boxes))) <= NUMBERS:  # NumPy would take text and true
+            return None
         boxes = np.fromiter(chain.from_iterable(boxes), float, 4 * len(boxes)).reshape(-1, 4)
         areas = np.fromiter(columns['area'], float, len(boxes))
         flags_fit = set(columns['iscrowd']) | set(columns['ignore']) <= FLAG_VALUES
-    except (TypeError, ValueError, OverflowError):  # text, a list, or an integer beyond the range of floats
+    except (TypeError, OverflowError):  # a flag is a list; an integer is beyond the range of floats
         return None
     too_large = any((np.abs(values[np.isfinite(values)]) > LARGEST).any() for values in (boxes, areas))
     return (boxes, areas) if flags_fit and not too_large else None
