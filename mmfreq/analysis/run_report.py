@@ -44,7 +44,7 @@ def _done(results):
 
 def _costs(results, seconds):
     count = sum(result.frames for result in results if result.files)
-    name = 'images and frames' if any(map(_is_video, results)) else 'images'
+    name = 'images and frames' if any(map(_is_video, results)) else 'image' if count == 1 else 'images'
     each = f' ({seconds / count:.3f} s each, with reading and writing)' if count else ''
     memory = [f'{size / 2**20:.0f} MiB of {where}' for where, size in (('RAM', peak_memory()), ('GPU memory', _gpu())) if size]
     return f'{count} {name} in {seconds:.1f} s{each}' + (f'; peak: {", ".join(memory)}' if memory else '')
