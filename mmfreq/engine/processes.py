@@ -4,9 +4,11 @@ Each `fit_*` function changes a config in place and logs it once. None of them t
 """
 
 import datetime
+import gc
 import logging
 import os
 import subprocess
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,7 @@ import torch.distributed as dist
 from mmfreq.config.reading import type_name
 from mmfreq.errors import UserError
 from mmfreq.log import log_once
+from mmfreq.torchrun import STATUS
 
 # the variables in which each launcher passes the rank, the number of processes and the local rank
 VARIABLES = {
@@ -148,6 +151,28 @@ def init_cpu_group(launcher, dist_cfg):
     os.environ.setdefault('MASTER_PORT', str(dist_cfg.get('port', 29500)))
     timeout = datetime.timedelta(seconds=dist_cfg.get('timeout', 1800))
     dist.init_process_group('gloo', timeout=timeout)
+
+
+@contextmanager
+def group_closed():
+    """Close this process's group when the context ends without an error, or with a stop on request.
+
+    A thread of an open gloo group that frees a Python object while the interpreter exits aborts the process (status -6), although
+    the run is complete. After an error the group stays open: its other processes may be gone, and NCCL would wait for them.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == STATUS:
+            _close_group()
+        raise
+    _close_group()
+
+
+def _close_group():
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        gc.collect()  # a Runner in reference cycles keeps the group's threads
 
 
 def _first_slurm_host():

@@ -1,5 +1,9 @@
 """Fitting a config to processes and devices, and the process group without GPUs."""
 
+import contextlib
+import gc
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,10 +19,12 @@ from mmfreq.engine.processes import (
     fit_norms,
     fit_precision,
     fit_processes,
+    group_closed,
     init_cpu_group,
     sync_to_batch_norm,
 )
 from mmfreq.errors import UserError
+from mmfreq.torchrun import STATUS
 
 ALL_VARIABLES = [name for names in VARIABLES.values() for name in names] + ['MASTER_ADDR', 'MASTER_PORT']
 
@@ -169,6 +175,34 @@ def test_group_of_one_process_with_every_launcher(environment, launcher, free_po
         init_cpu_group(launcher, {})  # a second call keeps the group
     finally:
         dist.destroy_process_group()
+
+
+def gloo_threads():
+    """Names of this process's threads that belong to gloo."""
+    names = [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]
+    return [name for name in names if 'gloo' in name]
+
+
+@pytest.mark.parametrize('end', [None, SystemExit(STATUS), SystemExit(1), RuntimeError('lost')], ids=str)
+def test_group_is_closed_after_a_run_that_did_not_fail(environment, free_port, end):
+    for name, value in zip(VARIABLES['pytorch'], '010'):
+        environment.setenv(name, value)
+    environment.setenv('MASTER_ADDR', '127.0.0.1')
+    failed = end is not None and getattr(end, 'code', None) != STATUS
+    try:
+        with contextlib.nullcontext() if end is None else pytest.raises(type(end)), group_closed():
+            init_cpu_group('pytorch', {'port': free_port, 'timeout': 20})
+            holder = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+            holder.cycle = [holder]  # as a Runner and its hooks
+            holder(torch.ones(1, 2)).sum().backward()
+            del holder
+            if end is not None:
+                raise end
+        assert dist.is_initialized() == bool(gloo_threads()) == failed
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        gc.collect()
 
 
 @pytest.mark.parametrize('name', log.RANK_VARIABLES)
