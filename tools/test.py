@@ -59,11 +59,11 @@ def main(argv=None):
     from mmfreq.engine.baseline import evaluate_with_baseline
     from mmfreq.engine.class_scores import evaluate_by_class
     from mmfreq.engine.launch import evaluate
-    from mmfreq.engine.processes import group_closed
+    from mmfreq.engine.processes import group_closed_at_exit
     from mmfreq.errors import short_user_errors
 
     options = {name: getattr(args, name) for name in ('work_dir', 'tta', 'out', 'show_dir', 'launcher', 'cfg_options', 'plain')}
-    with short_user_errors(), group_closed():
+    with short_user_errors(), group_closed_at_exit():
         if args.baseline:
             _, comparison = evaluate_with_baseline(args.config, args.checkpoint, **options)
             if comparison:

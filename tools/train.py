@@ -39,11 +39,11 @@ def main(argv=None):
     args = parse_args(argv)
     from mmfreq.engine.dry_run import dry_run
     from mmfreq.engine.launch import train
-    from mmfreq.engine.processes import group_closed
+    from mmfreq.engine.processes import group_closed_at_exit
     from mmfreq.errors import short_user_errors
 
     options = ('work_dir', 'resume', 'from_scratch', 'amp', 'launcher', 'seed', 'cfg_options')
-    with short_user_errors(), group_closed():
+    with short_user_errors(), group_closed_at_exit():
         (dry_run if args.dry_run else train)(args.config, **{name: getattr(args, name) for name in options})
 
 

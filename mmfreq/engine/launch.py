@@ -18,7 +18,7 @@ This file lists every step between a config file and the running Runner, in orde
 | log what the backbone starts from | `describe_start` | `weights/in_configs.py` |
 | build the Runner and its process group | `build_runner`, `init_cpu_group` | here, `engine/processes.py` |
 | train | `Runner.train`, which runs one of the loops | `engine/resume/loops.py` |
-| close the process group (the tools) | `group_closed` | `engine/processes.py` |
+| close the process group at exit (the tools) | `group_closed_at_exit` | `engine/processes.py` |
 
 Around them, `failures_logged` (`engine/failure_log.py`) writes an exception to the run's log, and `stop_requests`
 (`engine/resume/stop_signal.py`) lets SIGTERM end the run after saving. `prepare_train` and `prepare_test` only read: nothing is
@@ -68,7 +68,7 @@ def train(config, **options):
         **options: as in `prepare_train`, with its errors.
 
     Returns:
-        The Runner, after training. The process group stays open; the tools end with `group_closed` of `engine/processes.py`.
+        The Runner, after training. The process group stays open: see `group_closed_at_exit`.
     """
     with failures_logged(), stop_requests():
         cfg = prepare_train(config, **options)
@@ -79,7 +79,7 @@ def train(config, **options):
 
 
 def evaluate(config, checkpoint, **options):
-    """Test a checkpoint, and return mmengine's metrics.
+    """Test a checkpoint, and return mmengine's metrics. The process group stays open: see `group_closed_at_exit`.
 
     Args:
         config: path of a config file.

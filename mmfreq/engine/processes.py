@@ -3,6 +3,7 @@
 Each `fit_*` function changes a config in place and logs it once. None of them touches CUDA beyond asking whether it is available.
 """
 
+import atexit
 import datetime
 import gc
 import logging
@@ -154,25 +155,27 @@ def init_cpu_group(launcher, dist_cfg):
 
 
 @contextmanager
-def group_closed():
-    """Close this process's group when the context ends without an error, or with a stop on request.
+def group_closed_at_exit():
+    """Close this process's group when Python exits, if the context ended without an error or with a stop on request.
 
-    A thread of an open gloo group that frees a Python object while the interpreter exits aborts the process (status -6), although
-    the run is complete. After an error the group stays open: its other processes may be gone, and NCCL would wait for them.
+    A thread of an open gloo group that frees a Python object while the interpreter shuts down aborts the process (status -6),
+    although the run is complete. After an error the group stays open: its other processes may be gone, and NCCL would wait for
+    them.
     """
     try:
         yield
     except SystemExit as end:
         if end.code == STATUS:
-            _close_group()
+            atexit.register(close_group)
         raise
-    _close_group()
+    atexit.register(close_group)
 
 
-def _close_group():
+def close_group():
+    """Close the process group, if there is one, and end its threads, which a Runner in reference cycles would keep."""
     if dist.is_initialized():
         dist.destroy_process_group()
-        gc.collect()  # a Runner in reference cycles keeps the group's threads
+        gc.collect()
 
 
 def _first_slurm_host():

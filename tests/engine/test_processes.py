@@ -1,7 +1,6 @@
 """Fitting a config to processes and devices, and the process group without GPUs."""
 
 import contextlib
-import gc
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,12 @@ from mmfreq.engine import processes
 from mmfreq.engine.launch import prepare_train
 from mmfreq.engine.processes import (
     VARIABLES,
+    close_group,
     fit_loaders,
     fit_norms,
     fit_precision,
     fit_processes,
-    group_closed,
+    group_closed_at_exit,
     init_cpu_group,
     sync_to_batch_norm,
 )
@@ -188,9 +188,11 @@ def test_group_is_closed_after_a_run_that_did_not_fail(environment, free_port, e
     for name, value in zip(VARIABLES['pytorch'], '010'):
         environment.setenv(name, value)
     environment.setenv('MASTER_ADDR', '127.0.0.1')
+    at_exit = []
+    environment.setattr(processes.atexit, 'register', at_exit.append)
     failed = end is not None and getattr(end, 'code', None) != STATUS
     try:
-        with contextlib.nullcontext() if end is None else pytest.raises(type(end)), group_closed():
+        with contextlib.nullcontext() if end is None else pytest.raises(type(end)), group_closed_at_exit():
             init_cpu_group('pytorch', {'port': free_port, 'timeout': 20})
             holder = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
             holder.cycle = [holder]  # as a Runner and its hooks
@@ -198,11 +200,11 @@ def test_group_is_closed_after_a_run_that_did_not_fail(environment, free_port, e
             del holder
             if end is not None:
                 raise end
-        assert dist.is_initialized() == bool(gloo_threads()) == failed
+        assert dist.is_initialized() and gloo_threads()
+        assert at_exit == ([] if failed else [close_group])
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-        gc.collect()
+        close_group()
+    assert not dist.is_initialized() and not gloo_threads()
 
 
 @pytest.mark.parametrize('name', log.RANK_VARIABLES)

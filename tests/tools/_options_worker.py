@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mmfreq
 from mmfreq.engine import launch
-from mmfreq.engine.processes import group_closed, init_cpu_group
+from mmfreq.engine.processes import group_closed_at_exit, init_cpu_group
 from mmfreq.testing.whole_models import MICRO, backbones, total, whole_models
 
 FEW = ((0,), (0, 1), (2,), (0, 1, 2, 3))  # tests/models has every choice; for DDP only the last stage matters
@@ -154,5 +154,5 @@ def main():
 
 
 if __name__ == '__main__':
-    with group_closed():
+    with group_closed_at_exit():
         main()

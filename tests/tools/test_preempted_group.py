@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmfreq.engine.resume.start import latest_checkpoint
-from tests.tools._light_run import write_light_config
+from tests.tools._light_run import OPEN_GROUP, write_light_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,3 +50,4 @@ def test_preempted_group_saves_once_and_resumes(tmp_path):
     again = launched(tmp_path, '--resume', '--cfg-options', f'train_cfg.max_iters={done + 2}')
     assert again.wait(600) == 0, (tmp_path / 'printed.txt').read_text()[-5000:]
     assert [step for step, _ in logged(tmp_path)] == list(range(1, done + 3))
+    assert OPEN_GROUP not in (tmp_path / 'printed.txt').read_text()
