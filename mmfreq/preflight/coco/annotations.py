@@ -6,7 +6,6 @@ Columns instead of rows, because a file has up to a million annotations. Legend:
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, repeat
-from operator import itemgetter
 
 import numpy as np
 
@@ -156,10 +155,7 @@ def read_annotations(where, table):
 
 def _column(rows, field):
     """The values of a field, None where it is missing."""
-    try:
-        return list(map(itemgetter(field), rows))
-    except KeyError:
-        return [row.get(field) for row in rows]
+    return list(map(dict.get, rows, repeat(field)))
 
 
 def _read_images(where, rows):

@@ -202,7 +202,7 @@ def read_coco(path, unlabeled=False):
         table.setdefault('annotations', [])
     for name in LISTS:
         rows = table.get(name)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        if not isinstance(rows, list) or not set(map(type, rows)) <= {dict}:
             found = 'is missing' if rows is None else f'is a {type(rows).__name__}, or not all of its entries are dicts'
             raise DataError(
                 f'{absolute(path)}: expected a COCO file of instances with three lists of dicts, images, annotations and '
