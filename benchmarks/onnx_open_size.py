@@ -86,10 +86,11 @@ def main(argv=None):
     parser.add_argument(
         '--size', nargs=2, type=int, action='append', metavar=('H', 'W'), help='replaces the sizes; may be repeated'
     )
+    parser.add_argument('--timed', nargs=2, type=int, action='append', metavar=('H', 'W'), help='replaces the sizes for the time')
     parser.add_argument('--rounds', type=int, default=9, help='default: %(default)s')
     args = parser.parse_args(argv)
     sizes = [tuple(size) for size in args.size or SIZES]
-    timed = sizes[:1] if args.size else TIMED
+    timed = [tuple(size) for size in args.timed or TIMED]
     with tempfile.TemporaryDirectory() as folder:
         measured = [measure(source, sizes, timed, args.rounds, Path(folder)) for source in args.archs]
     import onnx

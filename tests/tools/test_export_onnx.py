@@ -94,6 +94,16 @@ def test_arch_with_random_weights(export_onnx, image_file):
 
 
 @pytest.mark.slow
+def test_file_for_any_size(export_onnx, image_file):
+    out = export_onnx('gfnet-micro', '--dynamic', '--shape', 64, 96, '--picture', image_file)
+    assert 'images of any size' in out
+    assert 'image.png, output: max' in out and 'image.png, 37x75, output' in out and 'random input 1, 32x138, output' in out
+    session = onnxruntime.InferenceSession('gfnet-micro.onnx')
+    assert session.get_inputs()[0].shape == ['batch', 3, 'height', 'width']
+    assert session.run(None, {'images': np.zeros((2, 3, 50, 41), np.float32)})[0].shape == (2, 1000)
+
+
+@pytest.mark.slow
 def test_feature_maps_without_comparison(export_onnx, image_file):
     out = export_onnx('gfnet-h-micro', '--output', 'features', '--shape', 64, 96, '--no-verify', '--out', 'maps.onnx')
     assert 'max' not in out
@@ -113,6 +123,7 @@ def test_exit_status_is_1_if_the_outputs_differ(export_onnx, monkeypatch):
         (('hornet-tinny-gf',), 'nearest: hornet-tiny-gf'),
         (('configs/none.py',), 'The config file configs/none.py does not exist'),
         (('gfnet-h-micro', '--shape', '0'), '--shape is H W or one side'),
+        (('gfnet-h-micro', '--dynamic', '--backend', 'fft'), '--dynamic needs --backend matmul, got fft'),
         (('gfnet-h-micro', '--output', 'labels'), 'is one of logits'),
         (('gfnet-h-micro', '--cfg-options', 'a=1'), 'Options are for configs'),
         (('gfnet-h-micro', '--shape', '64', '--picture', 'none.png'), 'none.png'),
