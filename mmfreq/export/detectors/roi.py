@@ -1,4 +1,4 @@
-"""The second stage of mmdetection's Faster, Mask and Cascade R-CNN as a module with fixed shapes: from proposals to boxes and masks.
+"""The second stage of mmdetection's Faster, Mask and Cascade R-CNN with fixed shapes: from proposals to boxes and masks.
 
 Legend: P proposals, K classes, M boxes that are returned.
 """

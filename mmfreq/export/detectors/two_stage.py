@@ -14,7 +14,7 @@ from mmdet.models.dense_heads import RPNHead
 from mmdet.models.detectors import TwoStageDetector
 from torch import Tensor, nn
 
-from mmfreq.export.detectors.boxes import best, decoder_of, filter_of, kept_boxes, large
+from mmfreq.export.detectors.boxes import best, decoder_of, filter_of, kept_boxes, large, rows
 from mmfreq.export.detectors.parts import expect, expect_part
 from mmfreq.export.detectors.priors import priors_of
 from mmfreq.export.detectors.roi import RoIGraph
@@ -53,12 +53,10 @@ class ProposalGraph(nn.Module):
 
     def candidates(self, logits: Tensor, offsets: Tensor, priors: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes and scores of the best anchors of a level."""
-        logits, offsets = (x[0].permute(1, 2, 0).float() for x in (logits, offsets))
-        logits = logits.reshape(-1, self.head.cls_out_channels)
-        scores, rows = best(
-            logits.sigmoid()[:, 0] if self.head.use_sigmoid_cls else logits.softmax(1)[:, 0], self.filter.before_nms
-        )
-        return self.decode(priors[rows], offsets.reshape(-1, 4)[rows], image_size), scores
+        logits, offsets = rows(logits, self.head.cls_out_channels), rows(offsets, 4)
+        scores = logits.sigmoid() if self.head.use_sigmoid_cls else logits.softmax(1)  # of an object, or of an object and none
+        scores, chosen = best(scores[:, 0], self.filter.before_nms)
+        return self.decode(priors[chosen], offsets[chosen], image_size), scores
 
 
 class TwoStageGraph(nn.Module):
