@@ -207,14 +207,14 @@ def _apart(boxes: Tensor, scores: Tensor, groups: Tensor, chosen: BoxFilter) -> 
     """
     valid = (scores >= 0)[:, None]
     inside = torch.where(valid, boxes, 0.0)
-    step = inside.amax() + 1
+    step = inside.max() + 1  # (the exporter has no amax over all axes)
     # mmcv moves by the largest coordinate only, so negative ones overlap the group before, unless it runs NMS group by group
     split = valid.sum() >= chosen.split_from
-    step = step - torch.where(split, inside.amin(), 0.0)
+    step = step - torch.where(split, inside.min(), 0.0)
     if chosen.one_group:
         step = torch.where(split, step, 0.0)
     moved = torch.where(valid, boxes + (groups * step)[:, None], 0.0)
-    far = moved.amax() + 1
+    far = moved.max() + 1
     outside = torch.stack((far, far, 2 * far, 2 * far))[None]
     return torch.where(valid, moved, outside), outside
 
