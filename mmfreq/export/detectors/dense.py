@@ -38,7 +38,9 @@ def dense_graph(detector: nn.Module, max_boxes: int | None = None, score: float 
     """
     name, head = type(detector).__name__, getattr(detector, 'bbox_head', None)
     if head is None or getattr(type(detector), 'predict', None) is not SingleStageDetector.predict:
-        raise UserError(f"Expected a SingleStageDetector for the output 'boxes', found {name}. Export another output, such as 'features'.")
+        raise UserError(
+            f"Expected a SingleStageDetector for the output 'boxes', found {name}. Export another output, such as 'features'."
+        )
     if type(head) is AFFNetSSDLiteHead:
         return SSDLiteGraph(detector, max_boxes, score)
     own = [method for method in POST_PROCESSING if getattr(type(head), method, None) is not getattr(BaseDenseHead, method)]
@@ -88,9 +90,7 @@ class DenseGraph(nn.Module):
         boxes, scores, labels = (torch.cat(values) for values in zip(*found, strict=True))
         return boxes, large(boxes, scores, self.chosen.side), labels
 
-    def of_level(
-        self, index: int, scores: Tensor, offsets: Tensor, *further: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def of_level(self, index: int, scores: Tensor, offsets: Tensor, *further: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, scores and labels of the best candidates of a level."""
         *factors, images, image_size = further
         classes = self.activated(rows(scores, self.detector.bbox_head.cls_out_channels))
@@ -130,7 +130,9 @@ class SSDLiteGraph(DenseGraph):
 
     def candidates(self, maps: Sequence[Sequence[Tensor]], images: Tensor, image_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         head = self.detector.bbox_head
-        scores, offsets = (torch.cat([rows(level, width) for level in levels]) for levels, width in zip(maps, (head.cls_out_channels, 4)))
+        scores, offsets = (
+            torch.cat([rows(level, width) for level in levels]) for levels, width in zip(maps, (head.cls_out_channels, 4))
+        )
         anchors = torch.cat([priors(level, images) for priors, level in zip(self.priors, maps[0], strict=True)])
         scores = self.activated(scores)
         scores, anchor = scores.topk(torch.sym_min(self.chosen.before_nms or scores.shape[0], scores.shape[0]), 0)

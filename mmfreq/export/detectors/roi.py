@@ -72,11 +72,13 @@ class MaskStage(nn.Module):
         self.pool, self.head = RoIPooling(extractor), head
 
     def forward(self, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
-        logits = self.head(self.pool(maps, boxes))
-        if self.head.class_agnostic:
-            return logits[:, 0].float().sigmoid()
-        rows = labels.clamp(min=0)[:, None, None, None].expand(-1, 1, *logits.shape[2:])
-        return logits.gather(1, rows)[:, 0].float().sigmoid()
+        return self.of_labels(self.head(self.pool(maps, boxes)), labels)
+
+    def of_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Probabilities `(M, h, w)` of the boxes' classes from the logits of all classes."""
+        if not self.head.class_agnostic:
+            logits = logits.gather(1, labels.clamp(min=0)[:, None, None, None].expand(-1, 1, *logits.shape[2:]))
+        return logits[:, 0].float().sigmoid()
 
 
 class RoIGraph(nn.Module):

@@ -6,6 +6,7 @@ soft-NMS ...) are rejected by name when the module is built.
 Legend: P proposals, M boxes that are returned.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from mmfreq.export.detectors.boxes import best, decoder_of, filter_of, kept_boxes, large, rows
 from mmfreq.export.detectors.parts import expect, expect_part
 from mmfreq.export.detectors.priors import priors_of
+from mmfreq.export.detectors.reference import outputs_of, predict
 from mmfreq.export.detectors.roi import RoIGraph
 
 DETECTOR = ('predict', 'extract_feat')
@@ -82,15 +84,30 @@ class TwoStageGraph(nn.Module):
         super().__init__()
         expect_part(detector, (TwoStageDetector,), DETECTOR, 'detector')
         expect(detector.with_rpn, 'a detector with an RPN', 'precomputed proposals')
-        self.backbone, self.neck = detector.backbone, detector.neck if detector.with_neck else nn.Identity()
+        self.detector = detector
         self.proposals, self.regions = ProposalGraph(detector.rpn_head), RoIGraph(detector.roi_head, max_boxes, score)
         masks = ('masks',) if self.regions.mask_stages else ()
         self.output_names = ('boxes', 'scores', 'labels', 'count', *masks)
 
-    def further_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The image size, for images without padding."""
+    def further_inputs(self, images: Tensor) -> tuple[Tensor]:
+        """The image size, if the images are not padded."""
         return (torch.tensor(images.shape[2:]),)
 
     def forward(self, images: Tensor, image_size: Tensor) -> tuple[Tensor, ...]:
-        maps = self.neck(self.backbone(images))
+        maps = self.detector.extract_feat(images)
         return self.regions(maps, *self.proposals(maps, images, image_size), image_size)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, image_size: Sequence[int]) -> tuple[Tensor, ...]:
+        """Boxes, scores, labels and, with a mask head, masks of mmdetection's own `predict`, as many as it detects.
+
+        The masks are the probabilities that mmdetection resizes to the boxes.
+        """
+        stages = self.regions.mask_stages
+        with outputs_of([stage.head for stage in stages]) as logits:
+            found = predict(self.detector, self.detector.roi_head, self.regions.filter, images, image_size)
+        boxes = found.bboxes, found.scores, found.labels
+        if not stages:
+            return boxes
+        masks = [stage.of_labels(x, found.labels) for stage, x in zip(stages, logits, strict=False)]  # no logits without boxes
+        return (*boxes, sum(masks) / len(masks) if masks else images.new_zeros(0, 1, 1))

@@ -21,7 +21,9 @@ class Strided(nn.Module):
     def __init__(self):
         super().__init__()
         strides = (4, 2, 2, 2)
-        self.convs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 16 * 2 ** (i - 1), 16 * 2**i, s, s, bias=False) for i, s in enumerate(strides))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(3 if i == 0 else 16 * 2 ** (i - 1), 16 * 2**i, s, s, bias=False) for i, s in enumerate(strides)
+        )
 
     def forward(self, x):
         maps = []
