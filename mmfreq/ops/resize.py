@@ -60,7 +60,8 @@ def resize_filter(
             f"A filter with filter_resize='none' takes maps of {stored[0]}x{stored[1]} only, got {size[0]}x{size[1]}. "
             f'Use images of the size that the model was built or optimized for, or another filter_resize.'
         )
-    spec = weight.movedim((-1, h_dim, f_dim), (0, -2, -1))  # (2, ..., H, F)
+    n = weight.ndim  # axes are counted from 0: the legacy ONNX exporter writes an invalid Transpose for negative ones
+    spec = weight.movedim((n - 1, h_dim, f_dim), (0, n - 2, n - 1))  # (2, ..., H, F)
     with without_autocast(weight):
         if policy == 'kernel':
             out = _resize_kernel(spec, stored, size)
@@ -69,7 +70,7 @@ def resize_filter(
         else:
             out = interpolate(spec.reshape(2, -1, *stored_half), size=half, mode=policy, align_corners=True, antialias=False)
             out = out.reshape(*spec.shape[:-2], *half)
-    return out.movedim((0, -2, -1), (-1, h_dim, f_dim))
+    return out.movedim((0, n - 2, n - 1), (n - 1, h_dim, f_dim))
 
 
 def stored_width(height: int, half: int) -> int:

@@ -234,10 +234,11 @@ def complex_product(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> t
 
 
 def map_by_matmul(x: Tensor, function: SpectralMap, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """`map_spectrum` by real matrix products, in the dtype of `x`."""
-    re, im = (part.movedim((-2, -1), dims) for part in rfft2_by_matmul(x.movedim(dims, (-2, -1))))
-    re, im = (part.movedim(dims, (-2, -1)) for part in function(re, im))
-    return irfft2_by_matmul(re, im, x.shape[dims[1]]).movedim((-2, -1), dims)
+    """`map_spectrum` by real matrix products, in the dtype of `x`; `dims` are counted from 0."""
+    last = (x.ndim - 2, x.ndim - 1)  # not (-2, -1): the legacy ONNX exporter writes an invalid Transpose for negative axes
+    re, im = (part.movedim(last, dims) for part in rfft2_by_matmul(x.movedim(dims, last)))
+    re, im = (part.movedim(dims, last) for part in function(re, im))
+    return irfft2_by_matmul(re, im, x.shape[dims[1]]).movedim(last, dims)
 
 
 def rfft2_by_matmul(x: Tensor) -> tuple[Tensor, Tensor]:
