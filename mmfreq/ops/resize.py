@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from mmfreq.ops.legacy_onnx import is_legacy_export, refuse_legacy_export
+
 RESIZE_POLICIES = ('bilinear', 'bicubic', 'kernel', 'modes', 'none')
 
 
@@ -53,7 +55,8 @@ def resize_filter(
     stored_half = (weight.shape[h_dim], weight.shape[f_dim])
     half = (size[0], size[1] // 2 + 1)
     stored = (stored_half[0], stored_width(*stored_half) if width is None else width)
-    if stored == tuple(size) or (stored_half == half and policy in ('bilinear', 'bicubic')):
+    same_grid = stored == tuple(size) or (stored_half == half and policy in ('bilinear', 'bicubic'))
+    if same_grid and not (is_legacy_export() and policy in ('bilinear', 'bicubic')):
         return weight
     if policy == 'none':
         raise ValueError(
@@ -79,6 +82,7 @@ def stored_width(height: int, half: int) -> int:
 
 
 def _resize_kernel(spec: Tensor, stored: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    refuse_legacy_export("filter_resize='kernel'")
     kernel = torch.fft.irfft2(torch.complex(spec[0], spec[1]), s=stored)
     for dim, (old, new) in zip((-2, -1), zip(stored, size)):
         kernel = _pad_or_crop(kernel, dim, old, new)
@@ -117,7 +121,7 @@ def resize_tokens(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     side = isqrt(tokens.shape[1])
     if side * side != tokens.shape[1]:
         raise ValueError(f'position embeddings must belong to a square grid, got {tokens.shape[1]} tokens')
-    if (side, side) == tuple(size):
+    if (side, side) == tuple(size) and not is_legacy_export():
         return tokens
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
     with without_autocast(tokens):

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
+from mmfreq.ops.legacy_onnx import refuse_legacy_export
 from mmfreq.ops.resize import without_autocast
 
 SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
@@ -217,7 +218,7 @@ class _MixtureProduct(Function):
 def mixture(routing: Tensor, bases: Tensor) -> Tensor:
     """The mixed filters, as one real product: `(B, N, M)` and `(N, H, F, 2)` to `(B, M, H, F, 2)`."""
     mixed = routing.transpose(1, 2) @ bases.reshape(len(bases), -1)
-    return mixed.reshape(*mixed.shape[:2], *bases.shape[1:])
+    return mixed.unflatten(2, bases.shape[1:])
 
 
 def as_complex(weight: Tensor) -> Tensor:
@@ -286,6 +287,8 @@ def resolve_backend(x: Tensor, backend: str) -> tuple[str, torch.dtype]:
         raise TypeError(f'the map to filter must be a floating-point tensor, got {x.dtype}')
     if backend == 'auto':
         backend = 'matmul' if torch.onnx.is_in_onnx_export() else 'fft'
+    if backend == 'fft':
+        refuse_legacy_export("spectral='fft'")
     return backend, torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
