@@ -133,5 +133,5 @@ def test_the_export_function_of_timm(tmp_path):
     export_of_timm = pytest.importorskip('timm.utils.onnx').onnx_export
     model = randomize_scales_and_filters(mmfreq.build_classifier('hornet-micro', num_classes=5)).eval()
     path = str(tmp_path / 'm.onnx')
-    export_of_timm(model, path, torch.randn(STORED), dynamic_size=True, check_forward=True)
+    export_of_timm(model, path, torch.randn(STORED), dynamic_size=True, check_forward=True, input_names=['images'])
     assert_equal_in_onnxruntime(path, model, STORED, *OTHERS)
