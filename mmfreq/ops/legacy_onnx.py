@@ -1,7 +1,7 @@
 """PyTorch's legacy ONNX exporter, `torch.onnx.export(dynamo=False)`, which timm's and mmdeploy's scripts call.
 
-It records a trace. With `dynamic_axes` the file is for other sizes than that of the trace, and the model does not know it: resizing
-functions must run in a trace even where they change nothing. It has no Fourier and no complex operators.
+It records a trace, without Fourier or complex operators. With `dynamic_axes` the file is for other sizes too, and the model does
+not know it: in every such trace sizes are treated as open (`mmfreq.ops.open_size`).
 """
 
 import torch

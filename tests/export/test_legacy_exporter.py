@@ -103,14 +103,18 @@ def test_gnconv_layers(grid, tmp_path):
     assert_equal_in_onnxruntime(tmp_path / 'm.onnx', model, images.shape, (1, 16, 14, 14), (1, 16, 20, 15))
 
 
-@pytest.mark.parametrize(('option', 'size'), [({'spectral': 'fft'}, (224, 224)), ({'filter_resize': 'kernel'}, (96, 64))])
-def test_fourier_transforms_are_refused_with_the_reason(option, size, tmp_path):
-    model = mmfreq.build_backbone('gfnet-h-micro', **option).eval()
-    ((name, value),) = option.items()
-    with pytest.raises(
-        ValueError, match=rf"dynamo=False\) cannot write, got {name}='{value}'\. .*tools/export_onnx\.py.*dynamo=True"
-    ):
-        export(model, torch.randn(1, 3, *size), tmp_path / 'm.onnx')
+@pytest.mark.parametrize('policy', ['bilinear', 'bicubic', 'kernel', 'modes'])
+def test_policies_that_resize_filters(policy, tmp_path):
+    model = randomize_scales_and_filters(mmfreq.build_backbone('gfnet-h-micro', filter_resize=policy)).eval()
+    export(model, torch.randn(STORED), tmp_path / 'm.onnx', **open_axes(4))
+    assert_equal_in_onnxruntime(tmp_path / 'm.onnx', model, STORED, *OTHERS)
+
+
+@pytest.mark.parametrize('arch', ['hornet-micro', 'dfformer-micro', 'affnet-micro'])
+def test_fourier_transforms_are_refused_with_the_reason(arch, tmp_path):
+    model = mmfreq.build_backbone(arch, spectral='fft').eval()
+    with pytest.raises(ValueError, match=r"dynamo=False\) cannot write, got spectral='fft'\. .*tools/export_onnx\.py.*dynamo=True"):
+        export(model, torch.randn(1, 3, 64, 64), tmp_path / 'm.onnx')
 
 
 def test_map_norm_of_maps_with_a_large_mean(tmp_path):
