@@ -64,10 +64,8 @@ def described_preprocessing(pipeline: Sequence[Mapping], preprocessor: nn.Module
         if type_name(step).startswith('Pack'):
             continue
         try:
-            key, value = TRANSFORMS[type_name(step)](
-                **{name: value for name, value in step.items() if name not in ('type', '_scope_')}
-            )
-            if ORDER.index(key) < reached or key != 'resize' and described[key]:
+            key, value = TRANSFORMS[type_name(step)](**_arguments(step))
+            if ORDER.index(key) < reached or (key != 'resize' and described[key]):
                 raise ValueError(f'{key} after {ORDER[reached]}')
         except (KeyError, TypeError, ValueError):
             described['undescribed'].append(_shown(step))
