@@ -1,9 +1,9 @@
-"""Runs a file written by tools/export_onnx.py on images, with onnxruntime, numpy and Pillow 10.1 or newer: no PyTorch, no OpenMMLab.
+"""Runs a file written by tools/export_onnx.py on images, with onnxruntime, numpy and Pillow 10.1 or newer: without PyTorch.
 
     python onnx_inference.py model.onnx image.jpg FOLDER [--out predictions] [--score-thr 0.5] [--json]
 
-For each image it writes NAME_pred.png: for a segmentor the classes over the image with a legend, for a detector boxes and masks, for
-a classifier the five best classes. For feature maps it prints the shapes. All it needs to know is in the metadata of the ONNX file
+For each image it writes NAME_pred.png: for a segmentor the classes over the image with a legend, for a detector boxes and masks,
+for a classifier the five best classes. For feature maps it prints the shapes. All it needs to know is in the metadata of the ONNX file
 (docs/deployment.md). To use parts of it in a program, begin with `Model`:
 
     model = Model('model.onnx')
