@@ -3,8 +3,8 @@
     python onnx_inference.py model.onnx image.jpg FOLDER [--out predictions] [--score-thr 0.5] [--json]
 
 For each image it writes NAME_pred.png: for a segmentor the classes over the image with a legend, for a detector boxes and masks,
-for a classifier the five best classes. For feature maps it prints the shapes. All it needs to know is in the metadata of the ONNX file
-(docs/deployment.md). To use parts of it in a program, begin with `Model`:
+for a classifier the five best classes. For feature maps it prints the shapes. All it needs to know is in the metadata of the ONNX
+file (docs/deployment.md). To use parts of it in a program, begin with `Model`:
 
     model = Model('model.onnx')
     prediction = model(model.read('image.jpg'))
