@@ -1,8 +1,8 @@
 """Writes an ONNX file without Fourier or complex operators, and compares it with the model in onnxruntime.
 
 The graph is for images of one size: transforms are products with constant real matrices, and filters are resized once. Its input is
-normalized images; the metadata has the normalization (mean, std, channels) and the classes. The default output is the logits, for a
-detection config the boxes after NMS. Needs: pip install "mmfreq[export]"
+normalized images; the metadata has the preprocessing, classes and colors, for docs/onnx_inference.py. The default output is the
+logits, for a detection config the boxes after NMS. Needs: pip install "mmfreq[export]"
 
 Examples:
   python tools/export_onnx.py gfnet-h-ti gfnet-h-ti.pth --shape 224 --out gfnet-h-ti.onnx
@@ -59,6 +59,7 @@ def main(argv=None):
     from mmfreq.errors import UserError, short_user_errors
     from mmfreq.export import export_onnx, verify
     from mmfreq.export.graphs import build_graph
+    from mmfreq.export.metadata import metadata_of, notes_of
     from mmfreq.export.verify import comparison_inputs
     from mmfreq.export.verify_boxes import verify_boxes
 
@@ -81,29 +82,19 @@ def main(argv=None):
             dynamic_batch=args.dynamic_batch,
             channels=loaded.in_channels,
             optimized=not args.plain,
-            metadata=metadata_of(loaded, args.output),
+            metadata=metadata_of(loaded, args.output, size),
         )
         compare = verify_boxes if has_boxes else verify
         differences = compare(out, exported.model, inputs, args.precision) if args.verify else []
     if not loaded.trained:
         print('note: no checkpoint was given, the weights are random')
+    for note in notes_of(loaded):
+        print(f'note: {note}')
     print_operators(exported, size)
     for difference in differences:
         print(difference)
     if not all(difference.within for difference in differences):
         sys.exit(f"error: the outputs of {out} differ from the model's")
-
-
-def metadata_of(loaded, output):
-    """The entries for the metadata of the file, in addition to those of `export_onnx`."""
-    from dataclasses import asdict
-
-    from mmfreq.export.graphs import OUTPUTS
-
-    arch = getattr(loaded.backbone, 'arch_name', type(loaded.backbone).__name__)
-    entries = {'name': loaded.name, 'arch': arch, 'task': loaded.task, 'output': output or OUTPUTS[loaded.task][0]}
-    entries |= asdict(loaded.normalization) | {'pixels': 'as in the file' if loaded.read.keeps_values else '0..255'}
-    return entries | {'classes': loaded.classes, 'trained': loaded.trained}
 
 
 def print_operators(exported, size):
