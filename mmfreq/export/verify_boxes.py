@@ -63,7 +63,7 @@ def found(session, images: np.ndarray, size: tuple[int, int]) -> Boxes:
 
 
 def compare(name: str, actual: Boxes, expected: Boxes, side: int, max_boxes: int, precision: str = 'fp32') -> list[Difference]:
-    """The three differences of `verify_boxes` for one input; `side` is the larger side of the image."""
+    """The differences of `verify_boxes` for one input; `side` is the larger side of the image."""
     pairs = paired(actual, expected, side)
     boxes = np.abs(actual.boxes[pairs[0]] - expected.boxes[pairs[1]]).ravel() / side
     scores = np.abs(actual.scores[pairs[0]] - expected.scores[pairs[1]])

@@ -81,7 +81,7 @@ def test_masks_are_compared_pair_by_pair():
     other[1, 2, 2] += 1e-3
     for values, within in ((masks, True), (other, False)):
         actual = Boxes(*(value[order] for value in FIRST[:3]), values[order])
-        *boxes, difference = compare('x', actual, expected, 100)
+        *boxes, difference = compare('x', actual, expected, 100, 9)
         assert all(entry.within for entry in boxes)
         assert (difference.output, difference.within) == ('masks', within)
-    assert compare('x', changed(slice(0))._replace(masks=masks[:0]), changed(slice(0))._replace(masks=masks[:0]), 100)[-1].within
+    assert compare('x', changed(slice(0))._replace(masks=masks[:0]), changed(slice(0))._replace(masks=masks[:0]), 100, 9)[-1].within

@@ -1,6 +1,8 @@
 """One-stage detectors give the boxes of mmdetection's `predict`, in PyTorch and in onnxruntime."""
 
 import copy
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -131,6 +133,39 @@ def test_file_without_objects(retinanet, exported):
     assert [value.name for value in session.get_outputs()] == ['boxes', 'scores', 'labels', 'count']
     assert [value.shape for value in outputs] == [(7, 4), (7,), (7,), ()]
     assert not outputs[0].any() and not outputs[1].any() and (outputs[2] == -1).all() and outputs[3] == 0
+
+
+OPEN = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+OTHER_SIZES = ((40, 72), (96, 120), (200, 136))  # than the traced one: fewer candidates than k, larger
+
+
+def test_program_for_any_size(detector):
+    graph, example = dense_graph(detector), images(size=(56, 88))
+    program = torch.export.export(graph, (example, *graph.further_inputs(example)), dynamic_shapes=(OPEN, {})).module()
+    for size in OTHER_SIZES:
+        with torch.no_grad():
+            *actual, count = program(images(2, size), torch.tensor(size))
+        for values, want in zip(actual, graph.predict(images(2, size), size), strict=True):
+            torch.testing.assert_close(values[:count], want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_file_for_any_size(detector, tmp_path):
+    graph, path = dense_graph(detector), tmp_path / 'open.onnx'
+    example = images(size=(56, 88))
+    with redirect_stdout(StringIO()):
+        torch.onnx.export(
+            graph, (example, *graph.further_inputs(example)), path, dynamo=True, dynamic_shapes=(OPEN, {}), **names(graph)
+        )
+    session = onnxruntime.InferenceSession(path)
+    assert all(isinstance(side, str) for side in session.get_inputs()[0].shape[2:])
+    inputs = {str(size): images(2, size) for size in OTHER_SIZES}
+    differences = verify_boxes(path, graph, inputs)
+    assert all(difference.within and difference.largest < 1e-5 for difference in differences), [str(d) for d in differences]
+
+
+def names(graph):
+    return {'input_names': list(graph.input_names), 'output_names': list(graph.output_names)}
 
 
 def test_fp16_file_decodes_in_float32(retinanet, exported):
