@@ -2,11 +2,12 @@
 
 The graph is for images of one size: transforms are products with constant real matrices, and filters are resized once. Its input is
 normalized images; the metadata has the preprocessing, classes and colors, for docs/onnx_inference.py. The default output is
-the logits, for a detection config the maps of backbone and neck. Needs: pip install "mmfreq[export]"
+the logits, for a detection config the boxes after NMS. Needs: pip install "mmfreq[export]"
 
 Examples:
   python tools/export_onnx.py gfnet-h-ti gfnet-h-ti.pth --shape 224 --out gfnet-h-ti.onnx
   python tools/export_onnx.py configs/upernet_hornet_ade20k.py iter_160000.pth --shape 512 --output labels --dynamic-batch
+  python tools/export_onnx.py configs/det/affnet/affnet_ssdlite_8xb16-200e_coco-320x320.py epoch_200.pth --score-thr 0.3
   python tools/export_onnx.py hornet-tiny-gf --output features --shape 256 320 --precision fp16
 
 Exit status: 0 if the file's outputs equal the model's, 1 if they do not, 2 for a wrong command.
@@ -31,10 +32,12 @@ def parse_args(argv=None):
     parser.add_argument('checkpoint', nargs='?', help='its weights; by default the file has random weights')
     parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='H W, or one side (default: crop size, or the published)')
     parser.add_argument('--out', type=Path, help='file (default: NAME.onnx in the current folder)')
-    outputs = ('logits', 'labels', 'features', 'raw')
+    outputs = ('logits', 'labels', 'boxes', 'features', 'raw')
     parser.add_argument(
-        '--output', choices=outputs, help='logits, classes of pixels, feature maps, or the raw outputs of a dense head'
+        '--output', choices=outputs, help='logits, classes of pixels, boxes, feature maps, or the raw outputs of a dense head'
     )
+    parser.add_argument('--max-per-img', type=int, metavar='N', help="number of boxes (default: the test_cfg's)")
+    parser.add_argument('--score-thr', type=float, metavar='X', help="score threshold of boxes (default: the test_cfg's)")
     parser.add_argument('--dynamic-batch', action='store_true', help='allow any number of images (default: one)')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: %(default)s')
     parser.add_argument('--backend', choices=BACKENDS, default=BACKENDS[0], help="fft: with ONNX's DFT (default: %(default)s)")
@@ -53,11 +56,12 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     from mmfreq.apis.loading import load_model
-    from mmfreq.errors import short_user_errors
+    from mmfreq.errors import UserError, short_user_errors
     from mmfreq.export import export_onnx, verify
     from mmfreq.export.graphs import build_graph
     from mmfreq.export.metadata import metadata_of, notes_of
     from mmfreq.export.verify import comparison_inputs
+    from mmfreq.export.verify_boxes import verify_boxes
 
     with short_user_errors():
         backbone_only = args.output == 'features' and not Path(args.source).is_file()
@@ -65,8 +69,12 @@ def main(argv=None):
         size = tuple(args.shape * 2)[:2] if args.shape else loaded.size
         out = args.out or Path(f'{loaded.name}.onnx')
         inputs = comparison_inputs(size, loaded.normalization, args.image, loaded.read)
+        graph = build_graph(loaded, args.output, args.max_per_img, args.score_thr)
+        has_boxes = 'boxes' in getattr(graph, 'output_names', ())
+        if has_boxes and args.dynamic_batch:
+            raise UserError('Expected one image for the output boxes, got --dynamic-batch. Remove it.')
         exported = export_onnx(
-            build_graph(loaded, args.output),
+            graph,
             size,
             out,
             backend=args.backend,
@@ -76,7 +84,8 @@ def main(argv=None):
             optimized=not args.plain,
             metadata=metadata_of(loaded, args.output, size),
         )
-        differences = verify(out, exported.model, inputs, args.precision) if args.verify else []
+        compare = verify_boxes if has_boxes else verify
+        differences = compare(out, exported.model, inputs, args.precision) if args.verify else []
     if not loaded.trained:
         print('note: no checkpoint was given, the weights are random')
     for note in notes_of(loaded):

@@ -1,4 +1,4 @@
-"""Modules to export: from normalized images to logits, a label map, feature maps, or the raw outputs of a dense head."""
+"""Modules to export: from normalized images to logits, a label map, boxes, feature maps, or the raw outputs of a dense head."""
 
 from torch import Tensor, nn
 
@@ -9,24 +9,34 @@ OUTPUTS = {  # of each task; the first is the default
     'classification': ('logits',),
     'features': ('features',),
     'segmentation': ('logits', 'labels'),
-    'detection': ('features', 'raw'),
+    'detection': ('boxes', 'features', 'raw'),
 }
 
 
-def build_graph(loaded: LoadedModel, output: str | None = None) -> nn.Module:
+def build_graph(
+    loaded: LoadedModel, output: str | None = None, max_boxes: int | None = None, score: float | None = None
+) -> nn.Module:
     """The module to export for an output of a model.
 
     Args:
-        output: 'logits'; 'labels', the class of each pixel; 'features', the maps of the backbone and, for a detector, the neck;
-            'raw', the outputs of a detector's dense head at each position of those maps. By default the first that the task has.
+        output: 'logits'; 'labels', the class of each pixel; 'boxes' of a detector, after NMS; 'features', the maps of the backbone
+            and, for a detector, the neck; 'raw', the outputs of a detector's dense head at each position of those maps. By default
+            the first that the task has.
+        max_boxes, score: for 'boxes', their number and the score threshold, in place of those in the model's test_cfg.
 
     Raises:
-        UserError: the task has no such output.
+        UserError: the task has no such output, or the detector's post-processing cannot be exported.
     """
     known = OUTPUTS[loaded.task]
     output = output or known[0]
     if output not in known:
         raise UserError(f"The output of {loaded.name} ({loaded.task}) is one of {', '.join(known)}, got '{output}'.")
+    if output == 'boxes':
+        from mmfreq.export.detectors.dense import dense_graph  # needs mmdet
+
+        return dense_graph(loaded.model, max_boxes, score)
+    if max_boxes is not None or score is not None:
+        raise UserError(f"A number of boxes and a score threshold are for the output 'boxes', got '{output}'. Remove them.")
     if output == 'features':
         return FeatureGraph(loaded.backbone, getattr(loaded.model, 'neck', None))
     if output == 'raw':

@@ -7,7 +7,7 @@ products with constant real matrices, which requires a fixed image size.
 import copy
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
@@ -70,7 +70,9 @@ def export_onnx(
     """Write `model` as an ONNX file for images of one size. The model is not changed.
 
     Args:
-        model: from images to a tensor or a tuple of tensors, without random numbers.
+        model: from images to a tensor or a tuple of tensors, without random numbers. Its optional attributes `input_names` and
+            `output_names` name the inputs and outputs of the file; its optional method `further_inputs(images)` returns examples
+            of the inputs after the images.
         size: (H, W) of the images.
         backend: 'matmul' for a graph without Fourier operators; 'fft' for one with ONNX's DFT, which few runtimes implement.
         precision: of weights and computation, 'fp32' or 'fp16'; inputs, outputs and transforms stay float32.
@@ -89,9 +91,9 @@ def export_onnx(
     onnx, _ = require('onnx'), require('onnxscript')
     path = Path(path)
     images = torch.zeros(2 if dynamic_batch else 1, channels, *size)
-    model = at_fixed_size(model, images, backend)
+    model = at_fixed_size(model, images, backend, further=further_inputs(model, images))
     graph = optimize(model) if optimized and has_backbone(model) else model
-    graph = graph if precision == 'fp32' else HalfPrecision(copy.deepcopy(graph))
+    graph = graph if precision == 'fp32' else in_half_precision(copy.deepcopy(graph))
     proto = _traced(graph, images, dynamic_batch)
     entries = {'mmfreq_version': __version__, 'size': list(size), 'spectral': backend, 'precision': precision, **(metadata or {})}
     entries = {name: value if isinstance(value, str) else json.dumps(value) for name, value in entries.items()}
@@ -123,34 +125,47 @@ def require(name: str) -> ModuleType:
         ) from error
 
 
-class HalfPrecision(nn.Module):
-    """Runs a model in float16 with float32 inputs and outputs."""
+def in_half_precision(model: nn.Module) -> nn.Module:
+    """`model`, changed to compute in float16 with float32 inputs and outputs."""
+    model.half()
+    model.register_forward_pre_hook(lambda _, inputs: (inputs[0].half(), *inputs[1:]))
+    model.register_forward_hook(
+        lambda *args: as_float32(args[-1]) if isinstance(args[-1], Tensor) else tuple(as_float32(output) for output in args[-1])
+    )
+    return model
 
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model.half()
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        outputs = self.model(images.half())
-        if isinstance(outputs, Tensor):
-            return outputs.float() if outputs.is_floating_point() else outputs
-        return tuple(output.float() for output in outputs)
+def as_float32(x: Tensor) -> Tensor:
+    """`x` in float32 if it has a floating-point dtype."""
+    return x.float() if x.is_floating_point() else x
+
+
+def further_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Examples of the inputs after the images that a graph declares by its method `further_inputs`; none by default."""
+    method = getattr(model, 'further_inputs', None)
+    return () if method is None else tuple(method(images))
+
+
+def names_of(model: nn.Module, outputs: Tensor | Sequence[Tensor]) -> tuple[list[str], list[str]]:
+    """Names of the inputs and outputs in the file."""
+    numbered = ['output'] if isinstance(outputs, Tensor) else [f'output_{i}' for i in range(len(outputs))]
+    return list(getattr(model, 'input_names', ('images',))), list(getattr(model, 'output_names', numbered))
 
 
 @torch.no_grad()
 def _traced(graph: nn.Module, images: Tensor, dynamic_batch: bool):
     """The ONNX model of PyTorch's exporter."""
-    outputs = graph(images)
-    names = ['output'] if isinstance(outputs, Tensor) else [f'output_{i}' for i in range(len(outputs))]
-    shapes = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch else None
+    further = further_inputs(graph, images)
+    input_names, output_names = names_of(graph, graph(images, *further))
+    shapes = ({0: torch.export.Dim('batch', min=1)}, *(None for _ in further)) if dynamic_batch else None
     with redirect_stdout(StringIO()):
         program = torch.onnx.export(
             graph,
-            (images,),
+            (images, *further),
             dynamo=True,
             opset_version=OPSET,
-            input_names=['images'],
-            output_names=names,
+            input_names=input_names,
+            output_names=output_names,
             dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
