@@ -343,11 +343,12 @@ def draw_detections(image, found, model):
     sheet = Image.fromarray(canvas.round().astype(np.uint8))
     draw, font = ImageDraw.Draw(sheet), font_for(sheet.size)
     for index in order:
+        draw.rectangle(tuple(found['boxes'][index]), outline=colors[index], width=max(min(sheet.size) // 200, 2))
+    for index in order:
         name, score = model.class_name(found['labels'][index]), found['scores'][index]
-        left, top, right, bottom = found['boxes'][index]
-        draw.rectangle((left, top, right, bottom), outline=colors[index], width=max(min(sheet.size) // 200, 2))
         text, height = f'{name} {score:.2f}', sum(font.getmetrics())
-        left, top = max(min(left, sheet.width - font.getlength(text) - 4), 0), max(top - height, 0)
+        left = max(min(found['boxes'][index][0], sheet.width - font.getlength(text) - 4), 0)
+        top = max(found['boxes'][index][1] - height, 0)
         draw.rectangle((left, top, left + font.getlength(text) + 4, top + height), colors[index])
         draw.text((left + 2, top), text, BACKGROUND if sum(colors[index]) < 420 else TEXT, font)
         lines.insert(0, f'{score:.2f}  {name}  ' + ' '.join(f'{value:.1f}' for value in found['boxes'][index]))
