@@ -1,8 +1,8 @@
 """Writes an ONNX file without Fourier or complex operators, and compares it with the model in onnxruntime.
 
 The graph is for images of one size: transforms are products with constant real matrices, and filters are resized once. Its input is
-normalized images; the metadata has the preprocessing, classes and colors, for docs/onnx_inference.py. The default output is
-the logits, for a detection config the boxes after NMS. Needs: pip install "mmfreq[export]"
+normalized images; the metadata has the preprocessing, classes and colors, for docs/onnx_inference.py. The default output is the
+logits, for a detection config the boxes after NMS. Needs: pip install "mmfreq[export]"
 
 Examples:
   python tools/export_onnx.py gfnet-h-ti gfnet-h-ti.pth --shape 224 --out gfnet-h-ti.onnx

@@ -32,9 +32,7 @@ def build_graph(
     if output not in known:
         raise UserError(f"The output of {loaded.name} ({loaded.task}) is one of {', '.join(known)}, got '{output}'.")
     if output == 'boxes':
-        from mmfreq.export.detectors.dense import dense_graph  # needs mmdet
-
-        return dense_graph(loaded.model, max_boxes, score)
+        return boxes_graph(loaded.model, max_boxes, score)
     if max_boxes is not None or score is not None:
         raise UserError(f"A number of boxes and a score threshold are for the output 'boxes', got '{output}'. Remove them.")
     if output == 'features':
@@ -46,6 +44,14 @@ def build_graph(
     if loaded.task == 'segmentation':
         return SegmentorGraph(loaded.model, output == 'labels')
     return loaded.model
+
+
+def boxes_graph(detector: nn.Module, max_boxes: int | None, score: float | None) -> nn.Module:
+    """The module to export for the boxes, and masks, of a detector."""
+    from mmfreq.export.detectors.dense import dense_graph  # these need mmdet
+    from mmfreq.export.detectors.two_stage import TwoStageGraph
+
+    return (TwoStageGraph if hasattr(detector, 'roi_head') else dense_graph)(detector, max_boxes, score)
 
 
 class SegmentorGraph(nn.Module):

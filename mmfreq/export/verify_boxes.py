@@ -17,11 +17,12 @@ UNPAIRED = {'fp32': 0.0, 'fp16': 0.1}  # fraction of boxes
 
 
 class Boxes(NamedTuple):
-    """Boxes `(N, 4)`, scores `(N,)` and labels `(N,)` of one image."""
+    """Boxes `(N, 4)`, scores `(N,)`, labels `(N,)` and, with a mask head, probabilities `(N, h, w)` of one image."""
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    masks: np.ndarray | None = None
 
 
 @torch.no_grad()
@@ -35,7 +36,8 @@ def verify_boxes(path: str | Path, graph: nn.Module, inputs: Mapping[str, Tensor
 
     Returns:
         For each input the differences of 'boxes', relative to the larger side of the image, of 'scores', and the fraction of
-        'unpaired' boxes: those without a counterpart, except where equal scores explain it (see `explained`).
+        'unpaired' boxes: those without a counterpart, except where equal scores explain it (see `explained`). With a mask head also
+        of the probabilities in 'masks'.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -55,9 +57,9 @@ def verify_boxes(path: str | Path, graph: nn.Module, inputs: Mapping[str, Tensor
 
 def found(session, images: np.ndarray, size: tuple[int, int]) -> Boxes:
     """The valid boxes that a file finds; `size` is the image's (H, W) without padding."""
-    names = ('boxes', 'scores', 'labels', 'count')
-    boxes, scores, labels, count = session.run(list(names), {'images': images, 'image_size': np.array(size)})
-    return Boxes(boxes[:count], scores[:count], labels[:count])
+    values = session.run(None, {'images': images, 'image_size': np.array(size)})
+    named = dict(zip((output.name for output in session.get_outputs()), values, strict=True))
+    return Boxes(**{name: named[name][: named['count']] for name in Boxes._fields if name in named})
 
 
 def compare(name: str, actual: Boxes, expected: Boxes, side: int, max_boxes: int, precision: str = 'fp32') -> list[Difference]:
@@ -71,11 +73,15 @@ def compare(name: str, actual: Boxes, expected: Boxes, side: int, max_boxes: int
     largest = [float(values.max(initial=0)) for values in (boxes, scores)]
     means = [float(values.mean()) if values.size else 0.0 for values in (boxes, scores)]
     tolerance = TOLERANCES[precision]
-    return [
+    differences = [
         Difference(name, 'boxes', largest[0], means[0], tolerance),
         Difference(name, 'scores', largest[1], means[1], tolerance),
         Difference(name, 'unpaired', fraction, fraction, UNPAIRED[precision]),
     ]
+    if actual.masks is None or expected.masks is None:
+        return differences
+    masks = np.abs(actual.masks[pairs[0]] - expected.masks[pairs[1]]) if pairs[0] else np.zeros(1)
+    return [*differences, Difference(name, 'masks', float(masks.max()), float(masks.mean()), tolerance)]
 
 
 def explained(actual: Boxes, expected: Boxes, unpaired: list[np.ndarray], max_boxes: int, tolerance: float) -> int:
@@ -117,7 +123,7 @@ def paired(actual: Boxes, expected: Boxes, side: int) -> tuple[list[int], list[i
     first: list[int] = []
     second: list[int] = []
     free = np.ones(len(actual.scores), bool)
-    for index, (box, score, label) in enumerate(zip(*expected, strict=True)):
+    for index, (box, score, label) in enumerate(zip(*expected[:3], strict=True)):
         distance = np.maximum(np.abs(actual.boxes - box).max(1) / side, np.abs(actual.scores - score))
         distance = np.where(free & (actual.labels == label), distance, np.inf)
         if len(distance) and distance.min() <= NEAR:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import group_norm, layer_norm, relu
 
+from mmfreq.ops.legacy_onnx import is_legacy_export
+
 MAX_FLOAT16_ROOT = 255.875  # the largest float16 number whose square is finite
 
 
@@ -58,7 +60,7 @@ def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     torch's group norm computes their variance as a difference of squares, which is inaccurate if the mean is much larger than the
     standard deviation.
     """
-    if x.device.type != 'cpu' or x.is_contiguous():
+    if x.device.type != 'cpu' or x.is_contiguous() or is_legacy_export():  # no layer norm over axes of any size there
         return group_norm(x, 1, weight, bias, eps)
     x_bhwc = to_bhwc(x)
     normed = layer_norm(x_bhwc, x_bhwc.shape[1:], eps=eps)

@@ -28,6 +28,7 @@ from torch.autograd.function import Function
 
 from mmfreq.ops import open_size
 from mmfreq.ops.autocast import without_autocast
+from mmfreq.ops.legacy_onnx import refuse_legacy_export
 
 SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
 SpectralMap = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (real, imaginary) of a spectrum to those of another
@@ -218,7 +219,7 @@ class _MixtureProduct(Function):
 def mixture(routing: Tensor, bases: Tensor) -> Tensor:
     """The mixed filters, as one real product: `(B, N, M)` and `(N, H, F, 2)` to `(B, M, H, F, 2)`."""
     mixed = routing.transpose(1, 2) @ bases.reshape(len(bases), -1)
-    return mixed.reshape(*mixed.shape[:2], *bases.shape[1:])
+    return mixed.unflatten(2, bases.shape[1:])
 
 
 def as_complex(weight: Tensor) -> Tensor:
@@ -235,10 +236,11 @@ def complex_product(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> t
 
 
 def map_by_matmul(x: Tensor, function: SpectralMap, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """`map_spectrum` by real matrix products, in the dtype of `x`."""
-    re, im = (part.movedim((-2, -1), dims) for part in rfft2_by_matmul(x.movedim(dims, (-2, -1))))
-    re, im = (part.movedim(dims, (-2, -1)) for part in function(re, im))
-    return irfft2_by_matmul(re, im, x.shape[dims[1]]).movedim((-2, -1), dims)
+    """`map_spectrum` by real matrix products, in the dtype of `x`; `dims` are counted from 0."""
+    last = (x.ndim - 2, x.ndim - 1)  # not (-2, -1): the legacy ONNX exporter writes an invalid Transpose for negative axes
+    re, im = (part.movedim(last, dims) for part in rfft2_by_matmul(x.movedim(dims, last)))
+    re, im = (part.movedim(dims, last) for part in function(re, im))
+    return irfft2_by_matmul(re, im, x.shape[dims[1]]).movedim(last, dims)
 
 
 def rfft2_by_matmul(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -305,6 +307,8 @@ def resolve_backend(x: Tensor, backend: str) -> tuple[str, torch.dtype]:
         raise TypeError(f'the map to filter must be a floating-point tensor, got {x.dtype}')
     if backend == 'auto':
         backend = 'matmul' if torch.onnx.is_in_onnx_export() else 'fft'
+    if backend == 'fft':
+        refuse_legacy_export("spectral='fft'")
     return backend, torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
