@@ -161,6 +161,8 @@ def resize(pixels, size, interpolation='bilinear', antialias=False):
             raise ValueError(f'expected 8 bits per channel, got {pixels.dtype}')
         method, image = Image.Resampling[interpolation.upper()], Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
         return np.asarray(image.resize(size[::-1], method)).reshape(*size, -1)
+    if pixels.dtype == np.uint8 and interpolation == 'bilinear':
+        return resize_in_integers(pixels, size)
     values = pixels.astype(np.float32)
     for axis, (old, new) in enumerate(zip(pixels.shape, size)):
         values = sample(values, (np.arange(new) + 0.5) * (old / new) - 0.5, axis, interpolation)
@@ -168,6 +170,23 @@ def resize(pixels, size, interpolation='bilinear', antialias=False):
         limits = np.iinfo(pixels.dtype)
         values = values.round().clip(limits.min, limits.max).astype(pixels.dtype)
     return values
+
+
+def resize_in_integers(pixels, size):
+    """8-bit pixels (H, W, C), bilinear as in OpenCV: weights are multiples of 1 / 2048, and sums are truncated."""
+
+    def neighbors(old, new):
+        positions = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+        first = np.floor(positions).astype(int)
+        weights = [np.rint(2048 * t).astype(np.int32)[:, None] for t in (1 - (positions - first), positions - first)]
+        return first.clip(0, old - 1), (first + 1).clip(0, old - 1), *weights
+
+    values = pixels.astype(np.int32)
+    left, right, a, b = neighbors(pixels.shape[1], size[1])
+    values = (values[:, left] * a + values[:, right] * b) >> 4
+    above, below, a, b = neighbors(pixels.shape[0], size[0])
+    values = (values[above] * a[..., None] >> 16) + (values[below] * b[..., None] >> 16)
+    return ((values + 2) >> 2).astype(np.uint8)
 
 
 def sample(values, positions, axis, interpolation='bilinear', zeros_outside=False):
@@ -324,12 +343,14 @@ def draw_detections(image, found, model):
     sheet = Image.fromarray(canvas.round().astype(np.uint8))
     draw, font = ImageDraw.Draw(sheet), font_for(sheet.size)
     for index in order:
+        draw.rectangle(tuple(found['boxes'][index]), outline=colors[index], width=max(min(sheet.size) // 200, 2))
+    for index in order:
         name, score = model.class_name(found['labels'][index]), found['scores'][index]
-        left, top, right, bottom = found['boxes'][index]
-        draw.rectangle((left, top, right, bottom), outline=colors[index], width=max(min(sheet.size) // 200, 2))
-        tag = draw.textbbox((left, max(top - sum(font.getmetrics()), 0)), f'{name} {score:.2f}', font)
-        draw.rectangle(tag, colors[index])
-        draw.text(tag[:2], f'{name} {score:.2f}', BACKGROUND if sum(colors[index]) < 420 else TEXT, font, anchor='lt')
+        text, height = f'{name} {score:.2f}', sum(font.getmetrics())
+        left = max(min(found['boxes'][index][0], sheet.width - font.getlength(text) - 4), 0)
+        top = max(found['boxes'][index][1] - height, 0)
+        draw.rectangle((left, top, left + font.getlength(text) + 4, top + height), colors[index])
+        draw.text((left + 2, top), text, BACKGROUND if sum(colors[index]) < 420 else TEXT, font)
         lines.insert(0, f'{score:.2f}  {name}  ' + ' '.join(f'{value:.1f}' for value in found['boxes'][index]))
     return sheet, lines
 

@@ -29,7 +29,7 @@ def thresholds_of(loaded: LoadedModel) -> dict[str, float]:
 
     Of segmentors with one output channel: `score` from which a pixel is of class 1.
     """
-    if loaded.task == 'segmentation' and loaded.model.out_channels == 1:
+    if loaded.task == 'segmentation' and getattr(loaded.model, 'out_channels', 0) == 1:
         return {'score': loaded.model.decode_head.threshold}
     if loaded.task != 'detection':
         return {}

@@ -54,7 +54,10 @@ def test_resize_equals_that_of_opencv(runner, size, interpolation):
     color = NOISE
     for image in (color, color[..., :1], color.astype(np.uint16) * 250):
         expected = mmcv.imresize(image, size[::-1], interpolation=interpolation, backend='cv2').reshape(*size, -1)
-        assert difference(runner.resize(image, size, interpolation), expected) <= 1
+        actual = runner.resize(image, size, interpolation)
+        assert difference(actual, expected) <= 1
+        if interpolation == 'bilinear' and image.dtype == np.uint8:  # in integers; without them one pixel of ten differs
+            assert (actual != expected).mean() < 0.03
 
 
 def test_resize_with_antialias_is_that_of_pillow(runner):
@@ -89,7 +92,7 @@ def test_inputs_are_those_of_the_test_pipeline(runner, tmp_path, name):
         outputs, inside = model.run(image)
         assert outputs['output'].shape == expected.shape and inside == tuple(packed['data_samples'].img_shape[:2])
         gray_values = np.abs(outputs['output'] - expected) * preprocessor.std.numpy()
-        assert gray_values.max() <= len(described['resize']) + 1e-3 and gray_values.mean() < 0.3
+        assert gray_values.max() <= len(described['resize']) + 1e-3 and gray_values.mean() < 0.03
 
 
 def test_every_rule_is_compared():

@@ -66,7 +66,7 @@ def test_boxes_and_masks_are_drawn(tmp_path, image_file):
     assert original.shape == drawn.shape
     np.testing.assert_allclose(drawn[17, 10], 0.5 * original[17, 10] + 0.5 * np.array(COLORS[2]), atol=1)  # in the mask
     assert (drawn[17, 20] == original[17, 20]).all()  # in the box, and not in the mask
-    assert (drawn[10, 5] == COLORS[2]).all()  # the border of the box
+    assert (drawn[19, 6] == COLORS[2]).all()  # the border of the box
     found = json.loads((tmp_path / 'out' / 'image_pred.json').read_text())
     assert found['labels'] == [2, 0] and found['classes'] == NAMES and found['boxes'][0] == [5, 5, 25, 20]
     done = run(path, image_file, '--out', tmp_path / 'out', '--score-thr', '0.1')

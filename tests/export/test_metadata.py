@@ -54,6 +54,11 @@ def test_segmentor_with_windows_is_noted(toy_config):
     assert 'windows of 64x96' in note and 'the file takes the whole image' in note
 
 
+def test_threshold_of_a_segmentor_with_one_channel(toy_config):
+    options = {'model.decode_head.num_classes': 2, 'model.decode_head.out_channels': 1, 'model.decode_head.threshold': 0.4}
+    assert thresholds_of(load_model(str(toy_config), cfg_options=options)) == {'score': 0.4}
+
+
 def test_pixels_and_steps_of_other_pipelines():
     steps = described_preprocessing([{'type': 'LoadImageFromFile'}, {'type': 'Rotate'}], nn.Identity(), 1)
     reader = ImageReader({'type': 'LoadImageFromFile', 'color_type': 'unchanged'}, channels=1)

@@ -94,6 +94,30 @@ def test_classifier_is_exported_and_run_without_pytorch(export_onnx, image_file,
 
 
 @pytest.mark.slow
+def test_detector_is_exported_and_run_without_pytorch(export_onnx, image_file):
+    """An image that the test pipeline makes smaller and pads: the file of that size gives the boxes of mmdet."""
+    config = ROOT / 'configs/det/dfformer/dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320.py'
+    options = {'model.test_cfg.score_thr': 0.009, 'model.test_cfg.max_per_img': 20}
+    torch.manual_seed(0)
+    model, _ = build_model(read_config(config), None)
+    torch.save(model.state_dict(), 'weights.pth')
+    given = [f'{key}={value}' for key, value in options.items()]
+    out = export_onnx(config, 'weights.pth', '--out', 'detector.onnx', '--no-verify', '--cfg-options', *given)
+    assert 'images of 256x320' in out
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(50, 0).repeat(50, 1)  # 600x800; 240x320 before padding
+    Image.fromarray(blocks).save('large.png')
+    predict = load_predictor(str(config), 'weights.pth', cfg_options=options)
+    runner = script().Model('detector.onnx')
+    expected, actual = predict(predict.read('large.png')), runner(runner.read('large.png'))
+    assert len(expected['scores']) == 20 and np.ptp(expected['scores']) > 0.01
+    np.testing.assert_allclose(actual['scores'], expected['scores'], atol=1e-4)
+    np.testing.assert_allclose(actual['boxes'], expected['boxes'], atol=0.1)
+    assert (actual['labels'] == expected['labels']).all() and actual['masks'] is None
+    assert len(infer('detector.onnx', 'large.png', '--score-thr', '0').splitlines()) == 21
+
+
+@pytest.mark.slow
 def test_arch_with_random_weights(export_onnx, image_file):
     out = export_onnx('gfnet_h_micro', '--shape', 64)
     assert 'weights are random' in out and 'gfnet-h-micro.onnx: ' in out and 'images of 64x64' in out
