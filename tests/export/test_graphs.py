@@ -58,11 +58,24 @@ def test_maps_and_raw_outputs_of_a_detector(detector):
     fixed = at_fixed_size(detector, images)
     with torch.no_grad():
         expected_maps = detector.extract_feat(images)
-        maps = build_graph(loaded_model(fixed, 'detection'))(images)
+        maps = build_graph(loaded_model(fixed, 'detection'), 'features')(images)
         raw = build_graph(loaded_model(fixed, 'detection'), 'raw')(images)
         scores, boxes = detector.bbox_head(expected_maps)
     for actual, expected in zip((*maps, *raw), (*expected_maps, *scores, *boxes), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_boxes_of_a_detector_are_the_default(detector):
+    graph = build_graph(loaded_model(detector, 'detection'), max_boxes=7, score=0.005)
+    with torch.no_grad():
+        boxes, scores, labels, count = graph(torch.randn(1, 3, 64, 96), torch.tensor([64, 96]))
+    assert boxes.shape == (7, 4) and count == 7 and scores.min() > 0.005 and labels.max() < 3
+    assert graph.output_names == ('boxes', 'scores', 'labels', 'count')
+
+
+def test_number_of_boxes_is_for_boxes(detector):
+    with pytest.raises(UserError, match=r"score threshold are for the output 'boxes', got 'features'\. Remove"):
+        build_graph(loaded_model(detector, 'detection'), 'features', max_boxes=7)
 
 
 def test_classifier_and_backbone_of_an_arch():
@@ -76,7 +89,7 @@ def test_classifier_and_backbone_of_an_arch():
     ('task', 'output', 'message'),
     [
         ('segmentation', 'raw', "toy \\(segmentation\\) is one of logits, labels, got 'raw'"),
-        ('detection', 'labels', "one of features, raw, got 'labels'"),
+        ('detection', 'labels', "one of boxes, features, raw, got 'labels'"),
         ('classification', 'features', "one of logits, got 'features'"),
     ],
 )

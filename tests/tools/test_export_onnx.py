@@ -100,6 +100,24 @@ def test_feature_maps_without_comparison(export_onnx, image_file):
     assert infer('maps.onnx', image_file).splitlines()[0] == 'output_0 (1, 16, 16, 24)'
 
 
+RETINANET = str(ROOT / 'configs/det/dfformer/dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320.py')
+
+
+@pytest.mark.slow
+def test_detector_with_boxes(export_onnx):
+    out = export_onnx(RETINANET, '--shape', 64, 96, '--max-per-img', 7, '--score-thr', 0.005, '--out', 'boxes.onnx')
+    assert 'NonMaxSuppression' in out and 'random input 1, 48x84 of 64x96, 7 boxes, unpaired: max 0' in out
+    session = onnxruntime.InferenceSession('boxes.onnx')
+    assert [value.name for value in session.get_inputs()] == ['images', 'image_size']
+    assert {value.name: value.shape for value in session.get_outputs()} == {
+        'boxes': [7, 4],
+        'scores': [7],
+        'labels': [7],
+        'count': [],
+    }
+    assert session.get_modelmeta().custom_metadata_map['output'] == 'boxes'
+
+
 @pytest.mark.slow
 def test_exit_status_is_1_if_the_outputs_differ(export_onnx, monkeypatch):
     monkeypatch.setitem(importlib.import_module('mmfreq.export.verify').TOLERANCES, 'fp32', 1e-12)
@@ -114,6 +132,9 @@ def test_exit_status_is_1_if_the_outputs_differ(export_onnx, monkeypatch):
         (('configs/none.py',), 'The config file configs/none.py does not exist'),
         (('gfnet-h-micro', '--shape', '0'), '--shape is H W or one side'),
         (('gfnet-h-micro', '--output', 'labels'), 'is one of logits'),
+        ((RETINANET, '--dynamic-batch'), 'Expected one image for the output boxes, got --dynamic-batch'),
+        ((RETINANET, '--output', 'raw', '--score-thr', '0.1'), "are for the output 'boxes', got 'raw'"),
+        ((RETINANET, '--cfg-options', 'model.test_cfg.nms.type=soft_nms'), "test_cfg of RetinaHead, found 'soft_nms'"),
         (('gfnet-h-micro', '--cfg-options', 'a=1'), 'Options are for configs'),
         (('gfnet-h-micro', '--shape', '64', '--picture', 'none.png'), 'none.png'),
     ],

@@ -8,20 +8,19 @@
 Legend: K classes, P priors of all levels, M boxes that are returned.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector
-from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 import mmfreq.compat.mmdet_ssd  # noqa: F401  (SSDHead cannot predict without it)
 from mmfreq.errors import UserError
 from mmfreq.export.detectors.boxes import MASKED, above, best, clipped, decoder_of, filter_of, kept_boxes, large, rows
 from mmfreq.export.detectors.priors import priors_of
+from mmfreq.export.detectors.reference import predict
 from mmfreq.models.ssdlite import AFFNetSSDLiteHead
 
 POST_PROCESSING = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
@@ -106,15 +105,10 @@ class DenseGraph(nn.Module):
         """Scores `(N, K)` of logits, the background's removed if there is one."""
         return logits.sigmoid() if self.detector.bbox_head.use_sigmoid_cls else logits.softmax(1)[:, :-1]
 
-    @torch.no_grad()
     def predict(self, images: Tensor, image_size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, scores and labels of mmdetection's own `predict`, with the number of boxes and the threshold of this graph."""
-        size = tuple(int(side) for side in image_size)
-        sample = DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=tuple(images.shape[2:]), scale_factor=(1.0, 1.0)))
-        changes = dict(max_per_img=self.chosen.max_boxes, score_thr=self.chosen.score)
-        with _changed(self.detector.bbox_head, {key: value for key, value in changes.items() if value is not None}):
-            (found,) = self.detector.predict(images, [sample], rescale=False)
-        return found.pred_instances.bboxes, found.pred_instances.scores, found.pred_instances.labels
+        found = predict(self.detector, self.detector.bbox_head, self.chosen, images, image_size)
+        return found.bboxes, found.scores, found.labels
 
 
 class SSDLiteGraph(DenseGraph):
@@ -140,13 +134,3 @@ class SSDLiteGraph(DenseGraph):
         labels = torch.arange(head.num_classes, device=scores.device).expand_as(scores).flatten()
         return boxes, large(boxes, above(scores, self.chosen.score).flatten(), self.chosen.side), labels
 
-
-@contextmanager
-def _changed(head: nn.Module, values: dict) -> Iterator[None]:
-    """The head with other values in its test_cfg."""
-    original = head.test_cfg
-    head.test_cfg = type(original)({**original, **values})
-    try:
-        yield
-    finally:
-        head.test_cfg = original

@@ -11,7 +11,7 @@ from torch import nn
 import mmfreq  # noqa: F401  (before mmdet)
 
 STRIDES = [8, 16, 32]
-TEST_CFG = dict(nms_pre=60, min_bbox_size=0, score_thr=0.3, nms=dict(type='nms', iou_threshold=0.5), max_per_img=40)
+TEST_CFG = dict(nms_pre=60, min_bbox_size=0, score_thr=0.3, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 SQUARES = dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1, ratios=[1.0], strides=STRIDES)
 SSD_ANCHORS = dict(
     type='SSDAnchorGenerator',
@@ -66,9 +66,9 @@ def build(name):
     with torch.no_grad():
         for key, parameter in detector.bbox_head.named_parameters():
             if parameter.ndim == 4:
-                parameter.normal_(std=0.6 / parameter[0].numel() ** 0.5)
+                parameter.normal_(std=1.5 / parameter[0].numel() ** 0.5)
             elif key.endswith('bias'):
-                parameter.zero_()
+                parameter.fill_(2.5 if name == 'FCOS' and key == 'conv_reg.bias' else 0)  # exp(2.5) pixels
     return detector
 
 

@@ -1,6 +1,8 @@
 """One-stage detectors give the boxes of mmdetection's `predict`, in PyTorch and in onnxruntime."""
 
 import copy
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from mmfreq.errors import UserError
 from mmfreq.export import export_onnx
 from mmfreq.export.detectors.dense import dense_graph
 from mmfreq.export.verify_boxes import verify_boxes
+
+pytest.importorskip('onnx', reason='extra [export] is not installed')
+onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
 
 SIZE = (96, 128)
 PADDED = (70, 117)  # of an image inside
@@ -27,44 +32,47 @@ def with_test_cfg(detector, **changes):
     return detector
 
 
-def assert_equal_to_predict(detector, pictures, size, at_least=1):
+def assert_equal_to_predict(detector, batch, size, at_least=1):
     """Of the graph in PyTorch; returns the number of boxes."""
     graph = dense_graph(detector)
     with torch.no_grad():
-        *actual, count = graph(pictures, torch.tensor(size))
-    expected = graph.predict(pictures, size)
+        *actual, count = graph(batch, torch.tensor(size))
+    expected = graph.predict(batch, size)
     assert count == len(expected[0]) >= at_least
     for values, want in zip(actual, expected, strict=True):
-        torch.testing.assert_close(values[:count], want, rtol=0, atol=0)
+        torch.testing.assert_close(values[:count], want, rtol=1e-6, atol=1e-6)
         assert len(values) == graph.chosen.max_boxes
     return int(count)
 
 
 @pytest.mark.parametrize('size', [SIZE, PADDED])
 def test_boxes_equal_those_of_predict(detector, size):
-    count = assert_equal_to_predict(detector, images(), size)
-    chosen = dense_graph(detector).chosen
+    assert assert_equal_to_predict(detector, images(), size) > 5
     boxes = dense_graph(detector).predict(images(), size)[0]
-    assert count > 5 and boxes[:, 2].max() == size[1] and boxes[:, 3].max() == size[0], chosen
+    assert boxes.min() == 0 and boxes[:, 2].max() == size[1] and boxes[:, 3].max() == size[0]  # some are clipped
 
 
-@pytest.mark.parametrize(
-    'changes',
-    [
-        dict(score_thr=0.7),
-        dict(nms_pre=7),
-        dict(max_per_img=3),
-        dict(min_bbox_size=20),
-        dict(nms=dict(type='nms', iou_threshold=0.2, class_agnostic=True)),
-        dict(nms=dict(type='nms', iou_threshold=0.5, split_thr=10)),
-    ],
-    ids=lambda changes: '-'.join(changes),
-)
-def test_fields_of_the_test_cfg_have_their_effect(detector, changes):
-    changed = with_test_cfg(detector, **changes)
+CHANGES = {
+    'score_thr': lambda boxes, scores: dict(score_thr=float(scores.quantile(0.9))),
+    'min_bbox_size': lambda boxes, scores: dict(min_bbox_size=float((boxes[:, 2:] - boxes[:, :2]).amin(1).median())),
+    'nms_pre': lambda boxes, scores: dict(nms_pre=7),
+    'max_per_img': lambda boxes, scores: dict(max_per_img=3),
+    'class_agnostic': lambda boxes, scores: dict(nms=dict(type='nms', iou_threshold=0.2, class_agnostic=True)),
+}
+
+
+@pytest.mark.parametrize('field', CHANGES)
+def test_fields_of_the_test_cfg_have_their_effect(detector, field):
+    before = dense_graph(detector).predict(images(), SIZE)
+    changed = with_test_cfg(detector, **CHANGES[field](*before[:2]))
     assert_equal_to_predict(changed, images(), SIZE)
-    before, after = (dense_graph(model).predict(images(), SIZE)[1] for model in (detector, changed))
-    assert 'split_thr' in str(changes) or before.shape != after.shape or not torch.equal(before, after)
+    after = dense_graph(changed).predict(images(), SIZE)
+    assert before[1].shape != after[1].shape or not torch.equal(before[1], after[1])
+
+
+def test_nms_by_class_from_a_number_of_boxes(detector):
+    """In SSDLite boxes have negative coordinates, so that boxes of two classes overlap if NMS is not by class."""
+    assert_equal_to_predict(with_test_cfg(detector, nms=dict(type='nms', iou_threshold=0.5, split_thr=10)), images(), SIZE)
 
 
 def test_number_of_boxes_and_threshold_replace_those_of_the_test_cfg(detector):
@@ -72,7 +80,7 @@ def test_number_of_boxes_and_threshold_replace_those_of_the_test_cfg(detector):
     with torch.no_grad():
         boxes, scores, _, count = graph(images(), torch.tensor(SIZE))
     expected, expected_scores, _ = graph.predict(images(), SIZE)
-    assert boxes.shape == (5, 4) and torch.equal(boxes[:count], expected) and torch.equal(scores[:count], expected_scores)
+    assert boxes.shape == (5, 4) and torch.allclose(boxes[:count], expected) and torch.allclose(scores[:count], expected_scores)
     assert detector.bbox_head.test_cfg['max_per_img'] != 5
 
 
@@ -85,14 +93,14 @@ def test_fewer_candidates_than_k_and_other_sizes_of_images(detector):
 
 
 @pytest.fixture(scope='module')
-def exported(request, tmp_path_factory):
-    """{name: (graph, file)}, each exported once."""
+def exported(tmp_path_factory):
+    """A function that returns the graph and the file of a detector, each exported once."""
     files = {}
 
-    def export(detector, **options):
-        key = (id(detector), *options.items())
+    def export(detector, max_boxes=None, score=None, **options):
+        key = (id(detector), max_boxes, score, *options.items())
         if key not in files:
-            graph = dense_graph(detector)
+            graph = dense_graph(detector, max_boxes, score)
             files[key] = graph, export_onnx(graph, SIZE, tmp_path_factory.mktemp('boxes') / 'm.onnx', **options)
         return files[key]
 
@@ -100,7 +108,7 @@ def exported(request, tmp_path_factory):
 
 
 def test_file_finds_the_boxes_of_predict(detector, exported):
-    graph, file = exported(detector)
+    _, file = exported(detector)
     assert file.operators['NonMaxSuppression'] == 1
     inputs = {str(seed): images(seed) for seed in range(3)}
     differences = verify_boxes(file.path, file.model, inputs)
@@ -109,23 +117,55 @@ def test_file_finds_the_boxes_of_predict(detector, exported):
     assert ' 0 boxes' not in str(differences[0])
 
 
-def test_file_without_objects_and_with_equal_scores(detector, exported):
-    """Equal maps give equal scores; a head that sees only zeros may also find nothing."""
-    import onnxruntime
-
+def test_file_with_equal_scores(detector, exported):
+    """Maps of one value: the scores of a level are equal, more than nms_pre of them; both take those of the first cells."""
     graph, file = exported(detector)
+    differences = verify_boxes(file.path, file.model, {'constant': torch.ones(1, 3, *SIZE)})
+    scores = graph.predict(torch.ones(1, 3, *SIZE), SIZE)[1]
+    assert len(scores.unique()) < len(scores) - 3
+    assert all(difference.within for difference in differences), [str(d) for d in differences]
+
+
+def test_file_without_objects(retinanet, exported):
+    _, file = exported(retinanet, score=1.0, max_boxes=7)
     session = onnxruntime.InferenceSession(file.path)
-    flat = torch.zeros(1, 3, *SIZE)
-    outputs = session.run(None, {'images': flat.numpy(), 'image_size': np.array(SIZE)})
-    with torch.no_grad():
-        expected = graph(flat, torch.tensor(SIZE))
-    assert outputs[3] == expected[3]
-    np.testing.assert_allclose(outputs[1], expected[1], atol=1e-5)
-    assert [v.name for v in session.get_outputs()] == ['boxes', 'scores', 'labels', 'count']
-    assert [v.shape for v in session.get_outputs()] == [[graph.chosen.max_boxes, 4], [graph.chosen.max_boxes]] + [
-        [graph.chosen.max_boxes],
-        [],
-    ]
+    outputs = session.run(None, {'images': images().numpy(), 'image_size': np.array(SIZE)})
+    assert [value.name for value in session.get_outputs()] == ['boxes', 'scores', 'labels', 'count']
+    assert [value.shape for value in outputs] == [(7, 4), (7,), (7,), ()]
+    assert not outputs[0].any() and not outputs[1].any() and (outputs[2] == -1).all() and outputs[3] == 0
+
+
+OPEN = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+OTHER_SIZES = ((40, 72), (96, 120), (200, 136))  # than the traced one: fewer candidates than k, larger
+
+
+def test_program_for_any_size(detector):
+    graph, example = dense_graph(detector), images(size=(56, 88))
+    program = torch.export.export(graph, (example, *graph.further_inputs(example)), dynamic_shapes=(OPEN, {})).module()
+    for size in OTHER_SIZES:
+        with torch.no_grad():
+            *actual, count = program(images(2, size), torch.tensor(size))
+        for values, want in zip(actual, graph.predict(images(2, size), size), strict=True):
+            torch.testing.assert_close(values[:count], want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_file_for_any_size(detector, tmp_path):
+    graph, path = dense_graph(detector), tmp_path / 'open.onnx'
+    example = images(size=(56, 88))
+    with redirect_stdout(StringIO()):
+        torch.onnx.export(
+            graph, (example, *graph.further_inputs(example)), path, dynamo=True, dynamic_shapes=(OPEN, {}), **names(graph)
+        )
+    session = onnxruntime.InferenceSession(path)
+    assert all(isinstance(side, str) for side in session.get_inputs()[0].shape[2:])
+    inputs = {str(size): images(2, size) for size in OTHER_SIZES}
+    differences = verify_boxes(path, graph, inputs)
+    assert all(difference.within and difference.largest < 1e-5 for difference in differences), [str(d) for d in differences]
+
+
+def names(graph):
+    return {'input_names': list(graph.input_names), 'output_names': list(graph.output_names)}
 
 
 def test_fp16_file_decodes_in_float32(retinanet, exported):
