@@ -26,6 +26,7 @@ from mmfreq.speed.optimizing import has_backbone, optimize
 from mmfreq.version import __version__
 
 OPSET = 18
+NO_LIMIT = 2**62
 SPECTRAL_OPERATORS = ('DFT', 'STFT')
 PRECISIONS = ('fp32', 'fp16')
 BACKENDS = ('matmul', 'fft')
@@ -192,6 +193,8 @@ def _traced(graph: nn.Module, images: Tensor, axes: Mapping[str, int]):
             external_data=False,
             verbose=False,
         )
+    # torch folds small constants only; without a limit, the parts and transposes of filters are stored instead of computed
+    require('onnxscript.optimizer').optimize_ir(exported.model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
     return exported.model_proto
 
 
