@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 import mmfreq  # (before mmdet)
 from mmfreq.apis.loading import LoadedModel
 from mmfreq.errors import UserError
+from mmfreq.export import export_onnx
 from mmfreq.export.detectors.two_stage import TwoStageGraph
 from mmfreq.export.graphs import build_graph
 from tests.export.detectors.two_stage_models import BOXES, PROPOSALS, Strided, assert_one_to_one, config, detector, predicted
