@@ -1,4 +1,4 @@
-"""Modules to export: from normalized images to logits, a label map, feature maps, or the raw outputs of a dense head."""
+"""Modules to export: from normalized images to logits, a label map, boxes, feature maps, or the raw outputs of a dense head."""
 
 from torch import Tensor, nn
 
@@ -9,24 +9,32 @@ OUTPUTS = {  # of each task; the first is the default
     'classification': ('logits',),
     'features': ('features',),
     'segmentation': ('logits', 'labels'),
-    'detection': ('features', 'raw'),
+    'detection': ('boxes', 'features', 'raw'),
 }
 
 
-def build_graph(loaded: LoadedModel, output: str | None = None) -> nn.Module:
+def build_graph(
+    loaded: LoadedModel, output: str | None = None, max_boxes: int | None = None, score: float | None = None
+) -> nn.Module:
     """The module to export for an output of a model.
 
     Args:
-        output: 'logits'; 'labels', the class of each pixel; 'features', the maps of the backbone and, for a detector, the neck;
-            'raw', the outputs of a detector's dense head at each position of those maps. By default the first that the task has.
+        output: 'logits'; 'labels', the class of each pixel; 'boxes' of a detector, after NMS; 'features', the maps of the backbone
+            and, for a detector, the neck; 'raw', the outputs of a detector's dense head at each position of those maps. By default
+            the first that the task has.
+        max_boxes, score: for 'boxes', their number and the score threshold, in place of those in the model's test_cfg.
 
     Raises:
-        UserError: the task has no such output.
+        UserError: the task has no such output, or the detector's post-processing cannot be exported.
     """
     known = OUTPUTS[loaded.task]
     output = output or known[0]
     if output not in known:
         raise UserError(f"The output of {loaded.name} ({loaded.task}) is one of {', '.join(known)}, got '{output}'.")
+    if output == 'boxes':
+        return boxes_graph(loaded.model, max_boxes, score)
+    if max_boxes is not None or score is not None:
+        raise UserError(f"A number of boxes and a score threshold are for the output 'boxes', got '{output}'. Remove them.")
     if output == 'features':
         return FeatureGraph(loaded.backbone, getattr(loaded.model, 'neck', None))
     if output == 'raw':
@@ -38,12 +46,21 @@ def build_graph(loaded: LoadedModel, output: str | None = None) -> nn.Module:
     return loaded.model
 
 
+def boxes_graph(detector: nn.Module, max_boxes: int | None, score: float | None) -> nn.Module:
+    """The module to export for the boxes, and masks, of a detector."""
+    from mmfreq.export.detectors.dense import dense_graph  # these need mmdet
+    from mmfreq.export.detectors.two_stage import TwoStageGraph
+
+    return (TwoStageGraph if hasattr(detector, 'roi_head') else dense_graph)(detector, max_boxes, score)
+
+
 class SegmentorGraph(nn.Module):
     """A segmentor of mmsegmentation, including the resizing of the logits to the image's size.
 
     Args:
         segmentor: an `EncoderDecoder`.
-        labels: return the class of each pixel instead of the logits.
+        labels: return the class of each pixel instead of the logits. With one output channel the class is 1 where its sigmoid is
+            above the threshold of the decode head.
 
     Shape:
         `(N, C_in, H, W)` to logits `(N, K, H, W)` or labels `(N, H, W)` int64.
@@ -56,7 +73,11 @@ class SegmentorGraph(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         size = (images.shape[2], images.shape[3])
         logits = self.segmentor.encode_decode(images, [{'img_shape': size, 'pad_shape': size, 'ori_shape': size}])
-        return logits.argmax(1) if self.labels else logits
+        if not self.labels:
+            return logits
+        if logits.shape[1] == 1:
+            return (logits[:, 0].sigmoid() > self.segmentor.decode_head.threshold).long()
+        return logits.argmax(1)
 
 
 class FeatureGraph(nn.Module):

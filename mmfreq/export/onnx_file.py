@@ -8,7 +8,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.errors import UserError
-from mmfreq.export.open_size import check_open, for_open_size, open_axes, trace_size, traced_program
+from mmfreq.export.open_size import check_open, for_open_size, open_axes, trace_size, traceable
 from mmfreq.speed.fixed_size import at_fixed_size
 from mmfreq.speed.optimizing import has_backbone, optimize
 from mmfreq.version import __version__
 
 OPSET = 18
+NO_LIMIT = 2**62
 SPECTRAL_OPERATORS = ('DFT', 'STFT')
 PRECISIONS = ('fp32', 'fp16')
 BACKENDS = ('matmul', 'fft')
@@ -106,7 +107,8 @@ def export_onnx(
         model = graph = at_fixed_size(model, images, backend, further=further_inputs(model, images))
     graph = optimize(graph) if optimized and has_backbone(graph) else graph
     graph = graph if precision == 'fp32' else in_half_precision(copy.deepcopy(graph))
-    proto = _traced(graph, images, axes)
+    with traceable(graph, axes) if dynamic else nullcontext():
+        proto = _traced(graph, images, axes)
     check_open(proto, axes)
     entries = {
         'mmfreq_version': __version__,
@@ -178,11 +180,11 @@ def _traced(graph: nn.Module, images: Tensor, axes: Mapping[str, int]):
     """The ONNX model of PyTorch's exporter."""
     further = further_inputs(graph, images)
     input_names, output_names = names_of(graph, graph(images, *further))
-    program = traced_program(graph, (images, *further), axes) if 'height' in axes or 'width' in axes else graph
+    # by names, for which the exporter takes Dim.DYNAMIC: Dim.AUTO could fix an axis without an error
     shapes = ({axis: name for name, axis in axes.items()}, *(None for _ in further)) if axes else None
     with redirect_stdout(StringIO()):
         exported = torch.onnx.export(
-            program,
+            graph,
             (images, *further),
             dynamo=True,
             opset_version=OPSET,
@@ -192,6 +194,8 @@ def _traced(graph: nn.Module, images: Tensor, axes: Mapping[str, int]):
             external_data=False,
             verbose=False,
         )
+    # torch folds small constants only; without a limit, the parts and transposes of filters are stored instead of computed
+    require('onnxscript.optimizer').optimize_ir(exported.model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
     return exported.model_proto
 
 

@@ -6,7 +6,7 @@ module replaces the parts of other libraries that convert a size to an integer, 
 
 import copy
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 
@@ -134,21 +134,25 @@ def as_pair(grid: int | tuple[int, int]) -> tuple[int, int]:
     return (grid, grid) if isinstance(grid, int) else (grid[0], grid[1])
 
 
-@torch.no_grad()
-def traced_program(graph: nn.Module, inputs: Sequence[Tensor], axes: Mapping[str, int]) -> torch.export.ExportedProgram:
-    """The program of `graph` with these axes of its images open. The matrices of a size are computed once.
+@contextmanager
+def traceable(graph: nn.Module, axes: Collection[str]) -> Iterator[None]:
+    """A context for `torch.onnx.export` of `graph`: its matrices are computed once for each size, no part converts a size to int.
 
     Raises:
-        UserError: the graph cannot be traced with open axes; the exporter's error is the cause.
+        UserError: the exporter fails; its own error is the cause.
     """
-    # Dim.AUTO could fix an axis without an error
-    shapes = (dict.fromkeys(axes.values(), torch.export.Dim.DYNAMIC), *(None for _ in inputs[1:]))
     with open_size.shared_matrices() as known, _without_resize_warnings():
-        hook = graph.register_forward_pre_hook(lambda *_: known.clear(), prepend=True)
+
+        def before_forward(*_) -> None:
+            if torch.compiler.is_dynamo_compiling():  # the exporter's second attempt, which hides from Python that sizes are open
+                raise RuntimeError('only the first attempt of the exporter is used')
+            known.clear()
+
+        hook = graph.register_forward_pre_hook(before_forward, prepend=True)
         try:
-            return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0]
+            yield
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise UserError(
                 f'Expected a model for images with open {_listed(axes)}, but the exporter cannot trace it ({reason}). '
                 f'Export for one size.'

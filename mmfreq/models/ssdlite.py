@@ -216,7 +216,7 @@ def centered(size: tuple[int, int], sides: list[tuple[float, float]], device: to
     """Anchors of an (H, W) grid as (cx, cy, width, height), `(H * W * A, 4)`."""
     cy, cx = ((torch.arange(n, device=device) + 0.5) / n for n in size)
     cells = torch.stack(torch.meshgrid(cx, cy, indexing='xy'), -1).reshape(-1, 1, 2)
-    shapes = torch.tensor(sides, device=device).expand(len(cells), -1, -1)
+    shapes = torch.tensor(sides, device=device).expand(cells.shape[0], -1, -1)  # len() is not symbolic
     return torch.cat((cells.expand(-1, len(sides), -1), shapes), 2).flatten(0, 1)
 
 

@@ -44,6 +44,23 @@ def test_logits_and_labels_of_a_segmentor(segmentor):
     assert expected.shape == (2, 6, 64, 96)
 
 
+def test_labels_of_a_segmentor_with_one_channel():
+    import mmseg.models  # noqa: F401
+    from mmseg.structures import SegDataSample
+
+    init_default_scope('mmseg')
+    cfg = toy_segmentor('GN')
+    cfg['decode_head'] |= dict(num_classes=2, out_channels=1, threshold=0.5)
+    torch.manual_seed(0)
+    model = MODELS.build(Config({'model': cfg}).model).eval()
+    model.decode_head.conv_seg.weight.data.mul_(100)  # otherwise one class everywhere
+    images, size = torch.randn(1, 3, 64, 96), {'img_shape': (64, 96), 'ori_shape': (64, 96)}
+    with torch.no_grad():
+        labels = build_graph(loaded_model(model, 'segmentation'), 'labels')(images)
+        expected = model.predict(images, [SegDataSample(metainfo=size)])[0].pred_sem_seg.data
+    assert torch.equal(labels, expected) and 0 < labels.float().mean() < 1
+
+
 @pytest.mark.slow
 def test_segmentor_in_onnxruntime_equals_pytorch(segmentor, tmp_path):
     graph = build_graph(loaded_model(segmentor, 'segmentation'))
@@ -58,11 +75,24 @@ def test_maps_and_raw_outputs_of_a_detector(detector):
     fixed = at_fixed_size(detector, images)
     with torch.no_grad():
         expected_maps = detector.extract_feat(images)
-        maps = build_graph(loaded_model(fixed, 'detection'))(images)
+        maps = build_graph(loaded_model(fixed, 'detection'), 'features')(images)
         raw = build_graph(loaded_model(fixed, 'detection'), 'raw')(images)
         scores, boxes = detector.bbox_head(expected_maps)
     for actual, expected in zip((*maps, *raw), (*expected_maps, *scores, *boxes), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_boxes_of_a_detector_are_the_default(detector):
+    graph = build_graph(loaded_model(detector, 'detection'), max_boxes=7, score=0.005)
+    with torch.no_grad():
+        boxes, scores, labels, count = graph(torch.randn(1, 3, 64, 96), torch.tensor([64, 96]))
+    assert boxes.shape == (7, 4) and count == 7 and scores.min() > 0.005 and labels.max() < 3
+    assert graph.output_names == ('boxes', 'scores', 'labels', 'count')
+
+
+def test_number_of_boxes_is_for_boxes(detector):
+    with pytest.raises(UserError, match=r"score threshold are for the output 'boxes', got 'features'\. Remove"):
+        build_graph(loaded_model(detector, 'detection'), 'features', max_boxes=7)
 
 
 def test_classifier_and_backbone_of_an_arch():
@@ -76,7 +106,7 @@ def test_classifier_and_backbone_of_an_arch():
     ('task', 'output', 'message'),
     [
         ('segmentation', 'raw', "toy \\(segmentation\\) is one of logits, labels, got 'raw'"),
-        ('detection', 'labels', "one of features, raw, got 'labels'"),
+        ('detection', 'labels', "one of boxes, features, raw, got 'labels'"),
         ('classification', 'features', "one of logits, got 'features'"),
     ],
 )

@@ -1,0 +1,11 @@
+"""Whole detectors as modules without data-dependent Python code: from images to a fixed number of boxes.
+
+| module | contents |
+|---|---|
+| `priors` | anchors and points of every level, from the shapes of the maps |
+| `boxes` | decoders of box offsets, and the choice of boxes: top-k, NMS, padding |
+| `dense` | one-stage detectors |
+
+mmdetection's own `predict` filters with boolean masks, so its shapes depend on the values in the maps. Here low scores are masked
+instead, and the same boxes remain.
+"""
