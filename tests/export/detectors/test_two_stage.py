@@ -7,6 +7,7 @@ import torch
 
 import mmfreq  # noqa: F401  (before mmdet)
 from mmfreq.errors import UserError
+from mmfreq.export import export_onnx
 from mmfreq.export.detectors.two_stage import TwoStageGraph
 from tests.export.detectors.two_stage_models import BOXES, PROPOSALS, Strided, assert_one_to_one, config, detector, predicted
 
