@@ -1,10 +1,14 @@
 """RoI pooling from a pyramid without data-dependent shapes, as mmdetection's `SingleRoIExtractor`."""
 
+from typing import Any
+
 import torch
+from mmcv.ops import RoIAlign
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from mmfreq.errors import UserError
+from mmfreq.export.detectors.parts import expect, expect_part
 
 
 class RoIPooling(nn.Module):
@@ -24,7 +28,7 @@ class RoIPooling(nn.Module):
         UserError: another extractor, another layer, or maximum pooling.
     """
 
-    def __init__(self, extractor: nn.Module):
+    def __init__(self, extractor: Any):
         super().__init__()
         layer = _checked_layer(extractor)
         self.scales = tuple(1 / stride for stride in extractor.featmap_strides)
@@ -52,15 +56,10 @@ class RoIPooling(nn.Module):
         return roi_align(features.float(), rois, self.output_size, self.scales[level], self.sampling_ratio, self.aligned)
 
 
-def _checked_layer(extractor: nn.Module) -> nn.Module:
+def _checked_layer(extractor: Any) -> RoIAlign:
     """The RoIAlign layer of the first level."""
-    layer = extractor.roi_layers[0] if type(extractor).__name__ == 'SingleRoIExtractor' else None
-    found = type(extractor).__name__ if layer is None else type(layer).__name__
-    if found == 'RoIAlign' and layer.pool_mode != 'avg':
-        found = f"RoIAlign with pool_mode='{layer.pool_mode}'"
-    if found != 'RoIAlign':
-        raise UserError(
-            f"The export of boxes pools with SingleRoIExtractor and RoIAlign with pool_mode='avg', but the model has {found}. "
-            "Export the output 'features', and run the RoI head in PyTorch."
-        )
+    expect_part(extractor, (SingleRoIExtractor,), ('forward', 'map_roi_levels'), 'RoI extractor')
+    layer = extractor.roi_layers[0]
+    expect_part(layer, (RoIAlign,), ('forward',), 'layer of the RoI extractor')
+    expect(layer.pool_mode == 'avg', "RoIAlign with pool_mode='avg'", f"pool_mode='{layer.pool_mode}'")
     return layer

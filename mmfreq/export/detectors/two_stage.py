@@ -79,6 +79,7 @@ class TwoStageGraph(nn.Module):
     """
 
     input_names = ('images', 'image_size')
+    open_axes = ('height', 'width')
 
     def __init__(self, detector: Any, max_boxes: int | None = None, score: float | None = None):
         super().__init__()

@@ -1,0 +1,129 @@
+"""Files for any image size in onnxruntime on a CPU: their errors at sizes other than the traced one, and their cost.
+
+Each model is exported once with open sizes. Its outputs are compared with PyTorch's at eight sizes, and its time with that of a file
+for one size, in turns.
+
+python benchmarks/onnx_open_size.py --out docs/measurements/onnx_open_size_cpu.md
+"""
+
+import argparse
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
+from mmfreq.analysis.latency import describe_hardware  # noqa: E402
+from mmfreq.apis.loading import load_model  # noqa: E402
+from mmfreq.export import export_onnx, verify  # noqa: E402
+from mmfreq.export.graphs import build_graph  # noqa: E402
+from mmfreq.testing.backbone_contract import randomize_scales_and_filters  # noqa: E402
+
+SEGMENTOR = 'configs/seg/hornet/hornet-tiny-gf_upernet_1xb8-10k_camvid-360x480.py'
+SOURCES = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'affnet', str(ROOT / SEGMENTOR))
+# stored grids; maps smaller than UPerNet's bins; sides not divisible by 32; 2048 on one side
+SIZES = ((224, 224), (384, 384), (64, 96), (33, 47), (427, 641), (300, 501), (2048, 96), (64, 2048))
+TIMED = ((224, 224), (512, 512))
+
+
+def turns(sessions, images, rounds):
+    """Seconds of the sessions in turns, `(rounds, sessions)`, after two warm-up rounds."""
+    found = np.zeros((rounds + 2, len(sessions)))
+    for row in found:
+        for i, session in enumerate(sessions):
+            start = perf_counter()
+            session.run(None, {'images': images})
+            row[i] = perf_counter() - start
+    return found[2:]
+
+
+def images_of(size, channels):
+    return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(sum(size)))
+
+
+def measure(source, sizes, timed, rounds, folder):
+    """(row of the table of errors, rows of the table of times) of a model."""
+    import onnxruntime
+
+    loaded = load_model(source)
+    randomize_scales_and_filters(loaded.backbone)  # as built, the filters hardly contribute to the outputs
+    graph = build_graph(loaded)
+    free = export_onnx(graph, loaded.size, folder / 'open.onnx', dynamic=True, channels=loaded.in_channels, optimized=True)
+    assert not free.spectral and list(map(int, free.metadata['size'].strip('[]').split(','))) not in map(list, sizes)
+    errors = {}
+    for size in sizes:
+        found = verify(free.path, free.model, {'images': images_of(size, loaded.in_channels)})
+        errors[size] = max(difference.largest for difference in found)
+    counted = [free.operators[name] for name in ('Cos', 'Sin')]
+    first = [loaded.name, str(sum(free.operators.values())), f'{counted[0]}, {counted[1]}', *(f'{errors[s]:.0e}' for s in sizes)]
+    rows = []
+    for size in timed:
+        fixed = export_onnx(graph, size, folder / 'fixed.onnx', channels=loaded.in_channels, optimized=True)
+        sessions = [onnxruntime.InferenceSession(str(e.path), providers=['CPUExecutionProvider']) for e in (free, fixed)]
+        seconds = turns(sessions, images_of(size, loaded.in_channels).numpy(), rounds)
+        low, middle, high = np.quantile(seconds[:, 0] / seconds[:, 1], (0.25, 0.5, 0.75))
+        milliseconds = [f'{1e3 * float(np.median(column)):.0f}' for column in seconds.T]
+        rows.append([loaded.name, f'{size[0]}x{size[1]}', *milliseconds, f'{middle:.2f}x [{low:.2f}, {high:.2f}]'])
+    print(first, *rows, sep='\n', flush=True)
+    return first, rows
+
+
+def table(header, rows):
+    return [f'| {" | ".join(header)} |', f'|{" --- |" * len(header)}', *(f'| {" | ".join(row)} |' for row in rows)]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', type=Path, help='page to write (Markdown)')
+    parser.add_argument('--archs', nargs='+', default=SOURCES, help='archs and configs')
+    parser.add_argument(
+        '--size', nargs=2, type=int, action='append', metavar=('H', 'W'), help='replaces the sizes; may be repeated'
+    )
+    parser.add_argument('--rounds', type=int, default=9, help='default: %(default)s')
+    args = parser.parse_args(argv)
+    sizes = [tuple(size) for size in args.size or SIZES]
+    timed = sizes[:1] if args.size else TIMED
+    with tempfile.TemporaryDirectory() as folder:
+        measured = [measure(source, sizes, timed, args.rounds, Path(folder)) for source in args.archs]
+    import onnx
+    import onnxruntime
+
+    hardware = describe_hardware('cpu', torch.get_num_threads())
+    given = f' --out {args.out}' if args.out else ''
+    lines = [
+        '# Files for any image size in onnxruntime',
+        '',
+        'Is a file with open batch, height and width equal to the model at every size, and what does it cost beside one for a fixed size?',
+        '',
+        '<!-- run by: tests/benchmarks/test_onnx_open_size.py::test_a_small_run_writes_the_page -->',
+        '```bash',
+        f'python benchmarks/onnx_open_size.py{given}',
+        '```',
+        '',
+        f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
+        'One image, float32, random weights, models after `mmfreq.optimize`. No size is the traced one.',
+        '',
+        'Largest difference to PyTorch (before `mmfreq.optimize`) over the largest value, with the number of operators and of bases in the file:',
+        '',
+        *table(['model', 'operators', 'Cos, Sin', *(f'{h}x{w}' for h, w in sizes)], [first for first, _ in measured]),
+        '',
+        f'Milliseconds, medians of {args.rounds} rounds in turns, and the ratio round by round, median [quartiles]:',
+        '',
+        *table(['model', 'images', 'any size', 'one size', 'any over one'], [row for _, rows in measured for row in rows]),
+        '',
+    ]
+    print('\n'.join(lines))
+    if args.out:
+        args.out.write_text('\n'.join(lines), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(2)
+    main()
