@@ -1,7 +1,10 @@
 """One-stage detectors give the boxes of mmdetection's `predict`, in PyTorch and in onnxruntime."""
 
 import copy
+import re
+from pathlib import Path
 
+import mmdet.models
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from mmfreq.errors import UserError
 from mmfreq.export import export_onnx
 from mmfreq.export.detectors.dense import dense_graph
 from mmfreq.export.verify_boxes import verify_boxes
+from tests.export.detectors.conftest import HEADS
 
 pytest.importorskip('onnx', reason='extra [export] is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
@@ -216,3 +220,26 @@ class TestRefusals:
         detector.bbox_head.loss_cls.custom_cls_channels = True
         with pytest.raises(UserError, match=r'found RetinaHead, which has its own custom_cls_channels'):
             dense_graph(detector)
+
+
+PAGE = (Path(__file__).resolve().parents[3] / 'docs' / 'deployment.md').read_text(encoding='utf-8')
+
+
+def documented_heads(answer):
+    table = PAGE[PAGE.index('| head of a one-stage detector |') :].split('\n\n')[0]
+    lines = [line for line in table.splitlines() if line.endswith(f'| {answer} |')]
+    return {name for line in lines for name in re.findall(r'`(\w+Head)`', line)} - {'BaseDenseHead'}
+
+
+def test_documented_heads_are_those_of_these_tests():
+    assert documented_heads('yes') == {head['type'].removeprefix('mmfreq.') for head in HEADS.values()}
+
+
+@pytest.mark.parametrize('name', sorted(documented_heads('no')))
+def test_heads_documented_as_unsupported_are_refused(name, retinanet):
+    cls = getattr(mmdet.models.dense_heads, name)
+    detector, head = copy.deepcopy(retinanet), cls.__new__(cls)
+    torch.nn.Module.__init__(head)
+    detector.bbox_head = head
+    with pytest.raises(UserError, match=f'found {name}, which has its own'):
+        dense_graph(detector)
