@@ -77,7 +77,10 @@ RULES = {
         {'errors', 'ops', 'layers', 'models', 'registry', 'compat', 'datasets', 'analysis'},
     ),
     # what is built on top
-    'mmfreq/export/detectors/*': ({'torch', 'torchvision', 'mmcv', 'mmdet'}, {'errors', 'compat.mmdet_ssd', 'models.ssdlite', 'export'}),
+    'mmfreq/export/detectors/*': (
+        {'torch', 'torchvision', 'mmcv', 'mmdet'},
+        {'errors', 'compat.mmdet_ssd', 'models.ssdlite', 'export'},
+    ),
     'mmfreq/export/*': (
         {'torch', 'onnx', 'onnxruntime', *IMAGE_LIBRARIES},
         {'errors', 'version', 'ops', 'speed', 'analysis', 'apis', 'export'},

@@ -67,6 +67,7 @@ class DenseGraph(nn.Module):
 
     input_names = ('images', 'image_size')
     output_names = ('boxes', 'scores', 'labels', 'count')
+    open_axes = ('height', 'width')  # with open sizes; one image
 
     def __init__(self, detector: nn.Module, max_boxes: int | None = None, score: float | None = None):
         super().__init__()
@@ -133,4 +134,3 @@ class SSDLiteGraph(DenseGraph):
         boxes = self.decode(anchors, offsets, image_size)[anchor.flatten()]
         labels = torch.arange(head.num_classes, device=scores.device).expand_as(scores).flatten()
         return boxes, large(boxes, above(scores, self.chosen.score).flatten(), self.chosen.side), labels
-
