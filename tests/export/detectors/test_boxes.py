@@ -72,6 +72,15 @@ def test_remaining_boxes_equal_those_of_mmcv(max_boxes, low, one_group, split_fr
     assert (actual[0][count:] == 0).all() and (actual[1][count:] == 0).all() and (actual[2][count:] == -1).all()
 
 
+@pytest.mark.parametrize(('split_from', 'remain'), [(10000, 1), (2, 2)])
+def test_negative_coordinates_overlap_the_label_before_unless_nms_is_by_label(split_from, remain):
+    """Moved by the largest coordinate plus 1, the second box is (81, 81, 100, 100); mmcv drops it, too."""
+    boxes, scores, labels = torch.tensor([[80.0, 80, 100, 100], [-20, -20, -1, -1]]), torch.tensor([0.9, 0.8]), torch.arange(2)
+    chosen = BoxFilter(5, 0.5, split_from=split_from)
+    count = kept_boxes(boxes, scores, labels, chosen)[3]
+    assert count == len(reference(boxes, scores, labels, chosen)[1]) == remain
+
+
 def test_no_box_remains_if_all_are_masked():
     boxes, scores, labels, count = kept_boxes(
         random_boxes(30), torch.full((30,), MASKED), torch.zeros(30, dtype=torch.long), BoxFilter(7, 0.5)

@@ -1,13 +1,12 @@
 """One-stage detectors give the boxes of mmdetection's `predict`, in PyTorch and in onnxruntime."""
 
 import copy
-from contextlib import redirect_stdout
-from io import StringIO
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 
 from mmfreq.errors import UserError
 from mmfreq.export import export_onnx
@@ -139,6 +138,7 @@ OPEN = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
 OTHER_SIZES = ((40, 72), (96, 120), (200, 136))  # than the traced one: fewer candidates than k, larger
 
 
+@pytest.mark.parametrize('detector', ['RetinaNet', 'SSDLite'], indirect=True)
 def test_program_for_any_size(detector):
     graph, example = dense_graph(detector), images(size=(56, 88))
     program = torch.export.export(graph, (example, *graph.further_inputs(example)), dynamic_shapes=(OPEN, {})).module()
@@ -151,21 +151,36 @@ def test_program_for_any_size(detector):
 
 @pytest.mark.slow
 def test_file_for_any_size(detector, tmp_path):
-    graph, path = dense_graph(detector), tmp_path / 'open.onnx'
-    example = images(size=(56, 88))
-    with redirect_stdout(StringIO()):
-        torch.onnx.export(
-            graph, (example, *graph.further_inputs(example)), path, dynamo=True, dynamic_shapes=(OPEN, {}), **names(graph)
-        )
-    session = onnxruntime.InferenceSession(path)
-    assert all(isinstance(side, str) for side in session.get_inputs()[0].shape[2:])
+    file = export_onnx(dense_graph(detector), SIZE, tmp_path / 'open.onnx', dynamic=True)
+    assert onnxruntime.InferenceSession(file.path).get_inputs()[0].shape == [1, 3, 'height', 'width']
     inputs = {str(size): images(2, size) for size in OTHER_SIZES}
-    differences = verify_boxes(path, graph, inputs)
+    differences = verify_boxes(file.path, file.model, inputs)
     assert all(difference.within and difference.largest < 1e-5 for difference in differences), [str(d) for d in differences]
 
 
-def names(graph):
-    return {'input_names': list(graph.input_names), 'output_names': list(graph.output_names)}
+@pytest.mark.slow
+def test_ssdlite_with_a_pooled_level_for_any_size(tmp_path):
+    """AFFNet's own detector; `test_detector_with_boxes` of the tool exports DFFormer's."""
+    strides = dict(proj_channels=(16, 16, 16, 16), strides=(16, 32, 64, -1), norm_cfg=dict(type='BN'))
+    model = dict(
+        type='mmdet.SingleStageDetector',
+        backbone=dict(type='mmfreq.AFFNet', arch='affnet-micro', out_indices=(2, 3)),
+        neck=dict(type='mmfreq.AFFNetSSDLiteNeck', in_channels=(24, 32), **strides),
+        bbox_head=dict(
+            type='mmfreq.AFFNetSSDLiteHead',
+            num_classes=4,
+            in_channels=(24, 32, 16, 16),
+            **strides,
+            anchor_generator=dict(type='mmfreq.AFFNetSSDAnchorGenerator', ratios=((2, 3),) * 4),
+        ),
+    )
+    torch.manual_seed(0)
+    detector = MODELS.build(Config({'model': model}).model).eval()
+    graph = dense_graph(detector, max_boxes=50, score=0.1)
+    file = export_onnx(graph, SIZE, tmp_path / 'open.onnx', dynamic=True, optimized=True)
+    differences = verify_boxes(file.path, file.model, {str(size): images(2, size) for size in OTHER_SIZES})
+    assert all(difference.within for difference in differences), [str(d) for d in differences]
+    assert ' 0 boxes' not in str(differences[0])
 
 
 def test_fp16_file_decodes_in_float32(retinanet, exported):
