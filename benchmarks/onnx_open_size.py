@@ -1,7 +1,7 @@
-"""Files for any image size in onnxruntime on a CPU: their errors at sizes other than the traced one, and their cost.
+"""Files for any image size in onnxruntime on a CPU: errors at sizes other than the traced one, and cost.
 
-Each model is exported once with open sizes. Its outputs are compared with PyTorch's at eight sizes, and its time with that of a file
-for one size, in turns.
+Each model is exported once with open sizes. Its outputs are compared with PyTorch's at eight sizes, and its time with that of a
+file for one size, in turns.
 
 python benchmarks/onnx_open_size.py --out docs/measurements/onnx_open_size_cpu.md
 """
@@ -100,7 +100,8 @@ def main(argv=None):
     lines = [
         '# Files for any image size in onnxruntime',
         '',
-        'Is a file with open batch, height and width equal to the model at every size, and what does it cost beside one for a fixed size?',
+        'Is a file with open batch, height and width equal to the model at every size, and what does it cost beside one for '
+        'a fixed size?',
         '',
         '<!-- run by: tests/benchmarks/test_onnx_open_size.py::test_a_small_run_writes_the_page -->',
         '```bash',
@@ -110,7 +111,7 @@ def main(argv=None):
         f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
         'One image, float32, random weights, models after `mmfreq.optimize`. No size is the traced one.',
         '',
-        'Largest difference to PyTorch (before `mmfreq.optimize`) over the largest value, with the number of operators and of bases in the file:',
+        'Largest difference to PyTorch (before `mmfreq.optimize`) over the largest value, with the numbers of operators and bases:',
         '',
         *table(['model', 'operators', 'Cos, Sin', *(f'{h}x{w}' for h, w in sizes)], [first for first, _ in measured]),
         '',

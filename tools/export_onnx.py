@@ -1,14 +1,16 @@
 """Writes an ONNX file without Fourier or complex operators, and compares it with the model in onnxruntime.
 
-The graph is for images of one size: transforms are products with constant real matrices, and filters are resized once. Its input is
-normalized images; the metadata has the normalization (mean, std, channels) and the classes. The default output is the logits, for a
-detection config the boxes after NMS. Needs: pip install "mmfreq[export]"
+The graph is for images of one size, and with --dynamic for any number of images of any size. Transforms are products with real
+matrices, constant or, with --dynamic, computed from the shape. The input is normalized images; the metadata has the preprocessing,
+classes and colors, for docs/onnx_inference.py. The default output is the logits, for a detection config the boxes after NMS.
+Needs: pip install "mmfreq[export]"
 
 Examples:
   python tools/export_onnx.py gfnet-h-ti gfnet-h-ti.pth --shape 224 --out gfnet-h-ti.onnx
   python tools/export_onnx.py configs/upernet_hornet_ade20k.py iter_160000.pth --shape 512 --output labels --dynamic-batch
   python tools/export_onnx.py configs/det/affnet/affnet_ssdlite_8xb16-200e_coco-320x320.py epoch_200.pth --score-thr 0.3
   python tools/export_onnx.py hornet-tiny-gf --output features --shape 256 320 --precision fp16
+  python tools/export_onnx.py configs/upernet_hornet_ade20k.py iter_160000.pth --output labels --dynamic
 
 Exit status: 0 if the file's outputs equal the model's, 1 if they do not, 2 for a wrong command.
 """
@@ -39,6 +41,9 @@ def parse_args(argv=None):
     parser.add_argument('--max-per-img', type=int, metavar='N', help="number of boxes (default: the test_cfg's)")
     parser.add_argument('--score-thr', type=float, metavar='X', help="score threshold of boxes (default: the test_cfg's)")
     parser.add_argument('--dynamic-batch', action='store_true', help='allow any number of images (default: one)')
+    parser.add_argument(
+        '--dynamic', action='store_true', help='allow any number of images of any size; --shape is then only a size to compare at'
+    )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: %(default)s')
     parser.add_argument('--backend', choices=BACKENDS, default=BACKENDS[0], help="fft: with ONNX's DFT (default: %(default)s)")
     parser.add_argument('--plain', action='store_true', help='export the model without mmfreq.optimize')
@@ -50,6 +55,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape is H W or one side, got {args.shape}')
+    if args.dynamic and args.backend != BACKENDS[0]:
+        parser.error(f'--dynamic needs --backend {BACKENDS[0]}, got {args.backend}')
     return args
 
 
@@ -59,7 +66,8 @@ def main(argv=None):
     from mmfreq.errors import UserError, short_user_errors
     from mmfreq.export import export_onnx, verify
     from mmfreq.export.graphs import build_graph
-    from mmfreq.export.verify import comparison_inputs
+    from mmfreq.export.metadata import metadata_of, notes_of
+    from mmfreq.export.verify import comparison_inputs, other_sizes
     from mmfreq.export.verify_boxes import verify_boxes
 
     with short_user_errors():
@@ -72,6 +80,9 @@ def main(argv=None):
         has_boxes = 'boxes' in getattr(graph, 'output_names', ())
         if has_boxes and args.dynamic_batch:
             raise UserError('Expected one image for the output boxes, got --dynamic-batch. Remove it.')
+        for other in other_sizes(size) if args.dynamic else ():
+            found = comparison_inputs(other, loaded.normalization, args.image, loaded.read)
+            inputs |= {f'{name}, {other[0]}x{other[1]}': images for name, images in found.items()}
         exported = export_onnx(
             graph,
             size,
@@ -79,31 +90,22 @@ def main(argv=None):
             backend=args.backend,
             precision=args.precision,
             dynamic_batch=args.dynamic_batch,
+            dynamic=args.dynamic,
             channels=loaded.in_channels,
             optimized=not args.plain,
-            metadata=metadata_of(loaded, args.output),
+            metadata=metadata_of(loaded, args.output, None if args.dynamic else size),
         )
         compare = verify_boxes if has_boxes else verify
         differences = compare(out, exported.model, inputs, args.precision) if args.verify else []
     if not loaded.trained:
         print('note: no checkpoint was given, the weights are random')
-    print_operators(exported, size)
+    for note in notes_of(loaded):
+        print(f'note: {note}')
+    print_operators(exported, 'any size' if args.dynamic else f'{size[0]}x{size[1]}')
     for difference in differences:
         print(difference)
     if not all(difference.within for difference in differences):
         sys.exit(f"error: the outputs of {out} differ from the model's")
-
-
-def metadata_of(loaded, output):
-    """The entries for the metadata of the file, in addition to those of `export_onnx`."""
-    from dataclasses import asdict
-
-    from mmfreq.export.graphs import OUTPUTS
-
-    arch = getattr(loaded.backbone, 'arch_name', type(loaded.backbone).__name__)
-    entries = {'name': loaded.name, 'arch': arch, 'task': loaded.task, 'output': output or OUTPUTS[loaded.task][0]}
-    entries |= asdict(loaded.normalization) | {'pixels': 'as in the file' if loaded.read.keeps_values else '0..255'}
-    return entries | {'classes': loaded.classes, 'trained': loaded.trained}
 
 
 def print_operators(exported, size):
@@ -111,7 +113,7 @@ def print_operators(exported, size):
     from rich.table import Table
 
     megabytes = exported.path.stat().st_size / 2**20
-    print(f'{exported.path}: {megabytes:.1f} MiB, images of {size[0]}x{size[1]}')
+    print(f'{exported.path}: {megabytes:.1f} MiB, images of {size}')
     table = Table('operator', 'count')
     for name, count in exported.operators.most_common():
         table.add_row(name, str(count))

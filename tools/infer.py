@@ -21,6 +21,8 @@ def parse_args(argv=None):
     import torch
     from mmengine.config import DictAction
 
+    from mmfreq.analysis.drawing import DRAWN_SCORE
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a segmentation (mmseg) or detection (mmdet) config')
     parser.add_argument('checkpoint', help='a checkpoint with every weight of the model')
@@ -53,7 +55,7 @@ def parse_args(argv=None):
     default = 'cuda' if torch.cuda.is_available() else 'cpu'
     parser.add_argument('--device', default=default, help='cpu, cuda or cuda:N (here: %(default)s)')
     parser.add_argument('--opacity', type=float, default=0.5, help='opacity of the colors, 0 to 1 (default: %(default)s)')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='lowest score that is drawn (default: %(default)s)')
+    parser.add_argument('--score-thr', type=float, default=DRAWN_SCORE, help='lowest score that is drawn (default: %(default)s)')
     parser.add_argument(
         '--codec', default='mp4v', help='of written videos, four characters: mp4v, MJPG, ... (default: %(default)s)'
     )

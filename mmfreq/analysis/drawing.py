@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 IGNORE_INDEX = 255
+DRAWN_SCORE = 0.3  # lowest score of the detections that are drawn, by default
 PERIOD = 8  # pixels of the hatching
 ROWS = 32 * PERIOD  # that are blended together: an overlay of a large image needs little more memory than the image
 BACKGROUND, TEXT, OUTLINE = (255, 255, 255), (25, 25, 25), (190, 190, 190)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmfreq.analysis.drawing import check_opacity, draw_detections, overlay
+from mmfreq.analysis.drawing import DRAWN_SCORE, check_opacity, draw_detections, overlay
 from mmfreq.errors import UserError
 
 KINDS = {'segmentation': ('overlay', 'mask', 'json', 'panel'), 'detection': ('overlay', 'json')}
@@ -47,10 +47,10 @@ class Results:
     of_image: tuple[str, ...]
     of_video: tuple[str, ...]
     opacity: float = 0.5
-    score_thr: float = 0.3
+    score_thr: float = DRAWN_SCORE
 
 
-def choose_results(task, save: Iterable[str] | None = None, with_truth=False, opacity=0.5, score_thr=0.3) -> Results:
+def choose_results(task, save: Iterable[str] | None = None, with_truth=False, opacity=0.5, score_thr=DRAWN_SCORE) -> Results:
     """The `Results` for `save`, kinds of results, or by default: overlays, for images also label maps (segmentation) and panels
     (with label maps to compare), or JSON (detection).
 

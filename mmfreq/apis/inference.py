@@ -10,8 +10,9 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 
-from mmfreq.apis.loading import TASKS, build_model, dataset_meta_of, innermost_dataset, read_config
-from mmfreq.apis.reading import ImageReader, check_channels, loads_an_image, type_name
+from mmfreq.apis.loading import TASKS, build_model, classes_of, dataset_meta_of, innermost_dataset, palette_of, read_config
+from mmfreq.apis.preprocessing import split_pipeline
+from mmfreq.apis.reading import ImageReader, check_channels
 from mmfreq.apis.slide import segment_by_windows, windows_of, without_resizing
 from mmfreq.config.image_channels import image_channels
 from mmfreq.errors import DataError, UserError
@@ -79,8 +80,11 @@ class Predictor:
         self.model.to(device)
         self._dataset_cfg = innermost_dataset(cfg.test_dataloader.dataset)
         self._dataset = DATASETS.build({**self._dataset_cfg, 'lazy_init': True, 'pipeline': []})
-        self.classes, self.palette = _classes_and_palette(self._dataset.metainfo, dataset_meta_of(meta))
-        loader, *steps = _split(self._dataset_cfg['pipeline'])
+        metainfo, trained = self._dataset.metainfo, dataset_meta_of(meta)
+        self.classes, self.palette = list(classes_of(metainfo, trained)), list(palette_of(metainfo, trained))
+        if not self.classes:
+            raise UserError('Neither the checkpoint nor the test dataset has class names: set metainfo=dict(classes=...).')
+        loader, *steps = split_pipeline(self._dataset_cfg['pipeline'])
         self.in_channels = image_channels(cfg)
         self.read = ImageReader(loader, scope, self.in_channels)
         self.windows = None if slide is None else windows_of(cfg, self.loaded, slide)
@@ -188,22 +192,3 @@ class Predictor:
 def id_dtype(num_classes):
     """The smallest dtype of an index mask that holds the ids of `num_classes` classes."""
     return np.uint8 if num_classes <= 256 else np.uint16
-
-
-def _split(steps):
-    """The transform of a test pipeline that loads the image, and the later ones without those that load annotations."""
-    if not steps or not loads_an_image(steps[0]):
-        names = [type_name(step) for step in steps]
-        raise UserError(f'Expected a test pipeline that begins with LoadImageFromFile, or loads one image otherwise; got {names}.')
-    return [steps[0], *(step for step in steps[1:] if type_name(step) not in ('LoadImageFromFile', 'LoadAnnotations'))]
-
-
-def _classes_and_palette(metainfo, trained):
-    """Class names and colors from the checkpoint's dataset meta, or else from the config's dataset."""
-    classes = list(trained.get('classes') or metainfo.get('classes') or ())
-    if not classes:
-        raise UserError('Neither the checkpoint nor the test dataset has class names: set metainfo=dict(classes=...).')
-    palette = trained.get('palette') or metainfo.get('palette') or []
-    if isinstance(palette, str) or len(palette) < len(classes):  # mmdet has palettes by name: take fixed arbitrary colors
-        palette = np.random.default_rng(0).integers(40, 256, (len(classes), 3))
-    return classes, [tuple(int(value) for value in color) for color in palette]

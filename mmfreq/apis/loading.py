@@ -12,12 +12,15 @@
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
+from mmfreq.apis.preprocessing import described_preprocessing, published_preprocessing
 from mmfreq.apis.reading import ImageReader, loads_an_image
 from mmfreq.compat.safe_load import read_checkpoint
 from mmfreq.config.image_channels import image_channels
@@ -57,6 +60,8 @@ class LoadedModel:
         classes: their names; empty if neither checkpoint nor config has them.
         trained: whether a checkpoint was loaded.
         read: reads an image file as the config's test pipeline does.
+        palette: (R, G, B) of each class, for drawing; empty for classifiers.
+        preprocessing: from an image to the input, as data: see `mmfreq.apis.preprocessing`.
     """
 
     model: nn.Module
@@ -67,6 +72,8 @@ class LoadedModel:
     classes: tuple[str, ...] = ()
     trained: bool = False
     read: ImageReader = field(default_factory=ImageReader)
+    palette: tuple[tuple[int, ...], ...] = ()
+    preprocessing: dict[str, Any] = field(default_factory=lambda: described_preprocessing((), nn.Identity(), 3))
 
     @property
     def in_channels(self) -> int:
@@ -119,7 +126,8 @@ def _load_arch(arch: str, checkpoint: str | Path | None, backbone_only: bool) ->
     published = backbone_class(arch).published_preprocessing(arch)
     mean, std = (tuple(round(255 * value, 4) for value in values) for values in (published.mean, published.std))
     size, classes = (model.img_size,) * 2, tuple(dataset_meta_of(meta).get('classes') or ())
-    return LoadedModel(model, arch.replace('_', '-'), task, size, Normalization(mean, std), classes, bool(checkpoint))
+    name, normalization, steps = arch.replace('_', '-'), Normalization(mean, std), published_preprocessing(arch)
+    return LoadedModel(model, name, task, size, normalization, classes, bool(checkpoint), preprocessing=steps)
 
 
 def _load_config_model(source: str, checkpoint: str | Path | None, cfg_options: dict | None) -> LoadedModel:
@@ -128,9 +136,12 @@ def _load_config_model(source: str, checkpoint: str | Path | None, cfg_options: 
     model = getattr(model, (cfg.model.get('semi_test_cfg') or {}).get('predict_on', 'teacher'), model)  # of a mean teacher
     reader = _reader(cfg)
     normalization = _normalization(model.data_preprocessor, reader)
-    classes = tuple(dataset_meta_of(meta).get('classes') or _dataset_classes(cfg))
-    task, size = TASKS[cfg.default_scope], _image_size(cfg, model)
-    return LoadedModel(model, Path(source).stem, task, size, normalization, classes, bool(checkpoint), reader)
+    metainfo, trained = _dataset_metainfo(cfg), dataset_meta_of(meta)
+    classes, palette = classes_of(metainfo, trained), palette_of(metainfo, trained)
+    name, task, size = Path(source).stem, TASKS[cfg.default_scope], _image_size(cfg, model)
+    steps = described_preprocessing(_test_dataset(cfg).get('pipeline') or (), model.data_preprocessor, reader.channels)
+    palette = () if task == 'classification' else palette
+    return LoadedModel(model, name, task, size, normalization, classes, bool(checkpoint), reader, palette, steps)
 
 
 def read_config(source: str | Path, cfg_options: dict | None = None) -> Config:
@@ -178,10 +189,26 @@ def dataset_meta_of(meta: dict) -> dict:
     return {key.lower(): value for key, value in fields.items() if isinstance(key, str)} if isinstance(fields, dict) else {}
 
 
+def classes_of(metainfo: dict, trained: dict) -> tuple[str, ...]:
+    """Class names, of the checkpoint's dataset meta (`trained`) or else of the test dataset; () if neither has them."""
+    return tuple(trained.get('classes') or metainfo.get('classes') or ())
+
+
+def palette_of(metainfo: dict, trained: dict) -> tuple[tuple[int, ...], ...]:
+    """(R, G, B) of each class, from where the classes are; fixed arbitrary colors if no palette has a color for each."""
+    classes, palette = classes_of(metainfo, trained), trained.get('palette') or metainfo.get('palette') or []
+    if isinstance(palette, str) or len(palette) < len(classes):  # mmdet has palettes by name
+        palette = np.random.default_rng(0).integers(40, 256, (len(classes), 3))
+    return tuple(tuple(int(value) for value in color) for color in palette)
+
+
+def _test_dataset(cfg: Config) -> dict:
+    return innermost_dataset(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
+
+
 def _reader(cfg: Config) -> ImageReader:
     """The reader of the test pipeline; the default one if the pipeline does not begin with a transform that loads one image."""
-    dataset = innermost_dataset(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
-    first = next(iter(dataset.get('pipeline') or ()), None)
+    first = next(iter(_test_dataset(cfg).get('pipeline') or ()), None)
     step = first if first and loads_an_image(first) else None
     return ImageReader(step, cfg.default_scope, image_channels(cfg))
 
@@ -198,12 +225,17 @@ def _normalization(preprocessor: nn.Module, reader: ImageReader) -> Normalizatio
     return Normalization(mean, std, order)
 
 
-def _dataset_classes(cfg: Config) -> tuple[str, ...]:
-    dataset = innermost_dataset(cfg.test_dataloader.dataset) if cfg.get('test_dataloader') else {}
+def _dataset_metainfo(cfg: Config) -> dict:
+    """The metainfo of the test dataset: of its class, and of the config. Of a subset of classes the palette is a subset, too."""
+    dataset = _test_dataset(cfg)
     with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
         cls = registry.get(dataset['type']) if 'type' in dataset else None
-    metainfo = {**(getattr(cls, 'METAINFO', None) or {}), **dataset.get('metainfo', {})}
-    return tuple(metainfo.get('classes') or ())
+    published, own = getattr(cls, 'METAINFO', None) or {}, dataset.get('metainfo', {})
+    names, palette = own.get('classes') or (), published.get('palette') or ()
+    colors = {} if isinstance(palette, str) else dict(zip(published.get('classes') or (), palette))
+    if names and 'palette' not in own and all(name in colors for name in names):
+        own = {**own, 'palette': [colors[name] for name in names]}
+    return {**published, **own}
 
 
 def innermost_dataset(dataset: dict) -> dict:

@@ -59,7 +59,8 @@ class SegmentorGraph(nn.Module):
 
     Args:
         segmentor: an `EncoderDecoder`.
-        labels: return the class of each pixel instead of the logits.
+        labels: return the class of each pixel instead of the logits. With one output channel the class is 1 where its sigmoid is
+            above the threshold of the decode head.
 
     Shape:
         `(N, C_in, H, W)` to logits `(N, K, H, W)` or labels `(N, H, W)` int64.
@@ -72,7 +73,11 @@ class SegmentorGraph(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         size = (images.shape[2], images.shape[3])
         logits = self.segmentor.encode_decode(images, [{'img_shape': size, 'pad_shape': size, 'ori_shape': size}])
-        return logits.argmax(1) if self.labels else logits
+        if not self.labels:
+            return logits
+        if logits.shape[1] == 1:
+            return (logits[:, 0].sigmoid() > self.segmentor.decode_head.threshold).long()
+        return logits.argmax(1)
 
 
 class FeatureGraph(nn.Module):

@@ -8,7 +8,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.errors import UserError
-from mmfreq.export.open_size import check_open, for_open_size, open_axes, trace_size, traceable
+from mmfreq.export.open_size import check_open, for_open_size, open_axes, trace_size, traced_program
 from mmfreq.speed.fixed_size import at_fixed_size
 from mmfreq.speed.optimizing import has_backbone, optimize
 from mmfreq.version import __version__
 
 OPSET = 18
+NO_LIMIT = 2**62
 SPECTRAL_OPERATORS = ('DFT', 'STFT')
 PRECISIONS = ('fp32', 'fp16')
 BACKENDS = ('matmul', 'fft')
@@ -106,8 +107,7 @@ def export_onnx(
         model = graph = at_fixed_size(model, images, backend, further=further_inputs(model, images))
     graph = optimize(graph) if optimized and has_backbone(graph) else graph
     graph = graph if precision == 'fp32' else in_half_precision(copy.deepcopy(graph))
-    with traceable(graph) if dynamic else nullcontext():
-        proto = _traced(graph, images, axes)
+    proto = _traced(graph, images, axes)
     check_open(proto, axes)
     entries = {
         'mmfreq_version': __version__,
@@ -179,11 +179,11 @@ def _traced(graph: nn.Module, images: Tensor, axes: Mapping[str, int]):
     """The ONNX model of PyTorch's exporter."""
     further = further_inputs(graph, images)
     input_names, output_names = names_of(graph, graph(images, *further))
-    # by names, for which the exporter takes Dim.DYNAMIC: Dim.AUTO could fix an axis without an error
+    program = traced_program(graph, (images, *further), axes) if 'height' in axes or 'width' in axes else graph
     shapes = ({axis: name for name, axis in axes.items()}, *(None for _ in further)) if axes else None
     with redirect_stdout(StringIO()):
-        program = torch.onnx.export(
-            graph,
+        exported = torch.onnx.export(
+            program,
             (images, *further),
             dynamo=True,
             opset_version=OPSET,
@@ -193,7 +193,9 @@ def _traced(graph: nn.Module, images: Tensor, axes: Mapping[str, int]):
             external_data=False,
             verbose=False,
         )
-    return program.model_proto
+    # torch folds small constants only; without a limit, the parts and transposes of filters are stored instead of computed
+    require('onnxscript.optimizer').optimize_ir(exported.model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
+    return exported.model_proto
 
 
 def operators_of(proto) -> Counter[str]:

@@ -6,10 +6,11 @@ module replaces the parts of other libraries that convert a size to an integer, 
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -133,15 +134,32 @@ def as_pair(grid: int | tuple[int, int]) -> tuple[int, int]:
     return (grid, grid) if isinstance(grid, int) else (grid[0], grid[1])
 
 
-@contextmanager
-def traceable(graph: nn.Module) -> Iterator[None]:
-    """Within this context forward passes of `graph` share the matrices of a size, and mmseg's `resize` converts no size to int."""
+@torch.no_grad()
+def traced_program(graph: nn.Module, inputs: Sequence[Tensor], axes: Mapping[str, int]) -> torch.export.ExportedProgram:
+    """The program of `graph` with these axes of its images open. The matrices of a size are computed once.
+
+    Raises:
+        UserError: the graph cannot be traced with open axes; the exporter's error is the cause.
+    """
+    # Dim.AUTO could fix an axis without an error
+    shapes = (dict.fromkeys(axes.values(), torch.export.Dim.DYNAMIC), *(None for _ in inputs[1:]))
     with open_size.shared_matrices() as known, _without_resize_warnings():
         hook = graph.register_forward_pre_hook(lambda *_: known.clear(), prepend=True)
         try:
-            yield
+            return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f'Expected a model for images with open {_listed(axes)}, but the exporter cannot trace it ({reason}). '
+                f'Export for one size.'
+            ) from error
         finally:
             hook.remove()
+
+
+def _listed(names: Collection[str]) -> str:
+    *others, last = names
+    return f'{", ".join(others)} and {last}' if others else last
 
 
 @contextmanager
@@ -159,9 +177,9 @@ def _without_resize_warnings() -> Iterator[None]:
         wrappers.resize.__defaults__ = defaults
 
 
-def check_open(proto, axes: dict[str, int]) -> None:
+def check_open(proto, axes: Mapping[str, int]) -> None:
     """Raise a RuntimeError if an axis of the file's images has a fixed length."""
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     fixed = {name: dims[axis].dim_value for name, axis in axes.items() if not dims[axis].dim_param}
     if fixed:
-        raise RuntimeError(f'Expected a graph with open {", ".join(axes)}, but the exporter fixed {fixed}. Export for one size.')
+        raise RuntimeError(f'Expected a graph with open {_listed(axes)}, but the exporter fixed {fixed}. Export for one size.')

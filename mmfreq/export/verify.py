@@ -93,6 +93,12 @@ def comparison_inputs(
     return inputs | {name: normalize(pixels, normalization.mean, normalization.std, normalization.channels)}
 
 
+def other_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Sizes to compare a file with open sizes at, besides `size`: a smaller image of odd sides and a wider one, not below 32x32."""
+    height, width = size
+    return [(max(height // 2 + 5, 33), max(3 * width // 4 + 3, 35)), (max(height // 4, 32), max(width + 42, 74))]
+
+
 def _difference(name: str, output: str, actual: np.ndarray, expected: np.ndarray, tolerance: float) -> Difference:
     if actual.shape != expected.shape:
         return Difference(name, output, float('inf'), float('inf'), tolerance)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import group_norm, layer_norm, relu
 
+from mmfreq.ops.legacy_onnx import is_legacy_export
+
 MAX_FLOAT16_ROOT = 255.875  # the largest float16 number whose square is finite
 
 
@@ -58,7 +60,10 @@ def map_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     torch's group norm computes their variance as a difference of squares, which is inaccurate if the mean is much larger than the
     standard deviation.
     """
-    if x.device.type != 'cpu' or x.is_contiguous():
+    if torch.onnx.is_in_onnx_export() and not is_legacy_export():  # which has no layer norm over axes of any size
+        normed = layer_norm(x, x.shape[1:], eps=eps)
+        return torch.addcmul(bias.view(-1, 1, 1), normed, weight.view(-1, 1, 1)).to(x.dtype)
+    if x.device.type != 'cpu' or x.is_contiguous() or is_legacy_export():
         return group_norm(x, 1, weight, bias, eps)
     x_bhwc = to_bhwc(x)
     normed = layer_norm(x_bhwc, x_bhwc.shape[1:], eps=eps)

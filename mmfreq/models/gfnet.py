@@ -40,6 +40,7 @@ from mmfreq.models._base import (
 )
 from mmfreq.models.hornet import Downsampling, Stem
 from mmfreq.ops import resize_tokens
+from mmfreq.ops.legacy_onnx import is_legacy_export
 from mmfreq.registry import MODELS
 
 
@@ -445,7 +446,8 @@ class GFNetCNNClassifier(NormedHead, GFNetCNN):
 
 def resized_positions(tokens: Tensor, grid: int | tuple[int, int], size: tuple[int, int], may_resize: bool) -> Tensor:
     """Position embeddings `(1, H W, C)` for maps of `size` from those stored for `grid`."""
-    if as_grid(grid) == size:
+    height, width = as_grid(grid)
+    if (height, width) == size and not (may_resize and height == width and is_legacy_export()):
         return tokens
     if not may_resize:
         raise ValueError(f"with filter_resize='none' position embeddings fit maps of {as_grid(grid)} only, got {size}")

@@ -20,6 +20,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from mmfreq.ops.legacy_onnx import is_legacy_export
+
 CUBIC_A = -0.75  # of torch's bicubic interpolation
 Side = int | torch.SymInt
 Result = TypeVar('Result')
@@ -28,8 +30,11 @@ _shared: ContextVar[dict[tuple[str, ...], object] | None] = ContextVar('shared m
 
 
 def is_open(*sides: Side) -> bool:
-    """Whether one of the sides is symbolic: its value is not known while the program is traced."""
-    return any(isinstance(side, torch.SymInt) for side in sides)
+    """Whether one of the sides is symbolic: its value is not known while the program is traced.
+
+    The legacy ONNX exporter traces sides as tensors, and its `dynamic_axes`, of which the model learns nothing, may open them.
+    """
+    return any(isinstance(side, torch.SymInt) or (isinstance(side, Tensor) and is_legacy_export()) for side in sides)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from torch.nn.functional import interpolate
 
 from mmfreq.ops import open_size
 from mmfreq.ops.autocast import without_autocast
+from mmfreq.ops.legacy_onnx import is_legacy_export
 from mmfreq.ops.spectral import irfft2_by_matmul, rfft2_by_matmul
 
 RESIZE_POLICIES = ('bilinear', 'bicubic', 'kernel', 'modes', 'none')
@@ -57,7 +58,7 @@ def resize_filter(
     stored_half = (weight.shape[h_dim], weight.shape[f_dim])
     half = (size[0], size[1] // 2 + 1)
     stored = (stored_half[0], stored_width(*stored_half) if width is None else width)
-    if open_size.is_open(*size):
+    if open_size.is_open(*size) and not (policy == 'none' and is_legacy_export()):
         return _resize_to_open(weight, stored, size, policy, (h_dim, f_dim))
     if stored == tuple(size) or (stored_half == half and policy in ('bilinear', 'bicubic')):
         return weight
@@ -86,10 +87,11 @@ def _resize_to_open(weight: Tensor, stored: tuple[int, int], size: tuple[int, in
             f'Export for one size, or use another filter_resize.'
         )
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    half = size[1] // 2 + 1
+    half, n = size[1] // 2 + 1, weight.ndim
     to = (dtype, weight.device)
     with without_autocast(weight):
-        spec = weight.to(dtype).movedim((-1, *dims), (0, -2, -1))  # (2, ..., H, F)
+        # axes are counted from 0: the legacy ONNX exporter writes an invalid Transpose for negative ones
+        spec = weight.to(dtype).movedim((n - 1, *dims), (0, n - 2, n - 1))  # (2, ..., H, F)
         if policy == 'kernel':
             kernel = irfft2_by_matmul(spec[0], spec[1], stored[1])
             rows, columns = (open_size.selection(m, n, *to) for m, n in zip(stored, size))
@@ -103,7 +105,7 @@ def _resize_to_open(weight: Tensor, stored: tuple[int, int], size: tuple[int, in
                 sides = zip(spec.shape[-2:], (size[0], half))
                 rows, columns = (open_size.interpolation(m, n, policy, True, *to) for m, n in sides)
             out = rows @ spec @ columns.t()
-    return out.movedim((0, -2, -1), (-1, *dims))
+    return out.movedim((0, n - 2, n - 1), (n - 1, *dims))
 
 
 def stored_width(height: int, half: int) -> int:

@@ -28,6 +28,7 @@ from torch.autograd.function import Function
 
 from mmfreq.ops import open_size
 from mmfreq.ops.autocast import without_autocast
+from mmfreq.ops.legacy_onnx import refuse_legacy_export
 
 SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
 SpectralMap = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (real, imaginary) of a spectrum to those of another
@@ -62,8 +63,7 @@ def apply_filter(x: Tensor, weight: Tensor, dims: tuple[int, int] = (-2, -1), ba
     with without_autocast(x):
         weight = weight.to(dtype)
         if backend == 'matmul':
-            weight_re, weight_im = weight.unbind(-1)
-            return map_by_matmul(x.to(dtype), lambda re, im: complex_product(re, im, weight_re, weight_im), dims).to(x.dtype)
+            return filter_by_matmul(x.to(dtype), weight, dims).to(x.dtype)
         return irfft2(rfft2(x.to(dtype), dims) * as_complex(weight), (x.shape[dims[0]], x.shape[dims[1]]), dims).to(x.dtype)
 
 
@@ -218,7 +218,7 @@ class _MixtureProduct(Function):
 def mixture(routing: Tensor, bases: Tensor) -> Tensor:
     """The mixed filters, as one real product: `(B, N, M)` and `(N, H, F, 2)` to `(B, M, H, F, 2)`."""
     mixed = routing.transpose(1, 2) @ bases.reshape(len(bases), -1)
-    return mixed.reshape(*mixed.shape[:2], *bases.shape[1:])
+    return mixed.unflatten(2, bases.shape[1:])
 
 
 def as_complex(weight: Tensor) -> Tensor:
@@ -234,11 +234,24 @@ def complex_product(a_re: Tensor, a_im: Tensor, b_re: Tensor, b_im: Tensor) -> t
     return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
 
 
+def filter_by_matmul(x: Tensor, weight: Tensor, dims: tuple[int, int]) -> Tensor:
+    """`apply_filter` by real matrix products, in the dtype of `x`; `dims` are counted from 0.
+
+    The filter is moved to the layout of the products, instead of the spectrum to that of the filter: exporters do this only once.
+    """
+    last, n = (x.ndim - 2, x.ndim - 1), weight.ndim - 1
+    at = tuple(d - x.ndim + n for d in dims)
+    weight_re, weight_im = (part.movedim(at, (n - 2, n - 1)) for part in weight.unbind(-1))
+    y = map_by_matmul(x.movedim(dims, last), lambda re, im: complex_product(re, im, weight_re, weight_im), last)
+    return y.movedim(last, dims)
+
+
 def map_by_matmul(x: Tensor, function: SpectralMap, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-    """`map_spectrum` by real matrix products, in the dtype of `x`."""
-    re, im = (part.movedim((-2, -1), dims) for part in rfft2_by_matmul(x.movedim(dims, (-2, -1))))
-    re, im = (part.movedim(dims, (-2, -1)) for part in function(re, im))
-    return irfft2_by_matmul(re, im, x.shape[dims[1]]).movedim((-2, -1), dims)
+    """`map_spectrum` by real matrix products, in the dtype of `x`; `dims` are counted from 0."""
+    last = (x.ndim - 2, x.ndim - 1)  # not (-2, -1): the legacy ONNX exporter writes an invalid Transpose for negative axes
+    re, im = (part.movedim(last, dims) for part in rfft2_by_matmul(x.movedim(dims, last)))
+    re, im = (part.movedim(dims, last) for part in function(re, im))
+    return irfft2_by_matmul(re, im, x.shape[dims[1]]).movedim(last, dims)
 
 
 def rfft2_by_matmul(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,7 +259,7 @@ def rfft2_by_matmul(x: Tensor) -> tuple[Tensor, Tensor]:
     height, width = x.shape[-2:]
     cos_w, sin_w = half_basis(width, x.dtype, x.device)
     cos_h, sin_h = basis(height, x.dtype, x.device)
-    re, im = x @ cos_w, -(x @ sin_w)
+    re, im = x @ cos_w, x @ -sin_w  # the sign of the matrix, not of the map: exporters compute it once
     return cos_h @ re + sin_h @ im, cos_h @ im - sin_h @ re
 
 
@@ -305,6 +318,8 @@ def resolve_backend(x: Tensor, backend: str) -> tuple[str, torch.dtype]:
         raise TypeError(f'the map to filter must be a floating-point tensor, got {x.dtype}')
     if backend == 'auto':
         backend = 'matmul' if torch.onnx.is_in_onnx_export() else 'fft'
+    if backend == 'fft':
+        refuse_legacy_export("spectral='fft'")
     return backend, torch.float64 if x.dtype == torch.float64 else torch.float32
 
 

@@ -63,24 +63,22 @@ class FoldedGnConv(Folded):
         return plain and gnconv.stride == (1, 1) and not any(gnconv.border) and not gnconv.channels_last
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
-        gate, rest = self.project(x_bhwc)
-        parts = to_bhwc(self.spatial(to_bchw(rest))).split(self.dims, -1)
-        y = gate
-        for i, part in enumerate(parts):
+        y, rest = self.project(x_bhwc.reshape(-1, x_bhwc.shape[-1]))
+        mixed = to_bhwc(self.spatial(to_bchw(rest.view(*x_bhwc.shape[:-1], -1))))
+        for i, part in enumerate(mixed.reshape(-1, mixed.shape[-1]).split(self.dims, -1)):
             gated = partial(linear_of_product, getattr(self, f'w{i}'), getattr(self, f'b{i}'))
             y = apply_in_chunks(gated, part.shape[-1], y, part)
-        return y
+        return y.view(x_bhwc.shape)
 
-    def project(self, x_bhwc: Tensor) -> tuple[Tensor, Tensor]:
-        """`split(proj_in(norm(x)))`: the gate and the rest, channels-last."""
-        tokens = x_bhwc.reshape(-1, x_bhwc.shape[-1])
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`split(proj_in(norm(x)))` of tokens: the gate and the rest."""
         slices = chunks(tokens.shape[0], self.w_rest.shape[0] * tokens.element_size(), tokens)
         outs = []
         for at in slices:
             y = layer_norm(tokens[at], tokens.shape[-1:], eps=self.eps)
             outs.append((linear(y, self.w_gate, self.b_gate), linear(y, self.w_rest, self.b_rest)))
         gate, rest = outs[0] if len(outs) == 1 else (torch.cat(parts) for parts in zip(*outs))
-        return gate.view(*x_bhwc.shape[:-1], -1), rest.view(*x_bhwc.shape[:-1], -1)
+        return gate, rest
 
     def extra_repr(self) -> str:
         return f'dims={self.dims}, folded: norm, scale, layer scale'
@@ -146,7 +144,7 @@ class FoldedDynamicFilter(Folded, StoredFilter):
         routing = mixing_coefficients(self.reweight(y.mean((1, 2))), self.num_filters)
         y = linear_to_nchw(self.w1, self.b1, y)
         filters, act, bias = self.filter_for((y.shape[2], y.shape[3])), self.act, self.b2
-        if isinstance(act, StarReLU):
+        if isinstance(act, StarReLU) and not torch.onnx.is_in_onnx_export():  # in a graph, 2 operators instead of 10
             # the mixture at the zero frequency, (B, M); not as a matrix-vector product, which onnxruntime 1.32 computes wrongly
             zero = (routing * filters[0, 0, :, :1].to(routing.dtype)).sum(1)
             bias = linear(act.bias * zero, self.w2, bias)
@@ -226,6 +224,8 @@ def frozen_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 def linear_to_nchw(weight: Tensor, bias: Tensor | None, x_bhwc: Tensor) -> Tensor:
     """A linear map of the channels of a channels-last map; the result is NCHW without a transposition."""
+    if torch.onnx.is_in_onnx_export():  # fewer operators
+        return to_bchw(linear(x_bhwc, weight, bias))
     columns = x_bhwc.flatten(1, 2).transpose(1, 2)  # (B, C, H W), a view
     out = weight.expand(columns.shape[0], -1, -1) @ columns
     return (out if bias is None else out + bias.view(1, -1, 1)).unflatten(2, x_bhwc.shape[1:3])
@@ -233,5 +233,7 @@ def linear_to_nchw(weight: Tensor, bias: Tensor | None, x_bhwc: Tensor) -> Tenso
 
 def linear_from_nchw(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A linear map of the channels of an NCHW map; the result is channels-last. The bias is `(O)` or, per sample, `(B, O)`."""
+    if torch.onnx.is_in_onnx_export():
+        return linear(to_bhwc(x), weight, bias)
     out = x.flatten(2).transpose(1, 2) @ weight.t()
     return (out if bias is None else out + bias.view(-1, 1, weight.shape[0])).unflatten(1, x.shape[2:])

@@ -1,5 +1,6 @@
 """docs/deployment.md: each cell of its table of features is tested, its outputs exist, and its Python code runs."""
 
+import json
 import re
 import traceback
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 import mmfreq
+from mmfreq.apis.loading import load_model
+from mmfreq.apis.preprocessing import RULES
 from mmfreq.export import export_onnx
 from mmfreq.export.graphs import OUTPUTS
+from mmfreq.export.metadata import metadata_of
 
 pytest.importorskip('onnx', reason='extra [export] is not installed')
 
@@ -141,15 +145,14 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         exec(compile(block, 'deployment.md', 'exec'), {})
 
 
-@pytest.mark.slow
-def test_documented_metadata_keys_are_those_of_a_file(tmp_path, monkeypatch):
-    import importlib
-
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / 'tools'))
-    from mmfreq.apis.loading import load_model
-
+def test_documented_metadata_keys_are_those_of_a_file(tmp_path):
     loaded = load_model('gfnet-h-micro')
-    entries = importlib.import_module('export_onnx').metadata_of(loaded, None)
-    metadata = export_onnx(loaded.model, (32, 32), tmp_path / 'm.onnx', metadata=entries).metadata
-    line = re.search(r'\*\*Metadata:\*\*(.*?)\. All', PAGE, re.DOTALL).group(1)
-    assert set(re.findall(r'`(\w+)`', line)) == set(metadata)
+    metadata = export_onnx(loaded.model, (32, 32), tmp_path / 'm.onnx', metadata=metadata_of(loaded)).metadata
+    documented = [key for row in table('key | meaning') for key in re.findall(r'`(\w+)`', row[0])]
+    assert sorted(documented) == sorted(metadata)
+    preprocessing = next(row[1] for row in table('key | meaning') if row[0] == '`preprocessing`')
+    assert set(re.findall(r'`(\w+)`:', preprocessing)) == set(json.loads(metadata['preprocessing']))
+
+
+def test_documented_resize_rules_are_those_of_the_code():
+    assert {row[0].strip('`'): row[1] for row in table('rule | sides after it')} == RULES

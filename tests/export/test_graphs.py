@@ -44,6 +44,23 @@ def test_logits_and_labels_of_a_segmentor(segmentor):
     assert expected.shape == (2, 6, 64, 96)
 
 
+def test_labels_of_a_segmentor_with_one_channel():
+    import mmseg.models  # noqa: F401
+    from mmseg.structures import SegDataSample
+
+    init_default_scope('mmseg')
+    cfg = toy_segmentor('GN')
+    cfg['decode_head'] |= dict(num_classes=2, out_channels=1, threshold=0.5)
+    torch.manual_seed(0)
+    model = MODELS.build(Config({'model': cfg}).model).eval()
+    model.decode_head.conv_seg.weight.data.mul_(100)  # otherwise one class everywhere
+    images, size = torch.randn(1, 3, 64, 96), {'img_shape': (64, 96), 'ori_shape': (64, 96)}
+    with torch.no_grad():
+        labels = build_graph(loaded_model(model, 'segmentation'), 'labels')(images)
+        expected = model.predict(images, [SegDataSample(metainfo=size)])[0].pred_sem_seg.data
+    assert torch.equal(labels, expected) and 0 < labels.float().mean() < 1
+
+
 @pytest.mark.slow
 def test_segmentor_in_onnxruntime_equals_pytorch(segmentor, tmp_path):
     graph = build_graph(loaded_model(segmentor, 'segmentation'))

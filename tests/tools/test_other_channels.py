@@ -1,9 +1,7 @@
 """The tools take models of gray, 16-bit and multi-band images: segmentors, a detector, a classifier."""
 
 import json
-import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from PIL import Image
 import mmfreq
 from mmfreq.apis import load_model, load_predictor
 from tests.broken_images import encode, pixels
+from tests.docs.onnx_script import script
 from tests.other_channels import (
     CLASSIFIER,
     DETECTOR,
@@ -23,8 +22,6 @@ from tests.other_channels import (
     segmentor,
     write_model,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -180,20 +177,23 @@ def test_exported_file_has_the_channels_and_its_example_runs_it(call_tool, model
     assert metadata['channels'] == ('gray' if channels == 1 else 'bands')
     assert metadata['pixels'] == ('as in the file' if step['color_type'] == 'unchanged' else '0..255')
 
-    example = runpy.run_path(str(ROOT / 'docs/onnx_inference.py'))
-    model = example['Model'](out)
+    runner = script()
+    model = runner.Model(out)
     if kind == '4 bands':
         with pytest.raises(ValueError, match='takes 4 channels'):
-            model(Image.open(path))
-        return
-    expected = torch.from_numpy((values.astype(np.float32) - mean) / std)[None, None]
-    np.testing.assert_allclose(model.preprocess(Image.open(path)), expected, atol=1e-5)
+            model.read(path)
+        path = tmp_path / 'bands.npy'
+        np.save(path, values)
+    expected = torch.from_numpy((values.astype(np.float32) - mean) / std)
+    expected = (expected if expected.ndim == 3 else expected[..., None]).permute(2, 0, 1)[None]
+    np.testing.assert_allclose(model.prepare(model.read(path))[0], expected, atol=1e-5)
     if kind == 'classifier':
         with pytest.raises(ValueError, match=r'8 bits per channel, got an image of mode (I;16|I)'):
-            model(Image.open(models('16 bits')[2]))
-    monkeypatch.setattr(sys, 'argv', ['onnx_inference.py', str(out), str(path), '--out', str(tmp_path / 'overlay.png')])
-    example['main']()
-    assert '%' in capsys.readouterr().out
+            model.read(models('16 bits')[2])
+    monkeypatch.setattr(sys, 'argv', ['onnx_inference.py', str(out), str(path), '--out', str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        runner.main()
+    assert stop.value.code == 0 and '%' in capsys.readouterr().out
 
 
 def test_archs_are_counted_with_three_channels(call_tool):
