@@ -1,9 +1,10 @@
 """Boxes, scores, labels and masks of two-stage detectors are those of mmdetection's `predict`, in PyTorch and in onnxruntime."""
 
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -15,6 +16,7 @@ from mmfreq.errors import UserError
 from mmfreq.export import export_onnx
 from mmfreq.export.detectors.two_stage import TwoStageGraph
 from mmfreq.export.graphs import build_graph
+from mmfreq.export.verify_boxes import Boxes, compare, found
 from tests.export.detectors.two_stage_models import BOXES, PROPOSALS, Strided, assert_one_to_one, config, detector, predicted
 
 CONFIGS = Path(mmfreq.__file__).parents[1] / 'configs/det'
@@ -26,7 +28,7 @@ KINDS = {
 }
 # (H, W) of the images with and without padding
 SIZES = [((64, 96), (64, 96)), ((64, 96), (51, 90)), ((96, 64), (90, 64)), ((64, 64), (7, 11))]
-BACKGROUND = 4.0  # a bias: few boxes exceed the threshold, and none of a blank image
+BACKGROUND = 3.0  # a bias: few boxes exceed the threshold, and none of a blank image
 
 
 @cache
@@ -78,7 +80,7 @@ def test_proposals_are_those_of_the_rpn():
 def of_any_size(tmp_path_factory):
     """A Cascade Mask R-CNN with few levels on a plain backbone, and its file with open sizes in onnxruntime."""
     onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
-    model = detector(config(cascade=True, levels=2), Strided(2))
+    model = detector(config(cascade=True, levels=2), partial(Strided, 2))
     with torch.no_grad():
         for head in model.roi_head.bbox_head:
             head.fc_cls.bias[-1] = BACKGROUND
@@ -101,7 +103,7 @@ def test_onnxruntime_detects_the_same_at_any_size(of_any_size):
         expected = predicted(model, images, size)
         assert_one_to_one(in_onnxruntime(session, images, size), expected)
         counts.append(len(expected[0]))
-    assert BOXES > max(counts) > 5 and len(set(counts)) > 2, counts
+    assert max(counts) == BOXES > min(counts) > 0, counts
 
 
 @pytest.mark.parametrize(('scale', 'size'), [(0.0, (64, 96)), (3.0, (0, 0))], ids=['blank image', 'no proposals'])
@@ -112,6 +114,16 @@ def test_no_object(of_any_size, scale, size):
     assert len(predicted(model, images, size)[0]) == 0
     for outputs in (run(TwoStageGraph(model), images, size), in_onnxruntime(session, images, size)):
         assert_one_to_one(outputs, TwoStageGraph(model).predict(images, size))
+
+
+def test_equal_scores(of_any_size):
+    """A pattern repeats itself at the stride of the last level: which boxes of equal scores fill the rows may differ."""
+    model, session = of_any_size
+    images, size = 3 * random_images((16, 16), 1).tile(6, 8), (96, 128)
+    expected = Boxes(*(values.numpy() for values in predicted(model, images, size)))
+    assert len(np.unique(expected.scores.round(5))) < len(expected.scores) == BOXES
+    differences = compare('x', found(session, images.numpy(), size), expected, 128, BOXES)
+    assert all(difference.within for difference in differences if difference.output != 'boxes'), [str(d) for d in differences]
 
 
 def test_number_of_rows_and_threshold_are_options():
@@ -177,7 +189,7 @@ def test_optimized_file_of_a_backbone_of_mmfreq(options, tmp_path):
 @pytest.mark.slow
 def test_half_precision_finds_the_best_boxes(tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
-    model = detector(config(levels=2), Strided(2))
+    model = detector(config(levels=2), partial(Strided, 2))
     exported = export_onnx(TwoStageGraph(model), (64, 96), tmp_path / 'm.onnx', precision='fp16')
     session = onnxruntime.InferenceSession(exported.path)
     images = random_images((64, 96), 0)
