@@ -4,6 +4,7 @@
 |---|---|
 | `loading` | `load_model`: a model with its weights, image size, classes and normalization, as a `LoadedModel` |
 | `reading` | `ImageReader`: image files as the model of a config gets them, whatever their channels |
+| `preprocessing` | from an image to the input of a model as plain data, for programs without OpenMMLab |
 | `inference` | `load_predictor`: a segmentor or detector as a function from an image to its prediction, a `Predictor` |
 
 Example:

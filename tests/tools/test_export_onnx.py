@@ -72,6 +72,25 @@ def test_trained_segmentor_is_exported_and_run_without_pytorch(export_onnx, toy_
     assert {name: pytest.approx(share, abs=0.2) for name, share in areas.items()} == shares
 
 
+@pytest.mark.slow
+def test_file_of_open_sizes_labels_images_of_any_size_as_the_predictor(export_onnx, toy_config):
+    torch.manual_seed(1)
+    model = load_model(str(toy_config)).model
+    with torch.no_grad():
+        model.decode_head.conv_seg.weight.mul_(100)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, 'weights.pth')
+    cfg = read_config(toy_config)
+    cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(128, 80), keep_ratio=True))
+    cfg.dump('resizing.py')
+    export_onnx('resizing.py', 'weights.pth', '--dynamic', '--no-verify', '--out', 'open.onnx')
+    predict, runner = load_predictor('resizing.py', 'weights.pth'), script().Model('open.onnx')
+    assert [step['rule'] for step in runner.preprocessing['resize']] == ['within']
+    for size in ((64, 96), (150, 97), (301, 400)):
+        Image.fromarray(pixels(size)).save('image.png')
+        expected, actual = predict(predict.read('image.png')), runner(runner.read('image.png'))['labels']
+        assert actual.shape == size and (expected == actual).mean() > 0.999 and len(np.unique(expected)) > 1
+
+
 def test_classifier_is_exported_and_run_without_pytorch(export_onnx, image_file, tmp_path):
     """An image of another size goes through the test pipeline of the config, and through the metadata of the file."""
     torch.manual_seed(0)
