@@ -54,7 +54,7 @@ class SegmentorGraph(nn.Module):
         self.segmentor, self.labels = segmentor, labels
 
     def forward(self, images: Tensor) -> Tensor:
-        size = (int(images.shape[2]), int(images.shape[3]))
+        size = (images.shape[2], images.shape[3])
         logits = self.segmentor.encode_decode(images, [{'img_shape': size, 'pad_shape': size, 'ori_shape': size}])
         return logits.argmax(1) if self.labels else logits
 

@@ -7,8 +7,8 @@ products with constant real matrices, which requires a fixed image size.
 import copy
 import json
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.errors import UserError
+from mmfreq.export.open_size import check_open, for_open_size, open_axes, trace_size, traceable
 from mmfreq.speed.fixed_size import at_fixed_size
 from mmfreq.speed.optimizing import has_backbone, optimize
 from mmfreq.version import __version__
@@ -41,7 +42,7 @@ class Exported:
     Attributes:
         operators: how often each ONNX operator occurs in it.
         metadata: of the file.
-        model: the PyTorch model for the image size of the file, in float32 and without `mmfreq.optimize`.
+        model: the PyTorch model for the size of the file (with `dynamic`: for any), in float32 and without `mmfreq.optimize`.
     """
 
     path: Path
@@ -63,38 +64,61 @@ def export_onnx(
     backend: str = 'matmul',
     precision: str = 'fp32',
     dynamic_batch: bool = False,
+    dynamic: bool = False,
     channels: int = 3,
     optimized: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Write `model` as an ONNX file for images of one size. The model is not changed.
+    """Write `model` as an ONNX file for images of one size, or of any size. The model is not changed.
 
     Args:
-        model: from images to a tensor or a tuple of tensors, without random numbers.
-        size: (H, W) of the images.
+        model: from images to a tensor or a tuple of tensors, without random numbers. Its optional attributes `input_names` and
+            `output_names` name the inputs and outputs of the file; its optional method `further_inputs(images)` returns examples
+            of the inputs after the images.
+        size: (H, W) of the images; not used with `dynamic`.
         backend: 'matmul' for a graph without Fourier operators; 'fft' for one with ONNX's DFT, which few runtimes implement.
         precision: of weights and computation, 'fp32' or 'fp16'; inputs, outputs and transforms stay float32.
         dynamic_batch: allow any number of images; otherwise it is 1.
+        dynamic: allow any number of images of any size. The graph then computes transforms and resized filters from the shape. The
+            graph's optional attribute `open_axes` restricts the open axes. Further inputs keep the shapes of their examples.
         optimized: export `mmfreq.optimize(model)` if the model contains a backbone of mmfreq.
         metadata: more entries for the metadata of the file; values that are not strings are written as JSON.
 
     Raises:
-        ValueError: unknown backend or precision.
+        ValueError: unknown backend or precision, or the backend 'fft' with `dynamic`.
         MissingExtraError: onnx or onnxscript is not installed.
+        UserError: a part of the model needs a fixed size, with `dynamic`.
         RuntimeError: the graph has Fourier or complex operators with 'matmul'.
     """
     for name, value, known in (('precision', precision, PRECISIONS), ('backend', backend, BACKENDS)):
         if value not in known:
             raise ValueError(f"{name} '{value}' is unknown; choose one of {', '.join(known)}")
+    if dynamic and backend != 'matmul':
+        raise ValueError(f"dynamic=True needs the backend 'matmul', got '{backend}': ONNX's DFT is exported for one size only")
     onnx, _ = require('onnx'), require('onnxscript')
     path = Path(path)
-    images = torch.zeros(2 if dynamic_batch else 1, channels, *size)
-    model = at_fixed_size(model, images, backend)
-    graph = optimize(model) if optimized and has_backbone(model) else model
-    graph = graph if precision == 'fp32' else HalfPrecision(copy.deepcopy(graph))
-    proto = _traced(graph, images, dynamic_batch)
-    entries = {'mmfreq_version': __version__, 'size': list(size), 'spectral': backend, 'precision': precision, **(metadata or {})}
-    entries = {name: value if isinstance(value, str) else json.dumps(value) for name, value in entries.items()}
+    axes = open_axes(model) if dynamic else {'batch': 0} if dynamic_batch else {}
+    size = trace_size(model) if dynamic else size
+    images = torch.zeros(2 if 'batch' in axes else 1, channels, *size)
+    if dynamic:
+        model, graph = copy.deepcopy(model).eval(), for_open_size(model)
+    else:
+        model = graph = at_fixed_size(model, images, backend, further=further_inputs(model, images))
+    graph = optimize(graph) if optimized and has_backbone(graph) else graph
+    graph = graph if precision == 'fp32' else in_half_precision(copy.deepcopy(graph))
+    with traceable(graph) if dynamic else nullcontext():
+        proto = _traced(graph, images, axes)
+    check_open(proto, axes)
+    entries = {
+        'mmfreq_version': __version__,
+        'size': list(size),
+        'dynamic': list(axes),
+        'spectral': backend,
+        'precision': precision,
+    }
+    entries = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in (entries | dict(metadata or {})).items()
+    }
     onnx.helper.set_model_props(proto, entries)
     proto.producer_name, proto.producer_version = 'mmfreq', __version__
     onnx.checker.check_model(proto, full_check=True)
@@ -123,34 +147,48 @@ def require(name: str) -> ModuleType:
         ) from error
 
 
-class HalfPrecision(nn.Module):
-    """Runs a model in float16 with float32 inputs and outputs."""
+def in_half_precision(model: nn.Module) -> nn.Module:
+    """`model`, changed to compute in float16 with float32 inputs and outputs."""
+    model.half()
+    model.register_forward_pre_hook(lambda _, inputs: (inputs[0].half(), *inputs[1:]))
+    model.register_forward_hook(
+        lambda *args: as_float32(args[-1]) if isinstance(args[-1], Tensor) else tuple(as_float32(output) for output in args[-1])
+    )
+    return model
 
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model.half()
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        outputs = self.model(images.half())
-        if isinstance(outputs, Tensor):
-            return outputs.float() if outputs.is_floating_point() else outputs
-        return tuple(output.float() for output in outputs)
+def as_float32(x: Tensor) -> Tensor:
+    """`x` in float32 if it has a floating-point dtype."""
+    return x.float() if x.is_floating_point() else x
+
+
+def further_inputs(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Examples of the inputs after the images that a graph declares by its method `further_inputs`; none by default."""
+    method = getattr(model, 'further_inputs', None)
+    return () if method is None else tuple(method(images))
+
+
+def names_of(model: nn.Module, outputs: Tensor | Sequence[Tensor]) -> tuple[list[str], list[str]]:
+    """Names of the inputs and outputs in the file."""
+    numbered = ['output'] if isinstance(outputs, Tensor) else [f'output_{i}' for i in range(len(outputs))]
+    return list(getattr(model, 'input_names', ('images',))), list(getattr(model, 'output_names', numbered))
 
 
 @torch.no_grad()
-def _traced(graph: nn.Module, images: Tensor, dynamic_batch: bool):
+def _traced(graph: nn.Module, images: Tensor, axes: Mapping[str, int]):
     """The ONNX model of PyTorch's exporter."""
-    outputs = graph(images)
-    names = ['output'] if isinstance(outputs, Tensor) else [f'output_{i}' for i in range(len(outputs))]
-    shapes = ({0: torch.export.Dim('batch', min=1)},) if dynamic_batch else None
+    further = further_inputs(graph, images)
+    input_names, output_names = names_of(graph, graph(images, *further))
+    # by names, for which the exporter takes Dim.DYNAMIC: Dim.AUTO could fix an axis without an error
+    shapes = ({axis: name for name, axis in axes.items()}, *(None for _ in further)) if axes else None
     with redirect_stdout(StringIO()):
         program = torch.onnx.export(
             graph,
-            (images,),
+            (images, *further),
             dynamo=True,
             opset_version=OPSET,
-            input_names=['images'],
-            output_names=names,
+            input_names=input_names,
+            output_names=output_names,
             dynamic_shapes=shapes,
             external_data=False,
             verbose=False,

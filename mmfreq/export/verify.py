@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmfreq.analysis.images import load_images, normalize, synthetic_images
 from mmfreq.apis.loading import Normalization
 from mmfreq.apis.reading import ImageReader
-from mmfreq.export.onnx_file import require
+from mmfreq.export.onnx_file import further_inputs, require
 
 TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}  # of the largest difference, relative to the largest value
 LABEL_TOLERANCE = 1e-3  # fraction of pixels; two classes may have almost equal logits
@@ -49,7 +49,7 @@ def verify(path: str | Path, model: nn.Module, inputs: Mapping[str, Tensor], pre
     """Compare a file in onnxruntime on the CPU with the model in PyTorch, for each input and output.
 
     Args:
-        inputs: images by name.
+        inputs: images by name; inputs after the images are those of the model's `further_inputs`.
         precision: of the file; determines the tolerance.
 
     Raises:
@@ -59,8 +59,9 @@ def verify(path: str | Path, model: nn.Module, inputs: Mapping[str, Tensor], pre
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     differences = []
     for name, images in inputs.items():
-        actual = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        expected = model(images)
+        given = (images, *further_inputs(model, images))
+        actual = session.run(None, {entry.name: x.numpy() for entry, x in zip(session.get_inputs(), given, strict=True)})
+        expected = model(*given)
         expected = (expected,) if isinstance(expected, Tensor) else expected
         for output, a, b in zip(session.get_outputs(), actual, expected, strict=True):
             differences.append(_difference(name, output.name, a, b.numpy(), TOLERANCES[precision]))

@@ -454,7 +454,7 @@ def check_images(x: Tensor, in_channels: int, name: str) -> Tensor:
             f'{name} takes images of shape (N, {in_channels}, H, W), got {tuple(x.shape)}. '
             f'Convert the images, or build the backbone with in_channels set to their number of channels.'
         )
-    if min(x.shape[-2:]) < MIN_SIDE:
+    if any(side < MIN_SIDE for side in x.shape[-2:]):  # not min(): it would compare open sides with each other
         raise ValueError(
             f'{name} needs images of at least {MIN_SIDE}x{MIN_SIDE}, got {x.shape[-2]}x{x.shape[-1]}; pad or enlarge them'
         )

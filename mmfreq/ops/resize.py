@@ -19,12 +19,15 @@ A filter is a real tensor with (real, imaginary) as its last axis. Its half widt
 2F - 1); a square grid, W = H, is assumed where it fits.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from math import isqrt
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from mmfreq.ops import open_size
+from mmfreq.ops.autocast import without_autocast
+from mmfreq.ops.spectral import irfft2_by_matmul, rfft2_by_matmul
 
 RESIZE_POLICIES = ('bilinear', 'bicubic', 'kernel', 'modes', 'none')
 
@@ -42,7 +45,8 @@ def resize_filter(
         width: W of the stored grid; by default H if H // 2 + 1 is F, else 2F - 2.
 
     Shape:
-        `(..., H0, F0, ..., 2)` to `(..., H, W // 2 + 1, ..., 2)`; returns `weight` itself if nothing changes.
+        `(..., H0, F0, ..., 2)` to `(..., H, W // 2 + 1, ..., 2)`; returns `weight` itself if nothing changes. For an open
+        size (`mmfreq.ops.open_size`) the result is computed by matrix products, at least in float32.
 
     Raises:
         ValueError: unknown policy, or another size with policy 'none'.
@@ -53,6 +57,8 @@ def resize_filter(
     stored_half = (weight.shape[h_dim], weight.shape[f_dim])
     half = (size[0], size[1] // 2 + 1)
     stored = (stored_half[0], stored_width(*stored_half) if width is None else width)
+    if open_size.is_open(*size):
+        return _resize_to_open(weight, stored, size, policy, (h_dim, f_dim))
     if stored == tuple(size) or (stored_half == half and policy in ('bilinear', 'bicubic')):
         return weight
     if policy == 'none':
@@ -70,6 +76,34 @@ def resize_filter(
             out = interpolate(spec.reshape(2, -1, *stored_half), size=half, mode=policy, align_corners=True, antialias=False)
             out = out.reshape(*spec.shape[:-2], *half)
     return out.movedim((0, -2, -1), (-1, h_dim, f_dim))
+
+
+def _resize_to_open(weight: Tensor, stored: tuple[int, int], size: tuple[int, int], policy: str, dims: tuple[int, int]) -> Tensor:
+    """`resize_filter` for an open size; each policy is a linear map of the rows and of the columns."""
+    if policy == 'none':
+        raise ValueError(
+            f"A filter with filter_resize='none' takes maps of {stored[0]}x{stored[1]} only, but the size of the images is open. "
+            f'Export for one size, or use another filter_resize.'
+        )
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    half = size[1] // 2 + 1
+    to = (dtype, weight.device)
+    with without_autocast(weight):
+        spec = weight.to(dtype).movedim((-1, *dims), (0, -2, -1))  # (2, ..., H, F)
+        if policy == 'kernel':
+            kernel = irfft2_by_matmul(spec[0], spec[1], stored[1])
+            rows, columns = (open_size.selection(m, n, *to) for m, n in zip(stored, size))
+            # the transforms are orthonormal, those of the policy keep the values of the kernel
+            gain = (open_size.length(size[0], *to) * open_size.length(size[1], *to) / (stored[0] * stored[1])).sqrt()
+            out = torch.stack(rfft2_by_matmul(rows @ kernel @ columns.t())) * gain
+        else:
+            if policy == 'modes':
+                rows, columns = open_size.selection(stored[0], size[0], *to), open_size.first(spec.shape[-1], half, *to)
+            else:
+                sides = zip(spec.shape[-2:], (size[0], half))
+                rows, columns = (open_size.interpolation(m, n, policy, True, *to) for m, n in sides)
+            out = rows @ spec @ columns.t()
+    return out.movedim((0, -2, -1), (-1, *dims))
 
 
 def stored_width(height: int, half: int) -> int:
@@ -116,6 +150,8 @@ def resize_tokens(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     side = isqrt(tokens.shape[1])
     if side * side != tokens.shape[1]:
         raise ValueError(f'position embeddings must belong to a square grid, got {tokens.shape[1]} tokens')
+    if open_size.is_open(*size):
+        return _resize_tokens_to_open(tokens, side, size)
     if (side, side) == tuple(size):
         return tokens
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
@@ -123,6 +159,10 @@ def resize_tokens(tokens: Tensor, size: tuple[int, int]) -> Tensor:
         return interpolate(grid, size=size, mode='bicubic', align_corners=False, antialias=False).flatten(2).transpose(1, 2)
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A context with autocast off on the device of `x`; the meta device has no autocast."""
-    return nullcontext() if x.device.type == 'meta' else torch.autocast(x.device.type, enabled=False)
+def _resize_tokens_to_open(tokens: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """`resize_tokens` for an open size, by matrix products."""
+    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    rows, columns = (open_size.interpolation(side, n, 'bicubic', False, dtype, tokens.device) for n in size)
+    with without_autocast(tokens):
+        grid = tokens[0].to(dtype).unflatten(0, (side, side))
+        return (columns @ (rows @ grid.flatten(1)).unflatten(1, (side, -1))).flatten(0, 1).unsqueeze(0).to(tokens.dtype)

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from mmfreq.ops.resize import without_autocast
+from mmfreq.ops import open_size
+from mmfreq.ops.autocast import without_autocast
 
 SPECTRAL_BACKENDS = ('auto', 'fft', 'matmul')
 SpectralMap = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (real, imaginary) of a spectrum to those of another
@@ -243,20 +244,39 @@ def map_by_matmul(x: Tensor, function: SpectralMap, dims: tuple[int, int] = (-2,
 def rfft2_by_matmul(x: Tensor) -> tuple[Tensor, Tensor]:
     """Real and imaginary part of the orthonormal half spectrum: `(..., H, W)` to two of `(..., H, F)`."""
     height, width = x.shape[-2:]
-    cos_w, sin_w = cos_sin(width, half_width(width), width, x.dtype, x.device)
-    cos_h, sin_h = cos_sin(height, height, height, x.dtype, x.device)
+    cos_w, sin_w = half_basis(width, x.dtype, x.device)
+    cos_h, sin_h = basis(height, x.dtype, x.device)
     re, im = x @ cos_w, -(x @ sin_w)
     return cos_h @ re + sin_h @ im, cos_h @ im - sin_h @ re
 
 
 def irfft2_by_matmul(re: Tensor, im: Tensor, width: int) -> Tensor:
     """Inverse: two of `(..., H, F)` to `(..., H, W)`; imaginary parts of self-conjugate columns are ignored."""
-    height, half = re.shape[-2:]
-    cos_h, sin_h = cos_sin(height, height, height, re.dtype, re.device)
-    cos_w, sin_w = cos_sin(half, width, width, re.dtype, re.device)
-    times = multiplicity(width, re.dtype, re.device).unsqueeze(-1)
+    cos_h, sin_h = basis(re.shape[-2], re.dtype, re.device)
+    cos_w, sin_w = inverse_half_basis(width, re.dtype, re.device)
     back_re, back_im = cos_h @ re - sin_h @ im, cos_h @ im + sin_h @ re
-    return back_re @ (times * cos_w) - back_im @ (times * sin_w)
+    return back_re @ cos_w - back_im @ sin_w
+
+
+def basis(side: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the transform of a complex axis, `(n, n)`; made within the graph if the side is open."""
+    return open_size.cos_sin(side, dtype, device) if open_size.is_open(side) else cos_sin(side, side, side, dtype, device)
+
+
+def half_basis(width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Those of the transform of a real axis to its half spectrum, `(W, F)`."""
+    if open_size.is_open(width):
+        return open_size.half_cos_sin(width, dtype, device)
+    return cos_sin(width, half_width(width), width, dtype, device)
+
+
+def inverse_half_basis(width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Those of its inverse, `(F, W)`, times the multiplicity of the columns."""
+    if open_size.is_open(width):
+        return open_size.inverse_half_cos_sin(width, dtype, device)
+    cos, sin = cos_sin(half_width(width), width, width, dtype, device)
+    times = multiplicity(width, dtype, device).unsqueeze(-1)
+    return times * cos, times * sin
 
 
 def cos_sin(rows: int, cols: int, period: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:

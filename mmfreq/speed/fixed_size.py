@@ -4,7 +4,7 @@ With the backend 'matmul' the model has no FFT operator: this is how FFT is kept
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,13 +17,16 @@ LOOKUPS = ('filter_for', 'positions_for')  # methods of modules that resize a st
 
 
 @torch.no_grad()
-def at_fixed_size(model: nn.Module, images: Tensor, backend: str | None = 'matmul', only: bool = False) -> nn.Module:
+def at_fixed_size(
+    model: nn.Module, images: Tensor, backend: str | None = 'matmul', only: bool = False, further: Sequence[Tensor] = ()
+) -> nn.Module:
     """A copy of `model` in eval mode whose filters and position embeddings are stored for images of this size.
 
     Args:
         images: an input of the model; the model is run on it once.
         backend: of the spectral operator, see `mmfreq.ops.apply_filter`; None does not change it.
         only: raise an error for images of other sizes; by default the stored parameters are resized again for them.
+        further: inputs of the model after the images.
 
     Raises:
         ValueError: unknown backend; a filter or embedding used on maps of several sizes.
@@ -32,7 +35,7 @@ def at_fixed_size(model: nn.Module, images: Tensor, backend: str | None = 'matmu
         raise ValueError(f"spectral backend '{backend}' is unknown; choose one of {', '.join(SPECTRAL_BACKENDS)}")
     model = copy.deepcopy(model).eval()
     with _record_sizes(model) as sizes:
-        model.extract_feat(images) if hasattr(model, 'roi_head') else model(images)  # two-stage detectors need data samples
+        model.extract_feat(images) if hasattr(model, 'roi_head') else model(images, *further)  # needs data samples
     for name, found in sizes.items():
         if len(found) > 1:
             raise ValueError(f'{name} is used on maps of several sizes, {sorted(found)}; it cannot be stored for one size')

@@ -18,7 +18,7 @@ from mmfreq.models.dfformer import MetaFormerBlock, SepConv
 from mmfreq.models.gfnet import GFNetBlock
 from mmfreq.models.hornet import HorNetBlock
 from mmfreq.ops import apply_mixture, irfft2, rfft2
-from mmfreq.ops.resize import without_autocast
+from mmfreq.ops.autocast import without_autocast
 from mmfreq.ops.spectral import as_complex, is_traced, mixture, resolve_backend
 from mmfreq.speed.folded import (
     Folded,

@@ -121,6 +121,31 @@ def test_metadata_of_the_file(exported):
     assert [v.name for v in proto.graph.output] == ['output_0', 'output_1', 'output_2', 'output_3']
 
 
+class Scaled(nn.Module):
+    """A graph with a second input and named outputs."""
+
+    input_names = ('images', 'image_size')
+    output_names = ('scaled', 'rows')
+
+    def further_inputs(self, images):
+        return (torch.tensor(images.shape[2:]),)
+
+    def forward(self, images, image_size):
+        return images / image_size[0], torch.arange(images.shape[2]) < image_size[1]
+
+
+@pytest.mark.parametrize('options', [{}, {'precision': 'fp16', 'dynamic_batch': True}])
+def test_graph_declares_its_names_and_further_inputs(options, tmp_path):
+    exported = export_onnx(Scaled(), (8, 6), tmp_path / 'm.onnx', **options)
+    session = onnxruntime.InferenceSession(exported.path)
+    assert [v.name for v in session.get_inputs()] == ['images', 'image_size']
+    assert [v.name for v in session.get_outputs()] == ['scaled', 'rows']
+    assert session.get_inputs()[0].shape == ['batch' if options else 1, 3, 8, 6]
+    scaled, rows = session.run(None, {'images': np.ones((1, 3, 8, 6), np.float32), 'image_size': np.array([4, 3])})
+    assert scaled.dtype == np.float32 and (scaled == 0.25).all() and rows.sum() == 3
+    assert all(difference.within for difference in verify(exported.path, exported.model, random_images(8, 6)))
+
+
 def test_transforms_outside_the_spectral_operator_are_rejected(tmp_path):
     class Own(nn.Module):
         def forward(self, x):
