@@ -1,7 +1,7 @@
 """The runtimes that exported models are tried in: for `runtimes.py` and for tests/export/test_runtimes.py.
 
-Every runtime gets one image in float32 and one thread. A loader takes a `Case` and returns a function from images to outputs, or a string
-for what cannot be run here. Packages: tools/requirements-runtimes.txt.
+Every runtime gets one image in float32 and one thread. A loader takes a `Case` and returns a function from images to outputs, or a
+string for what is not run. Packages: tools/requirements-runtimes.txt.
 """
 
 import subprocess
@@ -49,7 +49,6 @@ class Runtime:
         load: from a case to a function, or to a string that says what was shown instead.
         tolerance: of the largest difference to PyTorch, relative to the largest value.
         modules: import names that must be there.
-        exact: outputs are compared with PyTorch in float32; else the precision is lower by design.
     """
 
     name: str

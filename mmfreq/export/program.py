@@ -1,7 +1,7 @@
-"""A program of `torch.export` in which everything that does not depend on the images is stored: for ExecuTorch, LiteRT and Core ML.
+"""A program of `torch.export` with everything stored that does not depend on the images: for ExecuTorch, LiteRT and Core ML.
 
-The bases of the transforms are computed in float64 from the image size. `torch.onnx.export` stores them as constants, `torch.export` does
-not, and converters for mobile runtimes reject their operators (`cos` in float64, `|` of booleans).
+The bases of the transforms are computed in float64 from the image size. `torch.onnx.export` stores them as constants, `torch.export`
+does not, and converters for mobile runtimes reject their operators (`cos` in float64, `|` of booleans).
 """
 
 import warnings
@@ -28,6 +28,9 @@ def folded_program(graph: nn.Module, images: Tensor) -> ExportedProgram:
         warnings.filterwarnings('ignore', message='Attempted to insert a get_attr Node|Failed to fetch module')
         folded = split_const_subgraphs(program.module())
         folded.run_folding()
+        for name, stored in folded.named_parameters():
+            if 'FX_CONST_FOLDED' in name:  # ExecuTorch rejects weights of another memory layout
+                stored.data = stored.data.contiguous()
         return torch.export.export(_Unpacked(folded, isinstance(graph(images), Tensor)), (images,))
 
 
