@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -158,10 +159,10 @@ def page(results, versions, models, rounds, command):
         f'logits at {sizes}. Each pair of runtime and model is one process, timed in turns with onnxruntime: {rounds} rounds after',
         f'{WARM_UP} of warm-up, on a machine with other work.',
         '',
-        *(f'| {" | ".join(row)} |' for row in (header, ['---'] * len(header), *rows)),
+        *('| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *rows)),
         '',
-        '- Each cell: largest difference to PyTorch in float32 over the largest value, of two random inputs and a drawn scene; and CPU',
-        '  time relative to onnxruntime in float32, median of the rounds (below 1 is faster).',
+        '- Each cell: largest difference to PyTorch in float32 over the largest value, of two random inputs and a drawn scene; and',
+        '  CPU time relative to onnxruntime in float32, median of the rounds (below 1 is faster).',
         '- onnxruntime, OpenVINO, ncnn, OpenCV and TensorRT get the exported file, the others `mmfreq.export.program.folded_program`.',
         *(f'- [{i}] {text}' for i, text in enumerate(notes, 1)),
         '',
@@ -174,10 +175,8 @@ def processor():
     path = Path('/proc/cpuinfo')
     text = path.read_text(encoding='utf-8', errors='replace') if path.is_file() else ''
     found = [re.search(rf'^{key}\s*:\s*(.*)', text, re.MULTILINE) for key in ('vendor_id', 'cpu family', 'model')]
-    return (
-        ' '.join(f'{key} {m.group(1)}' if key else m.group(1) for key, m in zip(('', 'family', 'model'), found) if m)
-        or 'CPU unknown'
-    )
+    named = zip(('', 'family ', 'model '), found)
+    return ' '.join(key + match.group(1) for key, match in named if match) or 'CPU unknown'
 
 
 def main(argv=None):
@@ -198,12 +197,13 @@ def main(argv=None):
     pythons = dict(pair.split('=', 1) for pair in args.python)
     with tempfile.TemporaryDirectory() as temporary:
         results = run_all(args, args.folder or Path(temporary), pythons)
-    versions = {
-        name: next((r['version'] for (n, _), r in results.items() if n == name and 'version' in r), None) for name in RUNTIMES
-    }
-    versions = {name: found or RUNTIMES[name].version for name, found in versions.items()}
-    shown = ' '.join(f'{module}=ENV/bin/python' for module in pythons)
-    command = f'python benchmarks/runtimes.py{" --python " + shown if shown else ""}{f" --out {args.out}" if args.out else ""}'
+    versions = {name: runtime.version for name, runtime in RUNTIMES.items()}
+    versions |= {name: result['version'] for (name, _), result in results.items() if 'version' in result}
+    command = 'python benchmarks/runtimes.py' + ' --python' * bool(pythons)
+    command += ''.join(f' {module}=ENV/bin/python' for module in pythons)
+    if args.models != parser.get_default('models'):
+        command += f' --models {shlex.join(args.models)}' + (f' --size {args.size[0]} {args.size[1]}' if args.size else '')
+    command += f' --out {args.out}' if args.out else ''
     text = page(results, versions, args.models, args.rounds, command)
     print(text)
     if args.out:

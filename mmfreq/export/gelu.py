@@ -1,7 +1,8 @@
 """The form of GELU in exported graphs.
 
-PyTorch's exporter writes GELU as `x * ((1 + erf(x / sqrt(2))) * 0.5)`. onnxruntime does not fuse this form into one operator. OpenCV 5.0
-crashes when it reads it, even if the file has no other node. Both know `(x * (1 + erf(x / sqrt(2)))) * 0.5`, with the constants second.
+PyTorch's exporter writes GELU as `x * ((1 + erf(x / sqrt(2))) * 0.5)`. onnxruntime does not fuse this form into one operator.
+OpenCV 5.0 crashes when it reads it, even if the file has no other node. Both know `(x * (1 + erf(x / sqrt(2)))) * 0.5`, with the
+constants second.
 The results are the same to the last bit, because a product with 0.5 is exact.
 """
 

@@ -1,7 +1,7 @@
 """A program of `torch.export` with everything stored that does not depend on the images: for ExecuTorch, LiteRT and Core ML.
 
-The bases of the transforms are computed in float64 from the image size. `torch.onnx.export` stores them as constants, `torch.export`
-does not, and converters for mobile runtimes reject their operators (`cos` in float64, `|` of booleans).
+The bases of the transforms are computed in float64 from the image size. `torch.onnx.export` stores them as constants, but
+`torch.export` does not, and converters for mobile runtimes reject their operators (`cos` in float64, `|` of booleans).
 """
 
 import warnings

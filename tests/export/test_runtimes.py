@@ -126,15 +126,35 @@ def kind(cell, tolerance):
     return cell.split()[0]
 
 
-def test_open_sizes_need_only_operators_that_tensorrt_lists(runtimes, case, tmp_path):
-    import onnx
-
+@pytest.fixture(scope='module')
+def open_size(tmp_path_factory):
+    """Path of a file for any size, and its model."""
     import mmfreq
     from mmfreq.export import export_onnx
+
+    model = mmfreq.build_classifier('hornet-micro').eval()
+    path = tmp_path_factory.mktemp('open') / 'm.onnx'
+    export_onnx(model, (64, 96), path, dynamic=True, optimized=True)
+    return path, model
+
+
+def test_open_sizes_need_only_operators_that_tensorrt_lists(runtimes, open_size):
+    import onnx
+
     from mmfreq.export.onnx_file import operators_of
 
     version, supported = importlib.import_module('runtime_list').operator_page()
     assert version == DOCUMENTED['TensorRT']['version'] and len(supported) > 100 and 'DFT' not in supported
-    for arch in ('hornet-micro', 'affnet-micro'):
-        export_onnx(mmfreq.build_backbone(arch).eval(), (64, 96), tmp_path / 'm.onnx', dynamic=True, optimized=True)
-        assert set(operators_of(onnx.load(tmp_path / 'm.onnx'))) <= supported
+    assert set(operators_of(onnx.load(open_size[0]))) <= supported
+
+
+@pytest.mark.parametrize('size', [(64, 96), (80, 48), (33, 130)])
+def test_open_sizes_in_openvino(size, open_size, runtimes):
+    openvino = pytest.importorskip('openvino', reason='runtime: OpenVINO is not installed (tools/requirements-runtimes.txt)')
+    import torch
+
+    path, model = open_size
+    images = torch.randn(2, 3, *size)
+    compiled = openvino.Core().compile_model(str(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    with torch.no_grad():
+        assert runtimes.difference(compiled([images.numpy()])[0], model(images).numpy()) < 1e-4
