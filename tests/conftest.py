@@ -2,7 +2,8 @@
 
 `tools/run_tests.sh` runs one worker per core, so each worker and each process that it starts gets one thread.
 
-Without a CUDA device, tests marked `gpu` are skipped and counted; so are tests in a browser without Chromium.
+Without a CUDA device, tests marked `gpu` are skipped and counted; so are tests in a browser without Chromium,
+and of runtimes that are not installed.
 """
 
 import multiprocessing
@@ -154,7 +155,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get('skipped', [])
-    for prefix, tests in (('gpu: ', 'marked gpu'), ('browser: ', 'of the page in a browser')):
+    for prefix, tests in (('gpu: ', 'marked gpu'), ('browser: ', 'of the page in a browser'), ('runtime: ', 'of runtimes')):
         reasons = [str(report.longrepr[2]).removeprefix('Skipped: ') for report in skipped if isinstance(report.longrepr, tuple)]
         reasons = [reason.removeprefix(prefix) for reason in reasons if reason.startswith(prefix)]
         if reasons:

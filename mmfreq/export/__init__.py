@@ -5,6 +5,8 @@
 | `onnx_file` | `export_onnx`: trace a module, check its operators, write the file with metadata |
 | `graphs` | the module to export for a task and an output: logits, labels, feature maps, raw outputs of a dense head |
 | `metadata` | `metadata_of`: preprocessing, classes, colors and thresholds, for programs that run the file |
+| `gelu` | `reorder_gelus`: GELU in the form that runtimes fuse |
+| `program` | `folded_program`: a program of `torch.export` with stored bases, for mobile runtimes |
 | `verify` | `verify`: compare a file in onnxruntime with the model |
 
 Where FFT is kept out of ONNX: `at_fixed_size` (mmfreq/speed/fixed_size.py) resizes the filters and sets `spectral='matmul'` on

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfreq.errors import UserError
+from mmfreq.export.gelu import reorder_gelus
 from mmfreq.export.open_size import check_open, for_open_size, open_axes, trace_size, traceable
 from mmfreq.speed.fixed_size import at_fixed_size
 from mmfreq.speed.optimizing import has_backbone, optimize
@@ -109,6 +110,7 @@ def export_onnx(
     graph = graph if precision == 'fp32' else in_half_precision(copy.deepcopy(graph))
     with traceable(graph, axes) if dynamic else nullcontext():
         proto = _traced(graph, images, axes)
+    reorder_gelus(proto.graph)
     check_open(proto, axes)
     entries = {
         'mmfreq_version': __version__,

@@ -1,0 +1,36 @@
+"""benchmarks/int8.py on toy data."""
+
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('onnx', reason='extra [export] is not installed')
+pytest.importorskip('onnxruntime', reason='extra [export] is not installed')
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def int8():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'benchmarks'))
+        yield importlib.import_module('int8')
+
+
+@pytest.mark.slow
+def test_a_toy_segmentor(int8, trained, tmp_path):
+    page = tmp_path / 'page.md'
+    checkpoint = sorted(trained.glob('*.pth'))[-1]
+    int8.main([str(trained / 'toy.py'), str(checkpoint), '--calibration', '2', '--out', str(page)])
+    rows = re.findall(r'^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$', page.read_text(encoding='utf-8'), re.MULTILINE)
+    assert [row[0] for row in rows] == list(int8.KINDS)
+    scores, times, sizes = (dict(zip(int8.KINDS, map(float, column))) for column in list(zip(*rows, strict=True))[1:])
+    assert times['float32'] == 1 and abs(scores['fp16 file'] - scores['float32']) < 1
+    assert sizes['int8: all that onnxruntime quantizes'] < sizes['float32']
+
+
+def test_mean_iou_by_hand(int8):
+    matrix = np.array([[3.0, 1, 0], [0, 4, 0], [0, 0, 0]])  # the last class does not occur
+    assert int8.mean_iou(matrix) == (3 / 4 + 4 / 5) / 2
