@@ -20,6 +20,7 @@ def rows_of(page):
     }
 
 
+@pytest.mark.slow
 def test_a_small_run_writes_the_page(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location('onnx_optimized', ROOT / 'benchmarks' / 'onnx_optimized.py')
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,65 @@
+"""Exported graphs have no operators that a converter can avoid, and those of optimized models have no more than plain ones."""
+
+import pytest
+import torch
+
+import mmfreq
+from mmfreq.export import export_onnx
+from mmfreq.layers import GlobalFilter
+from mmfreq.ops import soft_shrink
+
+onnx = pytest.importorskip('onnx', reason='extra [export] is not installed')
+
+ARCHS = ('gfnet-h-micro', *(pytest.param(f'{family}-micro', marks=pytest.mark.slow) for family in ('hornet', 'dfformer', 'affnet')))
+
+
+@pytest.fixture(scope='module', params=ARCHS)
+def files(request, tmp_path_factory):
+    """{whether it is optimized: (file, its graph)} of a backbone."""
+    folder, model = tmp_path_factory.mktemp('files'), mmfreq.build_backbone(request.param).eval()
+    found = {choice: export_onnx(model, (64, 96), folder / f'{choice}.onnx', optimized=choice) for choice in (False, True)}
+    return {choice: (file, onnx.load(file.path).graph) for choice, file in found.items()}
+
+
+def perm_of(node):
+    return list(node.attribute[0].ints)
+
+
+def test_optimized_models_have_no_more_operators(files):
+    plain, optimized = (file.operators.total() for file, _ in files.values())
+    assert 0 < optimized <= plain
+
+
+def test_no_transpose_reverts_another(files):
+    """In plain graphs some do: a map in one layout for the residual, in the other for the block."""
+    _, graph = files[True]
+    transposes = {node.output[0]: node for node in graph.node if node.op_type == 'Transpose'}
+    pairs = [(transposes[node.input[0]], node) for node in transposes.values() if node.input[0] in transposes]
+    assert not [
+        (first.name, second.name) for first, second in pairs if [perm_of(first)[k] for k in perm_of(second)] == [0, 1, 2, 3]
+    ]
+
+
+def test_nothing_is_computed_from_weights_alone(files):
+    for _, graph in files.values():
+        weights = {tensor.name for tensor in graph.initializer}
+        assert not [node.name for node in graph.node if node.input and set(node.input) <= weights | {''}]
+
+
+def test_a_channels_last_filter_transposes_its_map_alone(tmp_path):
+    """Not the spectrum: to the layout of the products and back, for any number of parts of the spectrum."""
+    filter = GlobalFilter(8, (4, 6), channels_last=True).eval()
+    operators = export_onnx(filter, (6, 8), tmp_path / 'm.onnx', channels=4).operators
+    assert operators == {'Transpose': 2, 'MatMul': 12, 'Mul': 4, 'Add': 3, 'Sub': 4}
+
+
+def test_soft_shrink_is_two_operators(files):
+    assert all(not {'Sign', 'Where', 'Abs'} & set(file.operators) for file, _ in files.values())
+
+
+@pytest.mark.parametrize('size', [(1, 4), (2, 3, 5)])
+def test_soft_shrink_of_a_graph_is_that_of_torch(size, monkeypatch):
+    x = torch.cat((torch.randn(size).flatten(), torch.tensor([0.0, 0.5, -0.5, 1e30, -1e30])))
+    expected = soft_shrink(x, 0.5)
+    monkeypatch.setattr(torch.onnx, 'is_in_onnx_export', lambda: True)
+    assert torch.equal(soft_shrink(x, 0.5), expected)
