@@ -39,6 +39,7 @@ def test_pipeline_of_every_config_is_described():
     ('steps', 'resize', 'crop'),
     [
         ([dict(type='Resize', scale=(1333, 800), keep_ratio=True), dict(type='mmdet.PackDetInputs')], [WITHIN], None),
+        ([dict(type='Resize', scale=(800, 1333), keep_ratio=True)], [WITHIN], None),
         ([dict(type='Resize', scale=(320, 240))], [{'rule': 'stretch', 'size': [240, 320], **PLAIN}], None),
         ([dict(type='mmdet.Resize', scale_factor=1.0)], [], None),
         ([dict(type='Resize', scale=(1333, 800), keep_ratio=True), dict(type='ResizeToMultiple')], [WITHIN, MULTIPLE], None),
@@ -61,6 +62,8 @@ def test_steps_as_data(steps, resize, crop):
         ([dict(type='ResizeEdge', scale=64, edge='long')], "ResizeEdge(scale=64, edge='long')"),
         ([dict(type='mmpretrain.Albumentations', transforms=[])], 'Albumentations(transforms=[])'),
         ([dict(type='CenterCrop', crop_size=64), dict(type='Resize', scale=64)], 'Resize(scale=64)'),
+        ([dict(type='CenterCrop', crop_size=64), dict(type='CenterCrop', crop_size=32)], 'CenterCrop(crop_size=32)'),
+        ([dict(type='Pad', size_divisor=32)], 'Pad(size_divisor=32)'),
         ([dict(type='CenterCrop', crop_size=64, auto_pad=True)], 'CenterCrop(crop_size=64, auto_pad=True)'),
     ],
 )
