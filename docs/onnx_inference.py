@@ -102,6 +102,10 @@ class Model:
         entry = self.session.get_inputs()[0]
         if any(isinstance(side, int) and side != found for side, found in zip(entry.shape, images.shape)):
             raise ValueError(f'the file takes images {entry.shape}, and the preprocessing makes {list(images.shape)} of this one')
+        if min(images.shape[2:]) < 32:
+            raise ValueError(
+                f'the file takes sides of at least 32 pixels, and the preprocessing makes {list(images.shape)} of this one'
+            )
         return np.ascontiguousarray(images, np.float16 if entry.type == 'tensor(float16)' else np.float32), pixels.shape[:2]
 
     def run(self, pixels):
@@ -367,13 +371,15 @@ def process(model, path, out, score_threshold, as_json):
         masks = None if found['masks'] is None else [found['masks'][k] for k in kept]
         found = {**{key: found[key][kept] for key in ('boxes', 'labels', 'scores')}, 'masks': masks}
         drawing, lines = draw_detections(image, found, model)
+        lines = lines or [f'no box with a score of at least {score_threshold:g}']
         report = {key: found[key].tolist() for key in ('boxes', 'labels', 'scores')}
     elif 'scores' in found:
         drawing, lines = draw_classes(image, found['scores'], model)
         report = {'scores': found['scores'].tolist()}
     elif 'labels' in found:
         drawing, lines = draw_segmentation(image, found['labels'], model)
-        report = {'areas': (np.bincount(found['labels'].ravel()) / found['labels'].size).tolist()}
+        areas = np.bincount(found['labels'].ravel(), minlength=len(model.classes)) / found['labels'].size
+        report = {'areas': areas.tolist()}
     else:
         drawing, report, lines = None, {}, [f'{name} {values.shape}' for name, values in found.items()]
     print(f'{path}:', *lines, sep='\n  ')
@@ -396,10 +402,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('model', type=Path, help='an ONNX file')
     parser.add_argument('images', type=Path, nargs='+', help='image files, arrays in .npy files, or folders of them')
-    parser.add_argument('--out', type=Path, default=Path('predictions'), help='folder of the drawings (default: %(default)s)')
+    parser.add_argument(
+        '--out', type=Path, default=Path('predictions'), help='folder of NAME_pred.png and .json (default: %(default)s)'
+    )
     parser.add_argument('--score-thr', type=float, help='lowest score of drawn boxes (default: the one in the file)')
-    parser.add_argument('--provider', default='CPUExecutionProvider', help='of onnxruntime (default: %(default)s)')
-    parser.add_argument('--json', action='store_true', help='also write the results as NAME_pred.json')
+    parser.add_argument(
+        '--provider', default='CPUExecutionProvider', help='of onnxruntime, such as CUDAExecutionProvider (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='also write NAME_pred.json: boxes, scores, or the areas of classes in 0..1'
+    )
     args = parser.parse_args()
     if args.provider not in onnxruntime.get_available_providers():
         parser.error(f'--provider is one of {", ".join(onnxruntime.get_available_providers())}')

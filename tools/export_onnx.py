@@ -12,6 +12,9 @@ Examples:
   python tools/export_onnx.py hornet-tiny-gf --output features --shape 256 320 --precision fp16
   python tools/export_onnx.py configs/upernet_hornet_ade20k.py iter_160000.pth --output labels --dynamic
 
+It prints the largest and the mean difference for each input and output: relative to the largest value, for boxes to the longer
+side of the image, for scores absolute, and for class ids the fraction of pixels that differ.
+
 Exit status: 0 if the file's outputs equal the model's, 1 if they do not, 2 for a wrong command.
 """
 
@@ -106,6 +109,8 @@ def main(argv=None):
         print(difference)
     if not all(difference.within for difference in differences):
         sys.exit(f"error: the outputs of {out} differ from the model's")
+    if differences:
+        print(f'{len(differences)} comparisons with the model in onnxruntime, all within the tolerance')
 
 
 def print_operators(exported, size):

@@ -24,6 +24,7 @@ DETECTIONS = {
 HALVES = np.zeros((4, 28, 28), np.float32)
 HALVES[:, :, :14] = 1  # the left half of each box
 TWICE = {'resize': [{'rule': 'stretch', 'size': [100, 160], 'interpolation': 'bilinear', 'antialias': False}], 'crop': None}
+SMALL = {'rule': 'stretch', 'size': [10, 90], 'interpolation': 'bilinear', 'antialias': False}
 TWICE |= {'pad': {'divisor': 32, 'value': [0.0]}, 'undescribed': []}
 
 
@@ -76,7 +77,8 @@ def test_boxes_and_masks_are_drawn(tmp_path, image_file):
 def test_image_without_detections_is_drawn_as_it_is(tmp_path, image_file):
     constants = {name: np.zeros_like(values) for name, values in DETECTIONS.items()}
     path = write_onnx(tmp_path / 'm.onnx', constants, image_size=True, task='detection', output='boxes', preprocessing=TWICE)
-    assert run(path, image_file, '--out', tmp_path / 'out').returncode == 0
+    done = run(path, image_file, '--out', tmp_path / 'out')
+    assert done.returncode == 0 and done.stdout.splitlines()[1:] == ['  no box with a score of at least 0.3']
     assert (np.asarray(Image.open(tmp_path / 'out' / 'image_pred.png')) == np.asarray(Image.open(image_file))).all()
 
 
@@ -85,7 +87,7 @@ def test_classes_of_pixels_are_drawn_with_a_legend(tmp_path, image_file, output)
     labels = np.zeros((1, 50, 80), np.int64)
     labels[:, :, 60:] = 2
     outputs = labels if output == 'labels' else np.float32(labels[:, None] == np.arange(3)[:, None, None])
-    metadata = {'task': 'segmentation', 'output': output, 'classes': NAMES, 'palette': COLORS}
+    metadata = {'task': 'segmentation', 'output': output, 'classes': [*NAMES, 'tree'], 'palette': [*COLORS, [9, 9, 9]]}
     done = run(write_onnx(tmp_path / 'm.onnx', {'output': outputs}, **metadata), image_file, '--out', tmp_path, '--json')
     assert done.returncode == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines()[1:]] == [['75.0', '%', 'sky'], ['25.0', '%', 'car']]
@@ -94,7 +96,7 @@ def test_classes_of_pixels_are_drawn_with_a_legend(tmp_path, image_file, output)
         np.testing.assert_allclose(drawn[30, column], 0.5 * original[30, column] + 0.5 * np.array(color), atol=1)
     legend = drawn[:, 80:].reshape(-1, 3).tolist()
     assert legend.count(COLORS[0]) > 20 and legend.count(COLORS[2]) > 20 and COLORS[1] not in legend
-    assert json.loads((tmp_path / 'image_pred.json').read_text())['areas'] == [0.75, 0, 0.25]
+    assert json.loads((tmp_path / 'image_pred.json').read_text())['areas'] == [0.75, 0, 0.25, 0]
 
 
 def test_best_classes_are_printed_and_drawn(tmp_path, image_file):
@@ -138,6 +140,10 @@ def test_maps_are_listed(tmp_path, image_file):
         ({'preprocessing': {**TWICE, 'undescribed': ['Rotate(angle=3)']}}, 'these steps of its preprocessing: Rotate(angle=3)'),
         ({'preprocessing': {**TWICE, 'resize': [{'rule': 'x', 'interpolation': '', 'antialias': False}]}}, 'the rule x of its'),
         ({'shape': (1, 3, 64, 64)}, 'the file takes images [1, 3, 64, 64], and the preprocessing makes [1, 3, 50, 80]'),
+        (
+            {'preprocessing': {**TWICE, 'pad': None, 'resize': [SMALL]}},
+            'at least 32 pixels, and the preprocessing makes [1, 3, 10, 90]',
+        ),
         ({'channels': 'bands', 'mean': [0.0] * 5, 'std': [1.0] * 5}, 'takes 5 channels, which Pillow does not read'),
         ({'channels': 'gray', 'mean': [0.0], 'std': [1.0], 'pixels': 'as in the file'}, 'mode RGB may lose them'),
     ],

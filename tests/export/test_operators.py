@@ -1,4 +1,4 @@
-"""Exported graphs have no operators that a converter can avoid, and those of optimized models have no more than plain ones."""
+"""Exported graphs have no operators that a converter can avoid, and optimized models have at most as many as plain ones."""
 
 import pytest
 import torch
