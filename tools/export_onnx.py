@@ -20,11 +20,20 @@ Exit status: 0 if the file's outputs equal the model's, 1 if they do not, 2 for 
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 import _path  # noqa: F401
 
 import mmfreq  # noqa: F401  (before mmseg and mmdet: supplies mmcv._ext where no compiled mmcv is)
+
+# of torchvision and mmseg: a user cannot avoid them, and the losses are not exported
+for message in (
+    '`create_unbacked_symint` is deprecated',
+    '``build_loss`` would be deprecated',
+    'Default ``avg_non_ignore`` is False',
+):
+    warnings.filterwarnings('ignore', message)
 
 
 def parse_args(argv=None):
@@ -35,7 +44,13 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', metavar='CONFIG_OR_ARCH', help='path of a config, or name of an arch')
     parser.add_argument('checkpoint', nargs='?', help='its weights; by default the file has random weights')
-    parser.add_argument('--shape', nargs='+', type=int, metavar='N', help='H W, or one side (default: crop size, or the published)')
+    parser.add_argument(
+        '--shape',
+        nargs='+',
+        type=int,
+        metavar='N',
+        help='H W, or one side (default: of the config, rounded up to multiples of 32, or of the arch)',
+    )
     parser.add_argument('--out', type=Path, help='file (default: NAME.onnx in the current folder)')
     outputs = ('logits', 'labels', 'boxes', 'features', 'raw')
     parser.add_argument(

@@ -47,10 +47,11 @@ def verify_boxes(path: str | Path, graph: nn.Module, inputs: Mapping[str, Tensor
     differences = []
     for name, images in inputs.items():
         height, width = images.shape[2:]
+        image = name.removesuffix(f', {height}x{width}')
         for size in ((height, width), (height * 3 // 4, width - width // 8)):
             expected = Boxes(*(values.numpy() for values in graph.predict(images, size)))
             actual = found(session, images.numpy(), size)
-            title = f'{name}, {size[0]}x{size[1]} of {height}x{width}, {len(expected.scores)} boxes'
+            title = f'{image}, {size[0]}x{size[1]} of {height}x{width}, {len(expected.scores)} boxes'
             differences += compare(title, actual, expected, max(height, width), max_boxes, precision)
     return differences
 
