@@ -165,7 +165,7 @@ def page(results, versions, models, rounds, command):
         '',
         '- Each cell: largest difference to PyTorch in float32 over the largest value, of two random inputs and a drawn scene; and',
         '  CPU time relative to onnxruntime in float32, median of the rounds (below 1 is faster).',
-        '- onnxruntime, OpenVINO, ncnn, OpenCV and TensorRT get the exported file, the others `mmfreq.export.program.folded_program`.',
+        '- onnxruntime, OpenVINO, ncnn, OpenCV and TensorRT get the exported file, the others a `folded_program`.',
         *(f'- [{i}] {text}' for i, text in enumerate(notes, 1)),
         '',
     ]
