@@ -8,10 +8,10 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, default_decompositions
 from torch.fx.experimental.const_fold import split_const_subgraphs
 
-DECOMPOSED = (torch.ops.aten.addcmul.default,)  # not known to coremltools 9.0
+DECOMPOSED = ('aten.addcmul.default',)  # not known to coremltools 9.0
 
 
 @torch.no_grad()
@@ -22,8 +22,8 @@ def folded_program(graph: nn.Module, images: Tensor) -> ExportedProgram:
         graph: a module in eval mode for this size, such as `Exported.model` or `mmfreq.optimize` of it.
         images: an input of the module.
     """
-    program = torch.export.export(graph.eval(), (images,))
-    program = program.run_decompositions(torch._decomp.get_decompositions(DECOMPOSED))
+    table = {operator: rule for operator, rule in default_decompositions().items() if str(operator) in DECOMPOSED}
+    program = torch.export.export(graph.eval(), (images,)).run_decompositions(table)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Attempted to insert a get_attr Node|Failed to fetch module')
         folded = split_const_subgraphs(program.module())
