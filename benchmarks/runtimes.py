@@ -42,7 +42,6 @@ def export(source, size, folder):
     """Write the files of a `Case`, and the outputs of the model in PyTorch for three images."""
     import torch
 
-    from mmfreq import optimize
     from mmfreq.apis.loading import load_model
     from mmfreq.export import export_onnx
     from mmfreq.export.graphs import build_graph
@@ -54,7 +53,7 @@ def export(source, size, folder):
     graph = build_graph(loaded)
     exported = export_onnx(graph, size, folder / 'model.onnx', optimized=True)
     export_onnx(graph, size, folder / 'fp16.onnx', optimized=True, precision='fp16')
-    torch.save(optimize(exported.model), folder / 'model.pt')
+    torch.save(exported.model, folder / 'model.pt')
     images = torch.cat(list(comparison_inputs(size, loaded.normalization).values()))
     np.save(folder / 'images.npy', images.numpy())
     with torch.no_grad():
@@ -158,14 +157,15 @@ def page(results, versions, models, rounds, command):
         '```',
         '',
         f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; {processor()}. One thread, one image, random weights;',
-        f'logits at {sizes}. Each pair of runtime and model is one process, timed in turns with onnxruntime: {rounds} rounds after',
-        f'{WARM_UP} of warm-up, on a machine with other work.',
+        f'logits at {sizes}.',
+        f'Each pair of runtime and model is one process, timed in turns with onnxruntime: {rounds} rounds after {WARM_UP} of warm-up.',
         '',
         *('| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *rows)),
         '',
         '- Each cell: largest difference to PyTorch in float32 over the largest value, of two random inputs and a drawn scene; and',
         '  CPU time relative to onnxruntime in float32, median of the rounds (below 1 is faster).',
-        '- onnxruntime, OpenVINO, ncnn, OpenCV and TensorRT get the exported file, the others a `folded_program`.',
+        '- onnxruntime, OpenVINO, ncnn, OpenCV and TensorRT get the exported file; AOTInductor and ExecuTorch get a program of',
+        '  `torch.export`; LiteRT and Core ML get a `folded_program`.',
         *(f'- [{i}] {text}' for i, text in enumerate(notes, 1)),
         '',
     ]

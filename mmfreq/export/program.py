@@ -1,4 +1,4 @@
-"""A program of `torch.export` with everything stored that does not depend on the images: for ExecuTorch, LiteRT and Core ML.
+"""A program of `torch.export` with everything stored that does not depend on the images: for LiteRT and Core ML.
 
 The bases of the transforms are computed in float64 from the image size. `torch.onnx.export` stores them as constants, but
 `torch.export` does not, and converters for mobile runtimes reject their operators (`cos` in float64, `|` of booleans).
@@ -19,7 +19,7 @@ def folded_program(graph: nn.Module, images: Tensor) -> ExportedProgram:
     """Export `graph` for images of one size, with its constant parts computed once.
 
     Args:
-        graph: a module in eval mode for this size, such as `Exported.model` or `mmfreq.optimize` of it.
+        graph: a module in eval mode for this size, such as `Exported.model`.
         images: an input of the module.
     """
     table = {operator: rule for operator, rule in default_decompositions().items() if str(operator) in DECOMPOSED}
