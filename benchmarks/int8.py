@@ -128,7 +128,8 @@ def page(found, files, args, count, size):
         '',
         '<!-- not run here: needs CamVid and a checkpoint; tests/benchmarks/test_int8.py::test_a_toy_segmentor -->',
         '```bash',
-        f'python benchmarks/int8.py {Path(args.config).name} {Path(args.checkpoint).name} --calibration {args.calibration}',
+        f'python benchmarks/int8.py {Path(args.config).name} {Path(args.checkpoint).name} --calibration {args.calibration}'
+        + (f' --images {args.images}' if args.images else ''),
         '```',
         '',
         f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; {processor()}; onnxruntime {onnxruntime.__version__}. One thread,',

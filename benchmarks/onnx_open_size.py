@@ -3,7 +3,7 @@
 Each model is exported once with open sizes. Its outputs are compared with PyTorch's at eight sizes, and its time with that of a
 file for one size, in turns.
 
-python benchmarks/onnx_open_size.py --out docs/measurements/onnx_open_size_cpu.md
+python benchmarks/onnx_open_size.py --out docs/measurements/open_size.md
 """
 
 import argparse
@@ -63,6 +63,7 @@ def measure(source, sizes, timed, rounds, folder):
         errors[size] = max(difference.largest for difference in found)
     counted = [free.operators[name] for name in ('Cos', 'Sin')]
     first = [loaded.name, str(sum(free.operators.values())), f'{counted[0]}, {counted[1]}', *(f'{errors[s]:.0e}' for s in sizes)]
+    print(first, flush=True)
     rows = []
     for size in timed:
         fixed = export_onnx(graph, size, folder / 'fixed.onnx', channels=loaded.in_channels, optimized=True)
@@ -71,7 +72,7 @@ def measure(source, sizes, timed, rounds, folder):
         low, middle, high = np.quantile(seconds[:, 0] / seconds[:, 1], (0.25, 0.5, 0.75))
         milliseconds = [f'{1e3 * float(np.median(column)):.0f}' for column in seconds.T]
         rows.append([loaded.name, f'{size[0]}x{size[1]}', *milliseconds, f'{middle:.2f}x [{low:.2f}, {high:.2f}]'])
-    print(first, *rows, sep='\n', flush=True)
+    print(*rows, sep='\n', flush=True)
     return first, rows
 
 

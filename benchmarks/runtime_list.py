@@ -35,6 +35,10 @@ class Case:
         return torch.load(self.folder / 'model.pt', weights_only=False)
 
     def program(self):
+        with torch.no_grad():
+            return torch.export.export(self.module, (self.images,))
+
+    def folded_program(self):
         from mmfreq.export.program import folded_program
 
         return folded_program(self.module, self.images)
@@ -161,7 +165,7 @@ def litert(case: Case) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     path = case.folder / 'model.tflite'
-    litert_torch.convert(case.program().module(), (case.images,)).export(str(path))
+    litert_torch.convert(case.folded_program().module(), (case.images,)).export(str(path))
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     (source,), targets = interpreter.get_input_details(), interpreter.get_output_details()
@@ -178,7 +182,7 @@ def core_ml(case: Case) -> str:
     import coremltools
 
     model = coremltools.convert(
-        case.program().run_decompositions({}), convert_to='mlprogram', compute_precision=coremltools.precision.FLOAT32
+        case.folded_program().run_decompositions({}), convert_to='mlprogram', compute_precision=coremltools.precision.FLOAT32
     )
     model.save(str(case.folder / 'model.mlpackage'))
     return 'converts; prediction needs macOS'

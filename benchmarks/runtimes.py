@@ -42,7 +42,6 @@ def export(source, size, folder):
     """Write the files of a `Case`, and the outputs of the model in PyTorch for three images."""
     import torch
 
-    from mmfreq import optimize
     from mmfreq.apis.loading import load_model
     from mmfreq.export import export_onnx
     from mmfreq.export.graphs import build_graph
@@ -54,7 +53,7 @@ def export(source, size, folder):
     graph = build_graph(loaded)
     exported = export_onnx(graph, size, folder / 'model.onnx', optimized=True)
     export_onnx(graph, size, folder / 'fp16.onnx', optimized=True, precision='fp16')
-    torch.save(optimize(exported.model), folder / 'model.pt')
+    torch.save(exported.model, folder / 'model.pt')
     images = torch.cat(list(comparison_inputs(size, loaded.normalization).values()))
     np.save(folder / 'images.npy', images.numpy())
     with torch.no_grad():
@@ -121,6 +120,8 @@ def cell(result, notes):
     """The text of a result; long reasons become notes."""
     if 'shown' in result:
         return note(result['shown'], notes, re.match(r'\w+', result['shown']).group() + ' ')
+    if 'unmeasured' in result:
+        return note(result['unmeasured'], notes, '- ')
     if 'reason' in result:
         return note(result['reason'], notes, 'no ')
     return f'{result["difference"]:.0e}, {result["time"]:.2f}'
@@ -156,14 +157,15 @@ def page(results, versions, models, rounds, command):
         '```',
         '',
         f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; {processor()}. One thread, one image, random weights;',
-        f'logits at {sizes}. Each pair of runtime and model is one process, timed in turns with onnxruntime: {rounds} rounds after',
-        f'{WARM_UP} of warm-up, on a machine with other work.',
+        f'logits at {sizes}.',
+        f'Each pair of runtime and model is one process, timed in turns with onnxruntime: {rounds} rounds after {WARM_UP} of warm-up.',
         '',
         *('| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *rows)),
         '',
         '- Each cell: largest difference to PyTorch in float32 over the largest value, of two random inputs and a drawn scene; and',
         '  CPU time relative to onnxruntime in float32, median of the rounds (below 1 is faster).',
-        '- onnxruntime, OpenVINO, ncnn, OpenCV and TensorRT get the exported file, the others `mmfreq.export.program.folded_program`.',
+        '- onnxruntime, OpenVINO, ncnn, OpenCV and TensorRT get the exported file; AOTInductor and ExecuTorch get a program of',
+        '  `torch.export`; LiteRT and Core ML get a `folded_program`.',
         *(f'- [{i}] {text}' for i, text in enumerate(notes, 1)),
         '',
     ]
@@ -188,6 +190,7 @@ def main(argv=None):
     parser.add_argument('--rounds', type=int, default=15, help='default: %(default)s')
     parser.add_argument('--limit', type=int, default=420, help='seconds for a pair of runtime and model (default: %(default)s)')
     parser.add_argument('--python', nargs='+', default=[], metavar='MODULE=PATH', help='interpreter of a runtime, by import name')
+    parser.add_argument('--collect', action='store_true', help='write the page from the results in --folder, without measuring')
     parser.add_argument('--measure', help=argparse.SUPPRESS)
     parser.add_argument('--folder', type=Path, help='keep the files here; results that are there are not measured again')
     args = parser.parse_args(argv)
@@ -222,6 +225,9 @@ def run_all(args, folder, pythons):
         python = next((path for module, path in pythons.items() if module in modules), sys.executable)
         for model in args.models:
             file = folder / slug(model) / f'{slug(name)}.json'
+            if not file.is_file() and args.collect:
+                results[name, model] = {'unmeasured': 'not measured: the run was stopped, the machine was busy'}
+                continue
             if not file.is_file():
                 found = attempt(name, python, folder / slug(model), args.rounds, args.limit)
                 file.write_text(json.dumps(found), encoding='utf-8')

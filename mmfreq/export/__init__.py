@@ -1,8 +1,9 @@
-"""Export of models to ONNX files for one image size, without Fourier operators.
+"""Export of models to ONNX files for one image size or for any, without Fourier operators.
 
 | module | contents |
 |---|---|
 | `onnx_file` | `export_onnx`: trace a module, check its operators, write the file with metadata |
+| `open_size` | a model as it is traced for images of any size: every size in the graph is computed from the shape |
 | `graphs` | the module to export for a task and an output: logits, labels, feature maps, raw outputs of a dense head |
 | `metadata` | `metadata_of`: preprocessing, classes, colors and thresholds, for programs that run the file |
 | `gelu` | `reorder_gelus`: GELU in the form that runtimes fuse |

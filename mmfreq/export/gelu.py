@@ -16,6 +16,8 @@ def reorder_gelus(graph: Any) -> int:
         How many were changed.
     """
     producers = {output: node for node in graph.node for output in node.output}
+    constants = {stored.name for stored in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == 'Constant'}
     uses: dict[str, int] = {}
     for name in [name for node in graph.node for name in node.input] + [output.name for output in graph.output]:
         uses[name] = uses.get(name, 0) + 1
@@ -28,6 +30,8 @@ def reorder_gelus(graph: Any) -> int:
             continue
         x = _other(last, halved)
         half, one = _other(halved, added), _other(added, erf)
+        if half not in constants:  # x: the form is the wanted one
+            continue
         added.input[:] = [erf.output[0], one]
         halved.input[:] = [x, added.output[0]]
         last.input[:] = [halved.output[0], half]

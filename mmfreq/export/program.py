@@ -1,4 +1,4 @@
-"""A program of `torch.export` with everything stored that does not depend on the images: for ExecuTorch, LiteRT and Core ML.
+"""A program of `torch.export` with everything stored that does not depend on the images: for LiteRT and Core ML.
 
 The bases of the transforms are computed in float64 from the image size. `torch.onnx.export` stores them as constants, but
 `torch.export` does not, and converters for mobile runtimes reject their operators (`cos` in float64, `|` of booleans).
@@ -8,10 +8,10 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, default_decompositions
 from torch.fx.experimental.const_fold import split_const_subgraphs
 
-DECOMPOSED = (torch.ops.aten.addcmul.default,)  # not known to coremltools 9.0
+DECOMPOSED = ('aten.addcmul.default',)  # not known to coremltools 9.0
 
 
 @torch.no_grad()
@@ -19,11 +19,11 @@ def folded_program(graph: nn.Module, images: Tensor) -> ExportedProgram:
     """Export `graph` for images of one size, with its constant parts computed once.
 
     Args:
-        graph: a module in eval mode for this size, such as `Exported.model` or `mmfreq.optimize` of it.
+        graph: a module in eval mode for this size, such as `Exported.model`.
         images: an input of the module.
     """
-    program = torch.export.export(graph.eval(), (images,))
-    program = program.run_decompositions(torch._decomp.get_decompositions(DECOMPOSED))
+    table = {operator: rule for operator, rule in default_decompositions().items() if str(operator) in DECOMPOSED}
+    program = torch.export.export(graph.eval(), (images,)).run_decompositions(table)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Attempted to insert a get_attr Node|Failed to fetch module')
         folded = split_const_subgraphs(program.module())

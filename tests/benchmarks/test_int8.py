@@ -31,6 +31,18 @@ def test_a_toy_segmentor(int8, trained, tmp_path):
     assert sizes['int8: all that onnxruntime quantizes'] < sizes['float32']
 
 
+def test_the_deployment_page_cites_the_measurements(int8):
+    measured = (ROOT / 'docs/measurements/int8_cpu.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| [\d.]+ \|$', measured, re.MULTILINE)
+    scores, times = {row[0]: row[1] for row in rows}, {row[0]: float(row[2]) for row in rows}
+    assert list(scores) == list(int8.KINDS)
+    text = ' '.join((ROOT / 'docs/deployment.md').read_text(encoding='utf-8').split())
+    best = 'int8: convolutions'
+    cited = f'took {times[best]:.2f} of the time of float32, at {scores[best]} instead of {scores["float32"]} % mIoU'
+    assert cited in text and times[best] < 1
+    assert min(times['int8: all that onnxruntime quantizes'], times['fp16 file']) > 1
+
+
 def test_mean_iou_by_hand(int8):
     matrix = np.array([[3.0, 1, 0], [0, 4, 0], [0, 0, 0]])  # the last class does not occur
     assert int8.mean_iou(matrix) == (3 / 4 + 4 / 5) / 2

@@ -24,7 +24,7 @@ def test_a_small_run_writes_the_page(tmp_path, capsys):
 
 
 def test_the_measured_errors_are_those_that_the_deployment_page_states():
-    measured = (ROOT / 'docs' / 'measurements' / 'onnx_open_size_cpu.md').read_text(encoding='utf-8')
+    measured = (ROOT / 'docs' / 'measurements' / 'open_size.md').read_text(encoding='utf-8')
     rows = [line.strip('| ').split(' | ') for line in measured.splitlines() if re.match(r'\| [\w.-]+ \| \d+ \| \d+, \d+ \|', line)]
     errors = [float(error) for row in rows for error in row[3:]]
     assert len(rows) == 5 and len(errors) == 40
