@@ -58,6 +58,7 @@ class Exported:
         return {name: n for name, n in self.operators.items() if name in SPECTRAL_OPERATORS or 'Complex' in name}
 
 
+@torch.autocast('cpu', enabled=False)  # which the exporter cannot write
 def export_onnx(
     model: nn.Module,
     size: tuple[int, int],
@@ -98,7 +99,7 @@ def export_onnx(
     if dynamic and backend != 'matmul':
         raise ValueError(f"dynamic=True needs the backend 'matmul', got '{backend}': ONNX's DFT is exported for one size only")
     onnx, _ = require('onnx'), require('onnxscript')
-    path = Path(path)
+    model, path = plain_float32(model), Path(path)
     axes = open_axes(model) if dynamic else {'batch': 0} if dynamic_batch else {}
     size = trace_size(model) if dynamic else size
     images = torch.zeros(2 if 'batch' in axes else 1, channels, *size)
@@ -148,6 +149,12 @@ def require(name: str) -> ModuleType:
         raise MissingExtraError(
             f"Exporting needs the package {name}, which cannot be imported ({error}). Run pip install 'mmfreq[export]'."
         ) from error
+
+
+def plain_float32(model: nn.Module) -> nn.Module:
+    """`model` without `torch.compile`; a float32 copy if it has parameters of another dtype."""
+    model = getattr(model, '_orig_mod', model)
+    return model if all(p.dtype == torch.float32 for p in model.parameters()) else copy.deepcopy(model).float()
 
 
 def in_half_precision(model: nn.Module) -> nn.Module:

@@ -12,7 +12,8 @@ from itertools import count
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
+from torch.overrides import TorchFunctionMode
 
 from mmfreq.errors import UserError
 from mmfreq.ops import open_size
@@ -36,19 +37,20 @@ def for_open_size(model: nn.Module) -> nn.Module:
     for name, module in list(model.named_modules()):
         if isinstance(getattr(module, 'spectral', None), str):
             module.spectral = 'matmul'
+        label = name or type(module).__name__
         if getattr(module, 'filter_resize', None) == 'none':
             raise UserError(
-                f"An open image size needs filters that can be resized, but {name} has filter_resize='none'. "
-                f'Export for one size, or build the model with another filter_resize.'
+                f"An open image size needs filters that can be resized, but {label} has filter_resize='none'. "
+                f'Export for one size, or build the model with another filter_resize and optimize it without an image size.'
             )
-        replacement = _replacement(name, module)
+        replacement = _replacement(label, module)
         if replacement is not None:
             parent, _, attribute = name.rpartition('.')
             setattr(model.get_submodule(parent), attribute, replacement)
     return model
 
 
-def _replacement(name: str, module: nn.Module) -> nn.Module | None:
+def _replacement(label: str, module: nn.Module) -> nn.Module | None:
     """A module with the outputs of `module` that does not convert sizes to integers; None if it need not be replaced."""
     if type(module) is nn.AdaptiveAvgPool2d:
         size = module.output_size
@@ -58,7 +60,7 @@ def _replacement(name: str, module: nn.Module) -> nn.Module | None:
     factors = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * 2
     if not all(float(factor).is_integer() for factor in factors):
         raise UserError(
-            f'An open image size needs whole scale factors, but {name} enlarges maps by {module.scale_factor}. Export for one size.'
+            f'An open image size needs whole scale factors, but {label} enlarges by {module.scale_factor}. Export for one size.'
         )
     return Enlarge((int(factors[0]), int(factors[1])), module.mode, module.align_corners)
 
@@ -89,6 +91,33 @@ class MatrixPool(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.rows}, {self.columns}'
+
+
+class _Pools(TorchFunctionMode):
+    """Within this context `adaptive_avg_pool2d` is a `MatrixPool`; what the exporter would fix to the traced size is an error."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is adaptive_avg_pool2d:
+            return pool_by_matrix(*args, **kwargs)
+        if func is adaptive_max_pool2d:
+            return largest(*args, **kwargs)
+        if func is interpolate and kwargs.get('mode') == 'area':
+            raise UserError("An open image size needs another mode of interpolate than 'area'. Export for one size.")
+        return func(*args, **kwargs)
+
+
+def pool_by_matrix(input: Tensor, output_size: int | tuple[int | None, int | None]) -> Tensor:
+    """`adaptive_avg_pool2d` by `MatrixPool`."""
+    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
+    return MatrixPool(rows, columns)(input)
+
+
+def largest(input: Tensor, output_size: int | tuple[int, int], return_indices: bool = False) -> Tensor:
+    """`adaptive_max_pool2d` to one value of each map; to other sizes it is refused."""
+    if return_indices or output_size not in (1, (1, 1)):
+        raise UserError(f'An open image size cannot be pooled by adaptive_max_pool2d to {output_size}. Export for one size.')
+    return input.amax((2, 3), keepdim=True)
 
 
 class Enlarge(nn.Module):
@@ -141,7 +170,7 @@ def traceable(graph: nn.Module, axes: Collection[str]) -> Iterator[None]:
     Raises:
         UserError: the exporter fails; its own error is the cause.
     """
-    with open_size.shared_matrices() as known, _without_resize_warnings():
+    with open_size.shared_matrices() as known, _without_resize_warnings(), _Pools():
 
         def before_forward(*_) -> None:
             if torch.compiler.is_dynamo_compiling():  # the exporter's second attempt, which hides from Python that sizes are open

@@ -216,7 +216,7 @@ class FoldedMlp(Folded):
         return apply_in_chunks(self.forward_tokens, self.w1.shape[0], x_bhwc, residual_bhwc)
 
     def forward_tokens(self, x: Tensor, residual: Tensor) -> Tensor:
-        hidden = linear(layer_norm(x, x.shape[-1:], eps=self.eps), self.w1, self.b1)
+        hidden = linear(layer_norm(x, self.w1.shape[1:], eps=self.eps), self.w1, self.b1)
         return residual + linear(self.act(hidden), self.w2, self.b2)
 
     def extra_repr(self) -> str:

@@ -75,7 +75,7 @@ class FoldedGnConv(Folded):
         slices = chunks(tokens.shape[0], self.w_rest.shape[0] * tokens.element_size(), tokens)
         outs = []
         for at in slices:
-            y = layer_norm(tokens[at], tokens.shape[-1:], eps=self.eps)
+            y = layer_norm(tokens[at], self.w_gate.shape[1:], eps=self.eps)
             outs.append((linear(y, self.w_gate, self.b_gate), linear(y, self.w_rest, self.b_rest)))
         gate, rest = outs[0] if len(outs) == 1 else (torch.cat(parts) for parts in zip(*outs))
         return gate, rest
@@ -140,7 +140,7 @@ class FoldedDynamicFilter(Folded, StoredFilter):
         self.register_buffers(complex_weights=mixer.stored, w1=w1, b1=b1, w2=mixer.pwconv2.weight, b2=mixer.pwconv2.bias)
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
-        y = layer_norm(x_bhwc, x_bhwc.shape[-1:], eps=self.eps)
+        y = layer_norm(x_bhwc, self.w1.shape[1:], eps=self.eps)
         routing = mixing_coefficients(self.reweight(y.mean((1, 2))), self.num_filters)
         y = linear_to_nchw(self.w1, self.b1, y)
         filters, act, bias = self.filter_for((y.shape[2], y.shape[3])), self.act, self.b2
@@ -183,7 +183,7 @@ class FoldedSepConv(Folded):
         return self.pwconv2(to_bhwc(self.dwconv(to_bchw(y))))
 
     def forward_tokens(self, x: Tensor) -> Tensor:
-        y = linear(layer_norm(x, x.shape[-1:], eps=self.eps), self.w1, self.b1)
+        y = linear(layer_norm(x, self.w1.shape[1:], eps=self.eps), self.w1, self.b1)
         if not isinstance(self.act, StarReLU):
             return self.act(y)
         return squared_relu_(y).mul_(self.act.scale).add_(self.act.bias)

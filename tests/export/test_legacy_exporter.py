@@ -78,6 +78,13 @@ def test_optimized_models(arch, tmp_path):
     assert_equal_in_onnxruntime(tmp_path / 'm.onnx', model, (1, 3, 96, 64))
 
 
+@pytest.mark.parametrize('arch', ['hornet-micro', 'dfformer-micro'])
+def test_optimized_models_of_open_sizes(arch, tmp_path):
+    model = mmfreq.optimize(randomize_scales_and_filters(mmfreq.build_backbone(arch)).eval())
+    export(model, torch.randn(1, 3, 96, 64), tmp_path / 'm.onnx', **open_axes(4))
+    assert_equal_in_onnxruntime(tmp_path / 'm.onnx', model, STORED, *OTHERS)
+
+
 @pytest.mark.parametrize('head', ['UPerHead', 'FPNHead', 'mmfreq.GnUPerHead', 'mmfreq.GnFPNHead'])
 def test_segmentors(head, tmp_path):
     import mmseg.models  # noqa: F401

@@ -95,6 +95,18 @@ def test_fp16_file_has_float16_weights_and_float32_inputs_and_outputs(tmp_path):
 
 
 @pytest.mark.slow
+def test_other_dtypes_autocast_and_compiled_models_give_the_file_of_the_float32_model(tmp_path):
+    model = mmfreq.build_backbone('gfnet-h-micro', out_indices=(0,)).eval()
+    expected = export_onnx(model, (32, 32), tmp_path / 'm.onnx').operators
+    half = copy.deepcopy(model).bfloat16()
+    for changed in (copy.deepcopy(model).double(), half, torch.compile(model)):
+        exported = export_onnx(changed, (32, 32), tmp_path / 'm.onnx')
+        assert exported.operators == expected and next(exported.model.parameters()).dtype == torch.float32
+    assert next(half.parameters()).dtype == torch.bfloat16
+    with torch.autocast('cpu', torch.bfloat16):
+        assert export_onnx(model, (32, 32), tmp_path / 'm.onnx').operators == expected
+
+
 def test_fft_backend_exports_the_dft_operator(tmp_path):
     model = mmfreq.build_backbone('hornet-micro').eval()
     exported = export_onnx(model, (64, 64), tmp_path / 'm.onnx', backend='fft')

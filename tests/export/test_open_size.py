@@ -9,12 +9,14 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from torch.nn import functional as F
 
 import mmfreq
 from mmfreq.errors import UserError
 from mmfreq.export import export_onnx, verify
 from mmfreq.export.graphs import FeatureGraph, SegmentorGraph
 from mmfreq.export.open_size import MatrixPool, check_open, for_open_size, trace_size
+from mmfreq.layers.filters import GlobalFilter
 from mmfreq.testing.backbone_contract import randomize_scales_and_filters
 from mmfreq.testing.toy_segmentation import toy_segmentor
 
@@ -180,6 +182,36 @@ def test_a_model_that_needs_a_fixed_size_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Pooled(nn.Module):
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, images):
+        return self.pool(images)
+
+
+@pytest.mark.parametrize(
+    'pool',
+    [lambda x: F.adaptive_avg_pool2d(x, (2, 3)), lambda x: F.adaptive_avg_pool2d(x, 1), lambda x: F.adaptive_max_pool2d(x, 1)],
+)
+def test_pooling_by_functions_equals_the_model(pool, tmp_path):
+    exported = exported_open(Pooled(pool), tmp_path)
+    assert_equal_at_all_sizes(exported)
+
+
+@pytest.mark.parametrize(
+    ('pool', 'message'),
+    [
+        (nn.AdaptiveMaxPool2d(2), 'cannot be pooled by adaptive_max_pool2d to 2'),
+        (lambda x: F.interpolate(x, size=(3, 3), mode='area'), "another mode of interpolate than 'area'"),
+    ],
+)
+def test_pooling_that_the_exporter_would_fix_to_the_traced_size_is_refused(pool, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        export_onnx(Pooled(pool), (8, 8), tmp_path / 'm.onnx', dynamic=True)
+
+
 def test_a_fixed_axis_in_the_file_is_an_error():
     shape = onnx.helper.make_tensor_value_info('images', onnx.TensorProto.FLOAT, ['batch', 3, 64, 'width'])
     proto = onnx.helper.make_model(onnx.helper.make_graph([], 'g', [shape], []))
@@ -193,7 +225,9 @@ def test_refused_options(tmp_path):
         export_onnx(nn.Identity(), (8, 8), tmp_path / 'm.onnx', dynamic=True, backend='fft')
     with pytest.raises(UserError, match=r"has filter_resize='none'.*Export for one size"):
         for_open_size(mmfreq.build_backbone('hornet-micro', filter_resize='none'))
-    with pytest.raises(UserError, match=r'0 enlarges maps by 1\.5'):
+    with pytest.raises(UserError, match=r"GlobalFilter has filter_resize='none'"):
+        for_open_size(GlobalFilter(4, 8, filter_resize='none'))
+    with pytest.raises(UserError, match=r'0 enlarges by 1\.5'):
         for_open_size(nn.Sequential(nn.Upsample(scale_factor=1.5)))
 
 

@@ -119,7 +119,13 @@ class BoxFilter:
     split_from: int = 10000
 
     def changed(self, max_boxes: int | None = None, score: float | None = None) -> 'BoxFilter':
-        """With another number of boxes or score threshold; None does not change it."""
+        """With another number of boxes or score threshold; None does not change it.
+
+        Raises:
+            UserError: the number of boxes is not positive.
+        """
+        if max_boxes is not None and max_boxes <= 0:
+            raise UserError(f'Expected a positive number of boxes, got {max_boxes}.')
         values = {'max_boxes': max_boxes, 'score': score}
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
@@ -197,6 +203,8 @@ def kept_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, chosen: BoxFilter)
     valid = scores >= 0
     boxes = torch.cat((boxes[kept], boxes.new_zeros(count, 4)))[:count]
     groups = torch.cat((groups[kept], groups.new_full((count,), -1)))[:count]
+    if chosen.iou >= 1:  # then NMS keeps the masked boxes too
+        boxes, groups = torch.where(valid[:, None], boxes, 0.0), torch.where(valid, groups, -1)
     return boxes, torch.where(valid, scores, 0.0), groups, valid.sum()
 
 

@@ -81,9 +81,10 @@ def test_negative_coordinates_overlap_the_label_before_unless_nms_is_by_label(sp
     assert count == len(reference(boxes, scores, labels, chosen)[1]) == remain
 
 
-def test_no_box_remains_if_all_are_masked():
+@pytest.mark.parametrize('iou', [0.0, 0.5, 1.0])
+def test_no_box_remains_if_all_are_masked(iou):
     boxes, scores, labels, count = kept_boxes(
-        random_boxes(30), torch.full((30,), MASKED), torch.zeros(30, dtype=torch.long), BoxFilter(7, 0.5)
+        random_boxes(30), torch.full((30,), MASKED), torch.zeros(30, dtype=torch.long), BoxFilter(7, iou)
     )
     assert count == 0 and boxes.shape == (7, 4) and not boxes.any() and not scores.any() and (labels == -1).all()
 
@@ -136,6 +137,11 @@ def test_unsupported_configs_are_refused(change, message):
     cfg = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=9) | change
     with pytest.raises(UserError, match=message):
         filter_of(cfg, 'Head')
+
+
+def test_number_of_boxes_must_be_positive():
+    with pytest.raises(UserError, match='positive number of boxes, got 0'):
+        BoxFilter(7, 0.5).changed(max_boxes=0)
 
 
 def test_unknown_coder_is_refused_by_name():
