@@ -122,10 +122,12 @@ class BoxFilter:
         """With another number of boxes or score threshold; None does not change it.
 
         Raises:
-            UserError: the number of boxes is not positive.
+            UserError: the number of boxes is not positive, or the threshold is not a probability.
         """
         if max_boxes is not None and max_boxes <= 0:
             raise UserError(f'Expected a positive number of boxes, got {max_boxes}.')
+        if score is not None and not 0 <= score <= 1:
+            raise UserError(f'Expected a score threshold from 0 to 1, got {score}.')
         values = {'max_boxes': max_boxes, 'score': score}
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 

@@ -144,6 +144,12 @@ def test_number_of_boxes_must_be_positive():
         BoxFilter(7, 0.5).changed(max_boxes=0)
 
 
+@pytest.mark.parametrize('score', [-0.1, 1.5, float('nan')])
+def test_score_threshold_must_be_a_probability(score):
+    with pytest.raises(UserError, match='threshold from 0 to 1'):
+        BoxFilter(7, 0.5).changed(score=score)
+
+
 def test_unknown_coder_is_refused_by_name():
     with pytest.raises(UserError, match=r'box coder DeltaXYWHBBoxCoder or DistancePointBBoxCoder, found TBLRBBoxCoder\. Export'):
         decoder_of(TBLRBBoxCoder())
