@@ -20,7 +20,7 @@ OPERATORS = Path(__file__).resolve().parents[1] / 'tests' / 'export' / 'tensorrt
 
 @dataclass(frozen=True)
 class Case:
-    """An exported model: a folder with model.onnx, fp16.onnx, model.pt (the module that was exported) and images.npy."""
+    """An exported model: a folder with model.onnx, fp16.onnx, two programs of torch.export, and images.npy."""
 
     folder: Path
 
@@ -28,20 +28,8 @@ class Case:
     def images(self) -> torch.Tensor:
         return torch.from_numpy(np.load(self.folder / 'images.npy')[:1])
 
-    @cached_property
-    def module(self) -> torch.nn.Module:
-        import mmfreq  # noqa: F401  (supplies mmcv._ext, before the classes of the file are imported)
-
-        return torch.load(self.folder / 'model.pt', weights_only=False)
-
-    def program(self):
-        with torch.no_grad():
-            return torch.export.export(self.module, (self.images,))
-
-    def folded_program(self):
-        from mmfreq.export.program import folded_program
-
-        return folded_program(self.module, self.images)
+    def program(self, folded: bool = False):
+        return torch.export.load(self.folder / ('folded.pt2' if folded else 'program.pt2'))
 
 
 @dataclass(frozen=True)
@@ -156,8 +144,10 @@ def executorch(case: Case) -> Run:
     from executorch.runtime import Runtime as Loader
 
     program = to_edge_transform_and_lower(case.program(), partitioner=[XnnpackPartitioner()]).to_executorch()
-    method = Loader.get().load_program(program.buffer).load_method('forward')
-    return of_tensors(lambda images: method.execute([images]))
+    buffer = program.buffer
+    loaded = Loader.get().load_program(buffer)
+    method = loaded.load_method('forward')  # reads the other two as long as it runs
+    return of_tensors(lambda images, kept=(buffer, loaded): method.execute([images]))
 
 
 def litert(case: Case) -> Run:
@@ -165,7 +155,7 @@ def litert(case: Case) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     path = case.folder / 'model.tflite'
-    litert_torch.convert(case.folded_program().module(), (case.images,)).export(str(path))
+    litert_torch.convert(case.program(folded=True).module(), (case.images,)).export(str(path))
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     (source,), targets = interpreter.get_input_details(), interpreter.get_output_details()
@@ -182,7 +172,7 @@ def core_ml(case: Case) -> str:
     import coremltools
 
     model = coremltools.convert(
-        case.folded_program().run_decompositions({}), convert_to='mlprogram', compute_precision=coremltools.precision.FLOAT32
+        case.program(folded=True).run_decompositions({}), convert_to='mlprogram', compute_precision=coremltools.precision.FLOAT32
     )
     model.save(str(case.folder / 'model.mlpackage'))
     return 'converts; prediction needs macOS'

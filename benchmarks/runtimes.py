@@ -45,6 +45,7 @@ def export(source, size, folder):
     from mmfreq.apis.loading import load_model
     from mmfreq.export import export_onnx
     from mmfreq.export.graphs import build_graph
+    from mmfreq.export.program import folded_program
     from mmfreq.export.verify import comparison_inputs
 
     torch.manual_seed(0)
@@ -53,10 +54,11 @@ def export(source, size, folder):
     graph = build_graph(loaded)
     exported = export_onnx(graph, size, folder / 'model.onnx', optimized=True)
     export_onnx(graph, size, folder / 'fp16.onnx', optimized=True, precision='fp16')
-    torch.save(exported.model, folder / 'model.pt')
     images = torch.cat(list(comparison_inputs(size, loaded.normalization).values()))
     np.save(folder / 'images.npy', images.numpy())
     with torch.no_grad():
+        torch.export.save(torch.export.export(exported.model, (images[:1],)), folder / 'program.pt2')
+        torch.export.save(folded_program(exported.model, images[:1]), folder / 'folded.pt2')
         np.save(folder / 'expected.npy', torch.cat([exported.model(image[None]) for image in images]).numpy())
 
 
