@@ -11,13 +11,13 @@ import sys
 import tempfile
 from datetime import date
 from pathlib import Path
-from time import perf_counter
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from onnx_dft import timed  # noqa: E402
 
 import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
 from mmfreq.analysis.latency import describe_hardware  # noqa: E402
@@ -33,22 +33,11 @@ SIZES = ((224, 224), (384, 384), (64, 96), (33, 47), (427, 641), (300, 501), (20
 TIMED = ((224, 224), (512, 512))
 
 
-def turns(sessions, images, rounds):
-    """Seconds of the sessions in turns, `(rounds, sessions)`, after two warm-up rounds."""
-    found = np.zeros((rounds + 2, len(sessions)))
-    for row in found:
-        for i, session in enumerate(sessions):
-            start = perf_counter()
-            session.run(None, {'images': images})
-            row[i] = perf_counter() - start
-    return found[2:]
-
-
 def images_of(size, channels):
     return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(sum(size)))
 
 
-def measure(source, sizes, timed, rounds, folder):
+def measure(source, sizes, timed_sizes, rounds, folder):
     """(row of the table of errors, rows of the table of times) of a model."""
     import onnxruntime
 
@@ -65,10 +54,10 @@ def measure(source, sizes, timed, rounds, folder):
     first = [loaded.name, str(sum(free.operators.values())), f'{counted[0]}, {counted[1]}', *(f'{errors[s]:.0e}' for s in sizes)]
     print(first, flush=True)
     rows = []
-    for size in timed:
+    for size in timed_sizes:
         fixed = export_onnx(graph, size, folder / 'fixed.onnx', channels=loaded.in_channels, optimized=True)
         sessions = [onnxruntime.InferenceSession(str(e.path), providers=['CPUExecutionProvider']) for e in (free, fixed)]
-        seconds = turns(sessions, images_of(size, loaded.in_channels).numpy(), rounds)
+        seconds = timed(sessions, images_of(size, loaded.in_channels).numpy(), rounds)
         low, middle, high = np.quantile(seconds[:, 0] / seconds[:, 1], (0.25, 0.5, 0.75))
         milliseconds = [f'{1e3 * float(np.median(column)):.0f}' for column in seconds.T]
         rows.append([loaded.name, f'{size[0]}x{size[1]}', *milliseconds, f'{middle:.2f}x [{low:.2f}, {high:.2f}]'])
@@ -91,9 +80,9 @@ def main(argv=None):
     parser.add_argument('--rounds', type=int, default=9, help='default: %(default)s')
     args = parser.parse_args(argv)
     sizes = [tuple(size) for size in args.size or SIZES]
-    timed = [tuple(size) for size in args.timed or TIMED]
+    timed_sizes = [tuple(size) for size in args.timed or TIMED]
     with tempfile.TemporaryDirectory() as folder:
-        measured = [measure(source, sizes, timed, args.rounds, Path(folder)) for source in args.archs]
+        measured = [measure(source, sizes, timed_sizes, args.rounds, Path(folder)) for source in args.archs]
     import onnx
     import onnxruntime
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from time import thread_time
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from onnx_dft import timed  # noqa: E402
 
 import mmfreq  # noqa: E402
 from mmfreq.analysis.latency import describe_hardware  # noqa: E402
@@ -38,17 +39,6 @@ def session_of(path, optimized_path=None):
     return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
 
 
-def milliseconds(sessions, images, rounds):
-    """CPU time of this thread for each session in turns, `(rounds, sessions)`, after two warm-up rounds."""
-    found = np.zeros((rounds + 2, len(sessions)))
-    for row in found:
-        for i, session in enumerate(sessions):
-            start = thread_time()
-            session.run(None, {'images': images})
-            row[i] = 1e3 * (thread_time() - start)
-    return found[2:]
-
-
 def compare(arch, side, rounds, folder):
     """One row of the table, and the operators of which the two files have different numbers."""
     import onnx
@@ -62,7 +52,7 @@ def compare(arch, side, rounds, folder):
     files = {form: export_onnx(model, (side, side), folder / f'{form}.onnx', optimized=choice) for form, choice in FORMS.items()}
     error = max(difference.largest for file in files.values() for difference in verify(file.path, file.model, {'': images}))
     sessions = [session_of(file.path, folder / f'{form}_in_ort.onnx') for form, file in files.items()]
-    times = milliseconds(sessions, images.numpy(), rounds)
+    times = 1e3 * timed(sessions, images.numpy(), rounds, thread_time)
     low, middle, high = np.quantile(times[:, 0] / times[:, 1], (0.25, 0.5, 0.75))
     protos = [onnx.load(file.path) for file in files.values()]
     megabytes = [sum(tensor.ByteSize() for tensor in proto.graph.initializer) / 2**20 for proto in protos]

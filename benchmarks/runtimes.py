@@ -122,8 +122,6 @@ def cell(result, notes):
     """The text of a result; long reasons become notes."""
     if 'shown' in result:
         return note(result['shown'], notes, re.match(r'\w+', result['shown']).group() + ' ')
-    if 'unmeasured' in result:
-        return note(result['unmeasured'], notes, '- ')
     if 'reason' in result:
         return note(result['reason'], notes, 'no ')
     return f'{result["difference"]:.0e}, {result["time"]:.2f}'
@@ -193,7 +191,6 @@ def main(argv=None):
     parser.add_argument('--rounds', type=int, default=15, help='default: %(default)s')
     parser.add_argument('--limit', type=int, default=420, help='seconds for a pair of runtime and model (default: %(default)s)')
     parser.add_argument('--python', nargs='+', default=[], metavar='MODULE=PATH', help='interpreter of a runtime, by import name')
-    parser.add_argument('--collect', action='store_true', help='write the page from the results in --folder, without measuring')
     parser.add_argument('--measure', help=argparse.SUPPRESS)
     parser.add_argument('--folder', type=Path, help='keep the files here; results that are there are not measured again')
     args = parser.parse_args(argv)
@@ -228,9 +225,6 @@ def run_all(args, folder, pythons):
         python = next((path for module, path in pythons.items() if module in modules), sys.executable)
         for model in args.models:
             file = folder / slug(model) / f'{slug(name)}.json'
-            if not file.is_file() and args.collect:
-                results[name, model] = {'unmeasured': 'not measured: the run was stopped, the machine was busy'}
-                continue
             if not file.is_file():
                 found = attempt(name, python, folder / slug(model), args.rounds, args.limit)
                 file.write_text(json.dumps(found), encoding='utf-8')

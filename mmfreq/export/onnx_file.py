@@ -1,7 +1,7 @@
 """Writes ONNX files with PyTorch's exporter, without Fourier or complex operators, and with metadata for the users of the file.
 
-A runtime needs only matrix products, convolutions and element-wise operators: the Fourier transforms of the spectral layers become
-products with constant real matrices, which requires a fixed image size.
+A runtime needs only matrix products, convolutions and element-wise operators: the Fourier transforms of the spectral layers are
+products with real matrices: constant ones for one image size, or with `dynamic` ones that the graph makes from the shape.
 """
 
 import copy
