@@ -7,17 +7,20 @@ import atexit
 import datetime
 import gc
 import logging
+import multiprocessing
 import os
+import signal
 import subprocess
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
 
 from mmfreq.config.reading import type_name
-from mmfreq.errors import UserError
+from mmfreq.errors import UserError, is_user_error
 from mmfreq.log import log_once
-from mmfreq.torchrun import STATUS
+from mmfreq.torchrun import STATUS, USER_ERROR
 
 # the variables in which each launcher passes the rank, the number of processes and the local rank
 VARIABLES = {
@@ -156,19 +159,22 @@ def init_cpu_group(launcher, dist_cfg):
 
 @contextmanager
 def group_closed_at_exit():
-    """Close this process's group when Python exits, if the context ended without an error or with a stop on request.
+    """Keep an open process group from aborting this process (status -6) while Python shuts down.
 
-    A thread of an open gloo group that frees a Python object while the interpreter shuts down aborts the process (status -6),
-    although the run is complete. After an error the group stays open: its other processes may be gone, and NCCL would wait for
-    them.
+    A thread of an open gloo group aborts the process when it frees a Python object during the interpreter's shutdown. If the
+    context ended without an error, or with a stop on request, the group is closed when Python exits. After an error it cannot be
+    closed: its other processes may be gone, and NCCL would wait for them. Then the process ends with its status, but without that
+    shutdown.
     """
+    failures = []
+    atexit.register(_leave_group, failures)  # before the run, so that it is called after all that the run registers
     try:
         yield
-    except SystemExit as end:
-        if end.code == STATUS:
-            atexit.register(close_group)
+    except BaseException as error:
+        status = _status_of(error)
+        if status != STATUS and dist.is_initialized():
+            failures.append(status)
         raise
-    atexit.register(close_group)
 
 
 def close_group():
@@ -176,6 +182,29 @@ def close_group():
     if dist.is_initialized():
         dist.destroy_process_group()
         gc.collect()
+
+
+def _status_of(error):
+    """The exit status of a process that ends with an error, which the tools' `short_user_errors` sees first."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return USER_ERROR if is_user_error(error) else 1
+
+
+def _leave_group(failures):
+    """Close the group; after failures end the process with the last one's status. Python has printed the error by then."""
+    if not failures or not dist.is_initialized():
+        close_group()
+        return
+    for process in multiprocessing.active_children():  # data workers
+        process.terminate()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(failures[-1])
 
 
 def _first_slurm_host():

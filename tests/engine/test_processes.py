@@ -183,14 +183,25 @@ def gloo_threads():
     return [name for name in names if 'gloo' in name]
 
 
-@pytest.mark.parametrize('end', [None, SystemExit(STATUS), SystemExit(1), RuntimeError('lost')], ids=str)
-def test_group_is_closed_after_a_run_that_did_not_fail(environment, free_port, end):
+ENDS = {
+    'complete': (None, None),
+    'stopped on request': (SystemExit(STATUS), None),
+    'exit': (SystemExit(3), 3),
+    'user error': (UserError('no data'), 2),
+    'error': (RuntimeError('lost'), 1),
+    'interrupted': (KeyboardInterrupt(), 130),
+}
+
+
+@pytest.mark.parametrize(('end', 'status'), ENDS.values(), ids=ENDS)
+def test_group_at_exit(environment, free_port, end, status):
+    """It is closed after a run that did not fail; otherwise the process ends with its status and an open group."""
     for name, value in zip(VARIABLES['pytorch'], '010'):
         environment.setenv(name, value)
     environment.setenv('MASTER_ADDR', '127.0.0.1')
-    at_exit = []
-    environment.setattr(processes.atexit, 'register', at_exit.append)
-    failed = end is not None and getattr(end, 'code', None) != STATUS
+    at_exit, statuses = [], []
+    environment.setattr(processes.atexit, 'register', lambda *call: at_exit.append(call))
+    environment.setattr(processes.os, '_exit', statuses.append)
     try:
         with contextlib.nullcontext() if end is None else pytest.raises(type(end)), group_closed_at_exit():
             init_cpu_group('pytorch', {'port': free_port, 'timeout': 20})
@@ -201,7 +212,10 @@ def test_group_is_closed_after_a_run_that_did_not_fail(environment, free_port, e
             if end is not None:
                 raise end
         assert dist.is_initialized() and gloo_threads()
-        assert at_exit == ([] if failed else [close_group])
+        ((function, failures),) = at_exit
+        function(failures)
+        assert statuses == ([] if status is None else [status])
+        assert dist.is_initialized() == (status is not None)
     finally:
         close_group()
     assert not dist.is_initialized() and not gloo_threads()
