@@ -6,18 +6,16 @@ python benchmarks/onnx_dft.py --out docs/measurements/onnx_cpu.md
 import argparse
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
-from time import perf_counter
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from onnx_files import show_page, timed  # noqa: E402
 
 import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
-from mmfreq.analysis.latency import describe_hardware  # noqa: E402
 from mmfreq.apis.loading import load_model  # noqa: E402
 from mmfreq.export import export_onnx, verify  # noqa: E402
 from mmfreq.export.graphs import build_graph  # noqa: E402
@@ -26,17 +24,6 @@ from mmfreq.export.verify import comparison_inputs  # noqa: E402
 ARCHS = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'affnet')
 SEGMENTOR = 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
 SIZES = ((224, 224), (256, 320))
-
-
-def timed(sessions, images, rounds, clock=perf_counter):
-    """Seconds of the sessions in turns, `(rounds, sessions)`, after two warm-up rounds."""
-    found = np.zeros((rounds + 2, len(sessions)))
-    for row in found:
-        for i, session in enumerate(sessions):
-            start = clock()
-            session.run(None, {'images': images})
-            row[i] = clock() - start
-    return found[2:]
 
 
 def compare(source, size, rounds, folder):
@@ -77,22 +64,8 @@ def main(argv=None):
     sizes = [(side, side) for side in args.size] if args.size else SIZES
     with tempfile.TemporaryDirectory() as folder:
         rows = [compare(source, size, args.rounds, Path(folder)) for source in args.archs for size in sizes]
-    import onnx
-    import onnxruntime
-
-    hardware = describe_hardware('cpu', torch.get_num_threads())
-    given = f' --out {args.out}' if args.out else ''
+    question = "Is a graph of real matrix products equal to the model, and faster than one with ONNX's DFT operator?"
     lines = [
-        '# Exported models in onnxruntime',
-        '',
-        "Is a graph of real matrix products equal to the model, and faster than one with ONNX's DFT operator?",
-        '',
-        '<!-- run by: tests/benchmarks/test_onnx_dft.py::test_a_small_run_writes_the_page -->',
-        '```bash',
-        f'python benchmarks/onnx_dft.py{given}',
-        '```',
-        '',
-        f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
         f'{args.rounds} rounds in turns, one image, float32; random weights.',
         '',
         '| model | images | speed over the graph with DFT | error: matrix products, DFT | operators | MiB: matrix products, DFT |',
@@ -103,9 +76,7 @@ def main(argv=None):
         '- error: largest difference to PyTorch over the largest value, of two random inputs and a drawn scene.',
         '',
     ]
-    print('\n'.join(lines))
-    if args.out:
-        args.out.write_text('\n'.join(lines), encoding='utf-8')
+    show_page('Exported models in onnxruntime', question, 'onnx_dft', argv, lines, args.out)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ python benchmarks/onnx_open_size.py --out docs/measurements/open_size.md
 import argparse
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,10 +16,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from onnx_dft import timed  # noqa: E402
+from onnx_files import show_page, timed  # noqa: E402
 
 import mmfreq  # noqa: E402, F401  (first: it supplies mmcv._ext)
-from mmfreq.analysis.latency import describe_hardware  # noqa: E402
 from mmfreq.apis.loading import load_model  # noqa: E402
 from mmfreq.export import export_onnx, verify  # noqa: E402
 from mmfreq.export.graphs import build_graph  # noqa: E402
@@ -83,23 +81,11 @@ def main(argv=None):
     timed_sizes = [tuple(size) for size in args.timed or TIMED]
     with tempfile.TemporaryDirectory() as folder:
         measured = [measure(source, sizes, timed_sizes, args.rounds, Path(folder)) for source in args.archs]
-    import onnx
-    import onnxruntime
-
-    hardware = describe_hardware('cpu', torch.get_num_threads())
-    given = f' --out {args.out}' if args.out else ''
-    lines = [
-        '# Files for any image size in onnxruntime',
-        '',
+    question = (
         'Is a file with open batch, height and width equal to the model at every size, and what does it cost beside one for '
-        'a fixed size?',
-        '',
-        '<!-- run by: tests/benchmarks/test_onnx_open_size.py::test_a_small_run_writes_the_page -->',
-        '```bash',
-        f'python benchmarks/onnx_open_size.py{given}',
-        '```',
-        '',
-        f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
+        'a fixed size?'
+    )
+    lines = [
         'One image, float32, random weights, models after `mmfreq.optimize`. No size is the traced one.',
         '',
         'Largest difference to PyTorch (before `mmfreq.optimize`) over the largest value, with the numbers of operators and bases:',
@@ -111,9 +97,7 @@ def main(argv=None):
         *table(['model', 'images', 'any size', 'one size', 'any over one'], [row for _, rows in measured for row in rows]),
         '',
     ]
-    print('\n'.join(lines))
-    if args.out:
-        args.out.write_text('\n'.join(lines), encoding='utf-8')
+    show_page('Files for any image size in onnxruntime', question, 'onnx_open_size', argv, lines, args.out)
 
 
 if __name__ == '__main__':

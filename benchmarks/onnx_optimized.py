@@ -7,7 +7,6 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
-from datetime import date
 from pathlib import Path
 from time import thread_time
 
@@ -16,10 +15,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from onnx_dft import timed  # noqa: E402
+from onnx_files import show_page, timed  # noqa: E402
 
 import mmfreq  # noqa: E402
-from mmfreq.analysis.latency import describe_hardware  # noqa: E402
 from mmfreq.export import export_onnx, verify  # noqa: E402
 from mmfreq.testing.backbone_contract import randomize_scales_and_filters  # noqa: E402
 
@@ -85,23 +83,11 @@ def main(argv=None):
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         found = [compare(arch, args.size, args.rounds, Path(folder)) for arch in args.archs]
-    import onnx
-    import onnxruntime
-
-    hardware = describe_hardware('cpu', 1)
-    given = f' --out {args.out}' if args.out else ''
+    question = (
+        'Does a file exported from `mmfreq.optimize(model)`, the default, have fewer operators and take less time than one '
+        'exported with `--plain`?'
+    )
     lines = [
-        '# Optimized models in exported files',
-        '',
-        'Does a file exported from `mmfreq.optimize(model)`, the default, have fewer operators and take less time than one',
-        'exported with `--plain`?',
-        '',
-        '<!-- run by: tests/benchmarks/test_onnx_optimized.py::test_a_small_run_writes_the_page -->',
-        '```bash',
-        f'python benchmarks/onnx_optimized.py{given}',
-        '```',
-        '',
-        f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}.',
         f'{args.rounds} rounds in turns, one image of {args.size}x{args.size}, float32; random weights.',
         'Pairs of numbers are plain, optimized.',
         '',
@@ -119,9 +105,7 @@ def main(argv=None):
         *(f'- {row[0]}: {changes}.' for row, changes in found),
         '',
     ]
-    print('\n'.join(lines))
-    if args.out:
-        args.out.write_text('\n'.join(lines), encoding='utf-8')
+    show_page('Optimized models in exported files', question, 'onnx_optimized', argv, lines, args.out)
 
 
 if __name__ == '__main__':

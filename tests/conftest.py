@@ -6,6 +6,7 @@ Without a CUDA device, tests marked `gpu` are skipped and counted; so are tests 
 and of runtimes that are not installed.
 """
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -45,6 +46,14 @@ def pytest_configure(config):
     threads = config.getoption('--threads')
     torch.set_num_threads(threads)
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # for processes that tests start
+
+
+@pytest.fixture(scope='session')
+def benchmark_script():
+    """`benchmark_script(name)`: the module of a script in benchmarks/, which imports others of that folder by their names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER.parent / 'benchmarks'))
+        yield importlib.import_module
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ def main(argv=None):
     from mmfreq.errors import short_user_errors
 
     options = {name: getattr(args, name) for name in ('work_dir', 'tta', 'out', 'show_dir', 'launcher', 'cfg_options', 'plain')}
-    with short_user_errors(), group_closed_at_exit():
+    with group_closed_at_exit(), short_user_errors():
         if args.baseline:
             _, comparison = evaluate_with_baseline(args.config, args.checkpoint, **options)
             if comparison:

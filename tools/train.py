@@ -43,7 +43,7 @@ def main(argv=None):
     from mmfreq.errors import short_user_errors
 
     options = ('work_dir', 'resume', 'from_scratch', 'amp', 'launcher', 'seed', 'cfg_options')
-    with short_user_errors(), group_closed_at_exit():
+    with group_closed_at_exit(), short_user_errors():
         (dry_run if args.dry_run else train)(args.config, **{name: getattr(args, name) for name in options})
 
 

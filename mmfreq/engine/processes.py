@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 
 from mmfreq.config.reading import type_name
-from mmfreq.errors import UserError, is_user_error
+from mmfreq.errors import UserError
 from mmfreq.log import log_once
-from mmfreq.torchrun import STATUS, USER_ERROR
+from mmfreq.torchrun import STATUS
 
 # the variables in which each launcher passes the rank, the number of processes and the local rank
 VARIABLES = {
@@ -164,7 +164,7 @@ def group_closed_at_exit():
     A thread of an open gloo group aborts the process when it frees a Python object during the interpreter's shutdown. If the
     context ended without an error, or with a stop on request, the group is closed when Python exits. After an error it cannot be
     closed: its other processes may be gone, and NCCL would wait for them. Then the process ends with its status, but without that
-    shutdown.
+    shutdown. Enter it outside of `short_user_errors`, whose status it sees.
     """
     failures = []
     atexit.register(_leave_group, failures)  # before the run, so that it is called after all that the run registers
@@ -185,12 +185,10 @@ def close_group():
 
 
 def _status_of(error):
-    """The exit status of a process that ends with an error, which the tools' `short_user_errors` sees first."""
+    """The exit status that Python gives a process which ends with an error."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT
-    return USER_ERROR if is_user_error(error) else 1
+    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _leave_group(failures):

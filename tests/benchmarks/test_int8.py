@@ -1,6 +1,5 @@
 """benchmarks/int8.py on toy data."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -13,10 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def int8():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / 'benchmarks'))
-        yield importlib.import_module('int8')
+def int8(benchmark_script):
+    return benchmark_script('int8')
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """benchmarks/onnx_dft.py with a small model, and the page that it wrote."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -10,18 +9,10 @@ pytest.importorskip('onnx', reason='extra [export] is not installed')
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope='module')
-def onnx_dft():
-    spec = importlib.util.spec_from_file_location('onnx_dft', ROOT / 'benchmarks' / 'onnx_dft.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
-def test_a_small_run_writes_the_page(onnx_dft, tmp_path, capsys):
+def test_a_small_run_writes_the_page(benchmark_script, tmp_path, capsys):
     page = tmp_path / 'page.md'
-    onnx_dft.main(['--archs', 'gfnet-h-micro', '--size', '64', '--rounds', '3', '--out', str(page)])
+    benchmark_script('onnx_dft').main(['--archs', 'gfnet-h-micro', '--size', '64', '--rounds', '3', '--out', str(page)])
     (row,) = (line for line in page.read_text(encoding='utf-8').splitlines() if line.startswith('| gfnet-h-micro | 64x64 |'))
     assert re.search(r'\| [\d.]+x \[[\d.]+, [\d.]+\] \| \de-0\d, \de-0\d \| \d+ \(\d+ DFT in the other\) \|', row), row
     assert row in capsys.readouterr().out

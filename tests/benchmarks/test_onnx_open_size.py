@@ -1,6 +1,5 @@
 """benchmarks/onnx_open_size.py with a small model, and the page that it wrote."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -11,12 +10,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_a_small_run_writes_the_page(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location('onnx_open_size', ROOT / 'benchmarks' / 'onnx_open_size.py')
-    onnx_open_size = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(onnx_open_size)
+def test_a_small_run_writes_the_page(benchmark_script, tmp_path, capsys):
     page, size = tmp_path / 'page.md', ['64', '96']
-    onnx_open_size.main(['--archs', 'hornet-micro', '--size', *size, '--timed', *size, '--rounds', '3', '--out', str(page)])
+    benchmark_script('onnx_open_size').main(
+        ['--archs', 'hornet-micro', '--size', *size, '--timed', *size, '--rounds', '3', '--out', str(page)]
+    )
     rows = [line for line in page.read_text(encoding='utf-8').splitlines() if line.startswith('| hornet-micro |')]
     assert re.fullmatch(r'\| hornet-micro \| \d+ \| 4, 4 \| \de-0\d \|', rows[0]), rows
     assert re.fullmatch(r'\| hornet-micro \| 64x96 \| \d+ \| \d+ \| [\d.]+x \[[\d.]+, [\d.]+\] \|', rows[1]), rows

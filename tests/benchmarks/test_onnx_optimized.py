@@ -1,6 +1,5 @@
 """benchmarks/onnx_optimized.py with a small model, and the page that it wrote."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -21,12 +20,9 @@ def rows_of(page):
 
 
 @pytest.mark.slow
-def test_a_small_run_writes_the_page(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location('onnx_optimized', ROOT / 'benchmarks' / 'onnx_optimized.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_a_small_run_writes_the_page(benchmark_script, tmp_path, capsys):
     page = tmp_path / 'page.md'
-    module.main(['--archs', 'hornet-micro', '--size', '64', '--rounds', '3', '--out', str(page)])
+    benchmark_script('onnx_optimized').main(['--archs', 'hornet-micro', '--size', '64', '--rounds', '3', '--out', str(page)])
     text = page.read_text(encoding='utf-8')
     assert text.strip() in capsys.readouterr().out
     operators, _, _, milliseconds, speed, error = rows_of(text)['hornet-micro']

@@ -1,6 +1,5 @@
 """benchmarks/runtimes.py with a small model: its page, and results of runtimes that crash or are missing."""
 
-import importlib
 import re
 import sys
 from pathlib import Path
@@ -13,10 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def runtimes():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / 'benchmarks'))
-        yield importlib.import_module('runtimes')
+def runtimes(benchmark_script):
+    return benchmark_script('runtimes')
 
 
 @pytest.mark.slow

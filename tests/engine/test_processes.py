@@ -186,8 +186,7 @@ def gloo_threads():
 ENDS = {
     'complete': (None, None),
     'stopped on request': (SystemExit(STATUS), None),
-    'exit': (SystemExit(3), 3),
-    'user error': (UserError('no data'), 2),
+    'user error': (SystemExit(2), 2),
     'error': (RuntimeError('lost'), 1),
     'interrupted': (KeyboardInterrupt(), 130),
 }

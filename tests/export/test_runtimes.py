@@ -36,10 +36,8 @@ DOCUMENTED = table((ROOT / 'docs' / 'deployment.md').read_text(encoding='utf-8')
 
 
 @pytest.fixture(scope='module')
-def runtimes():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / 'benchmarks'))
-        yield importlib.import_module('runtimes')
+def runtimes(benchmark_script):
+    return benchmark_script('runtimes')
 
 
 @pytest.fixture(scope='module')
