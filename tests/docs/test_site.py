@@ -146,7 +146,8 @@ def test_a_browser_opens_the_front_page_and_an_api_page(site, browser):
     screen.get_by_role('link', name='API reference').first.click()
     screen.locator('article').get_by_role('link', name='mmfreq.layers').first.click()
     heading = screen.locator('dt[id="mmfreq.layers.GnConv"]')
-    assert heading.is_visible() and 'order' in heading.inner_text()
+    heading.wait_for()  # visible: the click does not wait for the page
+    assert 'order' in heading.inner_text()
     sections = screen.locator('dl:has(> dt[id="mmfreq.layers.GnConv"])').inner_text().lower()
     assert all(word in sections for word in ('parameters', 'shape', 'raises'))
     assert errors == [] and not [url for url in requests if not url.startswith('file:')]
