@@ -167,7 +167,7 @@ def group_closed_at_exit():
     shutdown. Enter it outside of `short_user_errors`, whose status it sees.
     """
     failures = []
-    atexit.register(_leave_group, failures)  # before the run, so that it is called after all that the run registers
+    atexit.register(_end_if_failed, failures)  # before the run, so that it is called after all that the run registers
     try:
         yield
     except BaseException as error:
@@ -175,6 +175,9 @@ def group_closed_at_exit():
         if status != STATUS and dist.is_initialized():
             failures.append(status)
         raise
+    finally:
+        if not failures:
+            atexit.register(close_group)
 
 
 def close_group():
@@ -191,10 +194,9 @@ def _status_of(error):
     return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
-def _leave_group(failures):
-    """Close the group; after failures end the process with the last one's status. Python has printed the error by then."""
+def _end_if_failed(failures):
+    """End the process at once, with the status of the failure, if there was one. Python has printed the error by then."""
     if not failures or not dist.is_initialized():
-        close_group()
         return
     for process in multiprocessing.active_children():  # data workers
         process.terminate()

@@ -211,8 +211,8 @@ def test_group_at_exit(environment, free_port, end, status):
             if end is not None:
                 raise end
         assert dist.is_initialized() and gloo_threads()
-        ((function, failures),) = at_exit
-        function(failures)
+        for function, *arguments in reversed(at_exit):  # the order of Python's exit
+            function(*arguments)
         assert statuses == ([] if status is None else [status])
         assert dist.is_initialized() == (status is not None)
     finally:
