@@ -114,7 +114,7 @@ def copy_rate(device, size) -> float:
     source = torch.randn(size // 4, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
-    return 2 * size / sorted(seconds_per_call(lambda: target.copy_(source), source.device, 5) for _ in range(7))[3]
+    return 2 * size / sorted(seconds_per_call(lambda: target.copy_(source), source.device, 5).wall for _ in range(7))[3]
 
 
 def spectral_times(operators, batch, channels, side, args) -> dict[tuple[str, bool], list[float]]:

@@ -78,3 +78,31 @@ def peer(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return timm.create_model(name, features_only=True, pretrained=False).eval()
+
+
+class SegmentorMaps(nn.Module):
+    """The logits of all heads of a segmentor of mmseg, as a model for `Call`.
+
+    Shape:
+        `(N, 3, H, W)` to a list of `(N, classes, h, w)`, decode head first.
+    """
+
+    def __init__(self, segmentor: nn.Module):
+        super().__init__()
+        self.segmentor = segmentor
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps = self.segmentor.extract_feat(images)
+        heads = [self.segmentor.decode_head]
+        if self.segmentor.with_auxiliary_head:
+            heads.append(self.segmentor.auxiliary_head)
+        return [head(maps) for head in heads]
+
+
+def segmentor(config: str) -> nn.Module:
+    """The segmentor of a config with random weights, the same in every call."""
+    from mmfreq.apis.loading import load_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SegmentorMaps(load_model(config, None).model)

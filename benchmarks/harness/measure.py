@@ -11,7 +11,7 @@ from benchmarks.harness.entries import EXTERNAL, Call, Entry, Group, build_model
 from benchmarks.harness.memory import Memory, memory_of
 from benchmarks.harness.references import ReferenceModels
 from benchmarks.harness.suites import Settings
-from benchmarks.harness.timing import Spread, matrix_rate, paired_rounds, ratios, run_rounds, workers
+from benchmarks.harness.timing import Elapsed, Spread, matrix_rate, ratios, run_rounds, timers_of, workers
 from mmfreq.analysis.flops import count
 from mmfreq.analysis.latency import check_device, describe_hardware, free_bytes
 
@@ -30,6 +30,7 @@ class Run:
         error, gradient_error: relative errors of outputs and of the parameters' gradients; None without a reference.
         macs: multiply-adds of one call.
         failure: why the entry could not be run.
+        cpu_seconds: CPU time of all threads in the calls of `seconds`.
     """
 
     entry: Entry
@@ -39,6 +40,7 @@ class Run:
     gradient_error: float | None = None
     macs: int = 0
     failure: str = ''
+    cpu_seconds: list[float] = field(default_factory=list)
 
     @property
     def spread(self) -> Spread:
@@ -49,7 +51,8 @@ class Run:
         entry = self.entry
         data = {'label': entry.label, 'name': entry.model.name, 'form': entry.model.form, 'size': entry.size}
         data |= {'mode': entry.mode, 'precision': entry.precision, 'conversion': entry.conversion, 'batch': entry.batch}
-        data |= {'median_seconds': self.spread.median if self.seconds else None, 'seconds': self.seconds}
+        data |= {'median_seconds': self.spread.median if self.seconds else None}
+        data |= {'seconds': self.seconds, 'cpu_seconds': self.cpu_seconds}
         return data | {
             'memory_bytes': asdict(self.memory) if self.memory else None,
             'relative_error': self.error,
@@ -184,14 +187,15 @@ def measure_group(group: Group, settings: Settings, device: torch.device, costs:
     peaks = sum(run.memory.peak for run in runs if run.memory and not run.failure)
     rounds = _rounds(calls, settings, device, peaks)
     for run in runs:
-        run.seconds = rounds.get(run.entry.label, [])
+        found = rounds.get(run.entry.label, [])
+        run.seconds, run.cpu_seconds = [elapsed.wall for elapsed in found], [elapsed.cpu for elapsed in found]
     return GroupResult(group.title, runs)
 
 
-def _rounds(calls: dict[str, Call], settings: Settings, device: torch.device, peaks: int) -> dict[str, list[float]]:
-    """Seconds of each call per round; `peaks` is the memory of all calls together."""
+def _rounds(calls: dict[str, Call], settings: Settings, device: torch.device, peaks: int) -> dict[str, list[Elapsed]]:
+    """The `Elapsed` of each call per round; `peaks` is the memory of all calls together."""
     if not settings.isolated or device.type != 'cpu':
-        return paired_rounds(calls, settings.repeats, device, settings.min_seconds)
+        return run_rounds(timers_of(calls, device), settings.repeats, settings.min_seconds)
     entries = [call.entry for call in calls.values()]
     calls.clear()  # frees the models of this process
     free = free_bytes()

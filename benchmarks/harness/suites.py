@@ -65,8 +65,13 @@ SUITES = {
         dict(archs=ARCHS[2:4], sizes=((224, 224), (512, 512)), repeats=3),
     ),
     'growth': Suite(
-        'does the time per pixel stay constant from 512x512 to 2048x2048?',
-        dict(archs=ARCHS, sizes=((512, 512), (1024, 1024), (2048, 2048)), precisions=('fp32',), modes=('inference',)),
+        'does the time per pixel stay constant from 224x224 to 2048x2048, and in the alternatives in timm?',
+        dict(
+            archs=(*ARCHS, 'gfnet-h-ti'),
+            sizes=((224, 224), (512, 512), (1024, 1024), (2048, 2048)),
+            precisions=('fp32',),
+            modes=('inference',),
+        ),
         dict(archs=ARCHS[2:3], repeats=3, sizes=((512, 512), (1024, 1024))),
     ),
     'resolutions': Suite(
@@ -141,13 +146,15 @@ def resolutions_suite(settings: Settings, sources: ModelSources) -> Iterator[Gro
 
 
 def growth_suite(settings: Settings, sources: ModelSources) -> Iterator[Group]:
-    """One model at several sizes in the same rounds; the smallest is the baseline."""
+    """One model at several sizes in the same rounds; the smallest is the baseline. The peers are measured after the archs."""
     sizes = sorted(settings.sizes, key=lambda size: size[0] * size[1])
-    for name, (mode, precision), form in product(settings.archs, settings.modes_and_precisions(), settings.forms):
-        if has_form(name, form, mode):
-            model, conversion = sources.model(name, form), conversions(precision, mode)[-1]
+    for mode, precision in settings.modes_and_precisions():
+        names = product(settings.archs, settings.forms)
+        models = [sources.model(name, form) for name, form in names if has_form(name, form, mode)]
+        for model in (*models, *(sources.peer(name) for name in PEERS if name in sources.peers)):
+            conversion = conversions(precision, mode)[-1]
             entries = (Entry(model, size, mode, precision, conversion, settings.batch) for size in sizes)
-            yield Group(f'{name}, {form}, {mode}, {precision}', tuple(entries))
+            yield Group(f'{model.name}, {model.form}, {mode}, {precision}', tuple(entries))
 
 
 PLANS = {'reference': reference_suite, 'peers': peers_suite, 'growth': growth_suite, 'resolutions': resolutions_suite}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.harness.measure import GroupResult, Results, Run
-from benchmarks.harness.timing import Spread, geometric_mean
+from benchmarks.harness.timing import Spread, geometric_mean, ratios
 
 EMPTY = '-'
 LOW_PRECISIONS = ('tf32', 'bf16', 'fp16')
@@ -122,29 +122,29 @@ def _growth_table(results: Results) -> Table:
     rows = []
     for group in results.groups:
         for run in group.runs:
-            entry, speed = run.entry, group.speed(run)
-            slower = Spread(1 / speed.median, 1 / speed.high, 1 / speed.low) if speed else None
+            entry, scale = run.entry, group.baseline.entry.pixels / run.entry.pixels
             memory = memory_ratio(run, group.baseline, 'peak')
-            per_pixel = None if memory is None else memory * group.baseline.entry.pixels / entry.pixels
-            cells = (
-                entry.model.name,
-                entry.model.form,
-                entry.mode,
-                joined(entry.precision, entry.conversion),
-                size_text(entry.size),
-            )
-            rows.append(
-                (
-                    *cells,
-                    ms_text(run),
-                    ratio_text(slower),
-                    ratio_text(per_pixel),
-                    utilization_text(results, run),
-                    error_text(run.error),
-                )
-            )
-    header = ('arch', 'form', 'mode', 'precision', 'size', 'ms', 'time per pixel', 'memory per pixel', 'utilization', 'error')
-    return Table('growth with the image size, relative to the smallest size', header, tuple(rows))
+            cells = {
+                'arch': entry.model.name,
+                'form': entry.model.form,
+                'mode': entry.mode,
+                'precision': joined(entry.precision, entry.conversion),
+                'size': size_text(entry.size),
+                'ms': ms_text(run),
+                'time per pixel': _growth(run.seconds, group.baseline.seconds, scale),
+                'CPU time per pixel': _growth(run.cpu_seconds, group.baseline.cpu_seconds, scale),
+                'peak, MiB': mib_text(run, 'peak'),
+                'memory per pixel': ratio_text(None if memory is None else memory * scale),
+                'utilization': utilization_text(results, run),
+                'error': error_text(run.error),
+            }
+            rows.append(tuple(cells.values()))
+    return Table('growth with the image size, relative to the smallest size', tuple(cells), tuple(rows))
+
+
+def _growth(seconds: Sequence[float], smallest: Sequence[float], scale: float) -> str:
+    """Time per pixel relative to the smallest size, whose number of pixels is `scale` times that of the size."""
+    return ratio_text(ratios([scale * each for each in seconds], smallest)) if seconds and smallest else EMPTY
 
 
 def without_empty(table: Table) -> Table:

@@ -90,7 +90,7 @@ def _mean_and_lowest(what: str, speeds: dict[str, float]) -> Iterator[Verdict]:
 def _growth_targets(results: Results) -> Iterator[Verdict]:
     for group in results.groups:
         speed = group.speed(group.runs[-1])
-        if speed:
+        if speed and group.baseline.entry.model.form not in EXTERNAL:
             sizes = ' to '.join(size_text(run.entry.size) for run in (group.baseline, group.runs[-1]))
             yield Verdict(f'{group.title}: time per pixel from {sizes}', 1 / speed.median, MAX_GROWTH, at_least=False)
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from multiprocessing.connection import Connection
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +42,13 @@ class Spread:
         return cls(float(median), float(low), float(high))
 
 
+class Elapsed(NamedTuple):
+    """Seconds of one call: wall clock, and CPU time of all threads of the process."""
+
+    wall: float
+    cpu: float
+
+
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
     """Ratios round by round.
 
@@ -56,14 +64,14 @@ def geometric_mean(values: Iterable[float]) -> float:
     return float(np.exp(np.mean(np.log(list(values)))))
 
 
-def seconds_per_call(call: Callable[[], object], device: torch.device, times: int = 1) -> float:
+def seconds_per_call(call: Callable[[], object], device: torch.device, times: int = 1) -> Elapsed:
     """Seconds of one call, averaged over `times` calls; waits for the device before and after."""
     _wait(device)
-    start = perf_counter()
+    wall, cpu = perf_counter(), process_time()
     for _ in range(times):
         call()
     _wait(device)
-    return (perf_counter() - start) / times
+    return Elapsed((perf_counter() - wall) / times, (process_time() - cpu) / times)
 
 
 def _wait(device: torch.device) -> None:
@@ -71,16 +79,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def run_rounds(timers: Mapping[str, Callable[[int], float]], repeats: int, min_seconds: float = 0.05) -> dict[str, list[float]]:
-    """Seconds that each timer returns in each round.
+def run_rounds(timers: Mapping[str, Callable[[int], Elapsed]], repeats: int, min_seconds: float = 0.05) -> dict[str, list[Elapsed]]:
+    """What each timer returns in each round.
 
     Args:
         timers: each runs its call the given number of times and returns the seconds of one call.
         repeats: number of rounds.
         min_seconds: shortest time of a measurement; shorter calls are repeated.
     """
-    times = {label: max(1, ceil(min_seconds / timer(1))) for label, timer in timers.items()}  # also the warm-up
-    found: dict[str, list[float]] = {label: [] for label in timers}
+    times = {label: max(1, ceil(min_seconds / timer(1).wall)) for label, timer in timers.items()}  # also the warm-up
+    found: dict[str, list[Elapsed]] = {label: [] for label in timers}
     gc.collect()
     for number in range(repeats):
         for label in list(timers) if number % 2 == 0 else reversed(timers):
@@ -91,8 +99,14 @@ def run_rounds(timers: Mapping[str, Callable[[int], float]], repeats: int, min_s
 def paired_rounds(
     calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, min_seconds: float = 0.05
 ) -> dict[str, list[float]]:
-    """Seconds of each call in each round, all in this process; arguments as in `run_rounds`."""
-    return run_rounds({label: partial(seconds_per_call, call, device) for label, call in calls.items()}, repeats, min_seconds)
+    """Seconds (wall clock) of each call in each round, all in this process; arguments as in `run_rounds`."""
+    found = run_rounds(timers_of(calls, device), repeats, min_seconds)
+    return {label: [elapsed.wall for elapsed in rounds] for label, rounds in found.items()}
+
+
+def timers_of(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, Callable[[int], Elapsed]]:
+    """Timers for `run_rounds` that run the calls in this process."""
+    return {label: partial(seconds_per_call, call, device) for label, call in calls.items()}
 
 
 def matrix_rate(precision: str, device: torch.device, sides: tuple[int, ...] | None = None, repeats: int = 3) -> float:
@@ -106,7 +120,7 @@ def matrix_rate(precision: str, device: torch.device, sides: tuple[int, ...] | N
         for side in sides or SIDES.get(device.type, SIDES['cpu']):
             a, b = (torch.randn(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
             torch.mm(a, b)
-            best = max(best, *(side**3 / seconds_per_call(lambda a=a, b=b: torch.mm(a, b), device) for _ in range(repeats)))
+            best = max(best, *(side**3 / seconds_per_call(lambda a=a, b=b: torch.mm(a, b), device).wall for _ in range(repeats)))
     return best
 
 
@@ -130,7 +144,7 @@ class Worker:
             self.process.start()
         child.close()
 
-    def __call__(self, times: int) -> float:
+    def __call__(self, times: int) -> Elapsed:
         try:
             self._connection.send(times)
             found = self._connection.recv()
@@ -161,7 +175,7 @@ def workers(entries: Iterable[Entry], release_memory: bool = False) -> Iterator[
 
 
 def _serve(connection: Connection, entry: Entry, threads: int, release_memory: bool) -> None:
-    """Send the seconds of a call, averaged over the received number of calls, or an error, until the connection closes."""
+    """Send the `Elapsed` of a call, averaged over the received number of calls, or an error, until the connection closes."""
     torch.set_num_threads(threads)
     call = None
     while True:

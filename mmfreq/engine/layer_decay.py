@@ -30,7 +30,7 @@ DECAY_TYPES = ('stage_wise', 'layer_wise')
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Build parameter groups with decayed learning rates, and without weight decay for biases and vectors.
 
-    Frozen parameters get no group. The three fields of `paramwise_cfg`, all required:
+    Frozen parameters get no group. With `decay_rate=1` any backbone is accepted. The three fields of `paramwise_cfg`, all required:
 
     - `decay_rate`;
     - `num_layers`: the group of heads and necks, which train at the base rate, is `num_layers + 1`. HorNet's layer-wise groups
@@ -40,18 +40,18 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Raises:
         ValueError: a field is missing, unknown or has a wrong value.
-        TypeError: no module of the model defines layer groups.
+        TypeError: no module of the model defines layer groups, and `decay_rate` is not 1.
     """
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         decay_rate, num_layers, decay_type = read_paramwise_cfg(self.paramwise_cfg)
-        backbone, prefix = find_backbone(module)
+        backbone, prefix = (None, '') if one_rate(module, decay_rate) else find_backbone(module)
         groups: dict[str, dict] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
             layer = None
-            if name.startswith(prefix):
+            if backbone is not None and name.startswith(prefix):
                 layer = layer_group(backbone, name.removeprefix(prefix), decay_type, num_layers)
             layer = num_layers + 1 if layer is None else layer
             weight_decayed = param.ndim > 1 and not name.endswith('.bias')
@@ -81,6 +81,11 @@ def read_paramwise_cfg(cfg: dict) -> tuple[float, int, str]:
     if cfg['decay_type'] not in DECAY_TYPES:
         raise ValueError(f"decay_type '{cfg['decay_type']}' is unknown; choose one of {', '.join(DECAY_TYPES)}")
     return cfg['decay_rate'], cfg['num_layers'], cfg['decay_type']
+
+
+def one_rate(model: nn.Module, decay_rate: float) -> bool:
+    """Whether groups are not needed: all rates are equal, and the backbone is not of this project."""
+    return decay_rate == 1 and not any(hasattr(module, 'layer_decay_group') for module in model.modules())
 
 
 def find_backbone(model: nn.Module) -> tuple[nn.Module, str]:

@@ -44,13 +44,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What mmengine measured, or the reason why it did not; `origin` is of the weights, see `origin_of`."""
+    """What mmengine measured, or the reason why it did not; `origin` is of the weights, see `origin_of`, as is `seed_of`."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     reason: str = ''
     hardware: str = ''
     versions: dict[str, str] = field(default_factory=dict)
     origin: str = ''
+    seed: int | None = None
 
 
 def evaluate_in_subprocess(job: Job) -> Outcome:
@@ -126,6 +127,12 @@ def origin_of(content: Any) -> str:
     return TRAINED if noted_config(content) else CONVERTED
 
 
+def seed_of(content: Any) -> int | None:
+    """The seed that mmengine notes in the files of its training runs; None if there is no note."""
+    seed = content['meta'].get('seed') if noted_config(content) else None
+    return seed if isinstance(seed, int) else None
+
+
 def _evaluate(job: Job) -> Outcome:
     """Evaluate in this process; errors are printed and become an outcome."""
     import traceback
@@ -144,7 +151,8 @@ def _evaluate(job: Job) -> Outcome:
         metrics = {key: float(value) for key, value in found.items() if isinstance(value, Real)}
         device = get_device()
         hardware = torch.cuda.get_device_name() if device == 'cuda' else device.upper()
-        return Outcome(metrics, '', hardware, {'torch': torch.__version__, 'mmfreq': __version__}, origin_of(content))
+        versions = {'torch': torch.__version__, 'mmfreq': __version__}
+        return Outcome(metrics, '', hardware, versions, origin_of(content), seed_of(content))
     except Exception as error:
         traceback.print_exc()
         return Outcome(reason=reason_of(error, job))

@@ -218,7 +218,8 @@ def _measured(row: Row, origin: str) -> str:
     for result in row.measured:
         if _origin(result) == origin:
             values = ', '.join(f'{value:.1f} {name}' for name, value in result['Metrics'].items())
-            texts.append(f'{values} ({result["Checkpoint"]}, {result["Date"]}, {result["Hardware"]})')
+            seed = [f'seed {result["Seed"]}'] if 'Seed' in result else []
+            texts.append(f'{values} ({", ".join([*seed, result["Checkpoint"], result["Date"], result["Hardware"]])})')
     return '; '.join(texts) or '-'
 
 
@@ -254,6 +255,7 @@ def entry_of(result: Result) -> dict:
         'Metrics': {name: round(value, 2) for name, value in result.metrics.items()},
         'Test': result.test,
         'Origin': result.origin or CONVERTED,
+        **({} if result.seed is None else {'Seed': result.seed}),
         'Checkpoint': Path(result.checkpoint).name,
         'sha256': result.sha256[:12],
         'Date': result.date[:10],
@@ -263,14 +265,19 @@ def entry_of(result: Result) -> dict:
 
 
 def merged(listed: Iterable[Mapping], results: Iterable[Result]) -> list[Mapping]:
-    """The list of a row with its results added: the newest for each way of testing and origin of the weights."""
-    newest = {(entry['Test'], _origin(entry)): entry for entry in listed}
+    """The list of a row with its results added: the newest for each way of testing, origin of the weights, and seed."""
+    newest = {_key(entry): entry for entry in listed}
     for result in sorted(results, key=lambda result: result.date):
         entry = entry_of(result)
-        key = entry['Test'], entry['Origin']
+        key = _key(entry)
         if entry['Date'] >= newest.get(key, {'Date': ''})['Date']:
             newest[key] = entry
     return [newest[key] for key in sorted(newest, key=lambda key: (key[0] != SINGLE, key))]
+
+
+def _key(entry: Mapping) -> tuple[str, str, int]:
+    """What an entry is the newest of; -1 for no seed."""
+    return entry['Test'], _origin(entry), entry.get('Seed', -1)
 
 
 def update_zoo(root: Path, results: Iterable[Result]) -> list[Row]:

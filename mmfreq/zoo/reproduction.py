@@ -152,6 +152,7 @@ def finish(started: Result, row: Row, data: Located, evaluate: Callable[[Job], O
         hardware=outcome.hardware,
         versions=outcome.versions,
         origin=outcome.origin,
+        seed=outcome.seed,
         raw={key: value for key, value in outcome.metrics.items() if abs(value) < float('inf')},
     )
     if outcome.reason:

@@ -45,6 +45,7 @@ class Result:
         date: end, as in '2026-11-21 10:30'.
         versions: of torch and mmfreq.
         origin: of the weights, see `evaluation.origin_of`.
+        seed: of the training run, see `evaluation.seed_of`.
     """
 
     row: str
@@ -63,6 +64,7 @@ class Result:
     hardware: str = ''
     versions: dict[str, str] = field(default_factory=dict)
     origin: str = ''
+    seed: int | None = None
 
     @property
     def key(self) -> tuple[str, str, str, str]:

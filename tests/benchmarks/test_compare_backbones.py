@@ -1,16 +1,42 @@
-"""benchmarks/compare_backbones.py writes its table from toy data and repeats no completed run."""
+"""benchmarks/compare_backbones.py: its page from toy data, resumed and complete runs, and which models it calls better."""
 
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT, TRAIN = ROOT / 'benchmarks' / 'compare_backbones.py', ROOT / 'tools' / 'train.py'
+TRAIN = ROOT / 'tools' / 'train.py'
 TOY = ROOT / 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
+SHORT = """\
+_base_ = {base!r}
+train_cfg = dict(max_iters=4, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+train_dataloader = dict(batch_size=2)
+model = dict(backbone=dict(_delete_=True, type='mmfreq.{type}', arch='{arch}', img_size=128))
+"""
+
+
+@pytest.fixture
+def comparison(benchmark_script):
+    return benchmark_script('compare_backbones')
+
+
+@pytest.fixture
+def configs(tmp_path):
+    """A HorNet and a DFFormer, four iterations each."""
+    paths = []
+    for type_name, arch in (('HorNet', 'hornet-micro'), ('DFFormer', 'dfformer-micro')):
+        paths.append(tmp_path / f'{arch}_upernet_1xb2-4_toy.py')
+        text = SHORT.format(base=str(TOY), type=type_name, arch=arch)
+        if arch == 'dfformer-micro':
+            text += "model['decode_head'], model['auxiliary_head'] = dict(in_channels=[16, 32, 48, 64]), dict(in_channels=48)\n"
+        paths[-1].write_text(text)
+    return paths
 
 
 def trained_in_this_process(command, *args, run=subprocess.run, **options):
@@ -23,37 +49,50 @@ def trained_in_this_process(command, *args, run=subprocess.run, **options):
         runpy.run_path(command[1], run_name='__main__')
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, 'argv', [str(SCRIPT), *arguments])
-    runpy.run_path(str(SCRIPT), run_name='__main__')
+def scored(comparison, name, *scores):
+    runs = [SimpleNamespace(seed=seed, scores={'mIoU': score}) for seed, score in enumerate(scores)]
+    return comparison.Model(name, None, tuple(runs))
 
 
-def test_recipe_is_independent_of_the_backbone():
-    options = runpy.run_path(str(SCRIPT))['recipe'](1000, 1e-3)
-    warm_up, decay = options['param_scheduler']
-    assert (warm_up['end'], decay['begin'], decay['end']) == (50, 50, 1000) == (50, 50, options['train_cfg.max_iters'])
-    assert options['model.backbone.drop_path_rate'] == 0 and options['optim_wrapper.paramwise_cfg.decay_rate'] == 1
+def test_models_whose_seeds_overlap_are_not_ranked(comparison):
+    models = [scored(comparison, *each) for each in (('low', 1.0, 2.0), ('wide', 1.5, 9.0), ('high', 8.0, 8.5))]
+    rows = {row[0]: row for row in comparison.score_table(models).rows}
+    assert list(rows) == ['`high`', '`wide`', '`low`'] and rows['`high`'][1:4] == ('8.00', '8.50', '8.25')
+    assert [row[-1] for row in rows.values()] == ['`low`', '-', '-']
+
+
+def test_names_are_what_distinguishes_the_configs(comparison):
+    assert comparison.short_names(['a_upernet_1x', 'b_upernet_1x']) == ['a', 'b']
+    assert comparison.short_names(['a_fpn_1x', 'a_upernet_1x']) == ['fpn', 'upernet']
 
 
 @pytest.mark.slow
-def test_table_from_toy_data(tmp_path, monkeypatch, capfd):
-    from mmengine.config import Config
-
+def test_page_from_toy_data(comparison, configs, tmp_path, monkeypatch, capfd):
     from mmfreq.datasets.toy import write_toy_ade20k
 
     write_toy_ade20k(tmp_path / 'toy', 8, 4)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, 'run', trained_in_this_process)
-    arguments = ['--base', str(TOY), '--archs', 'hornet-micro', 'gfnet-micro', '--iterations', '4', '--img-size', '128']
-    arguments += ['--data', str(tmp_path / 'toy'), '--out', 'table.md', '--title', 'Toy']
-    run(monkeypatch, *arguments)
-    text = (tmp_path / 'table.md').read_text()
-    cells = dict(re.findall(r'^\| `([a-z-]+)` \| (.*) \|$', text, re.MULTILINE))
-    assert list(cells) == ['hornet-micro', 'gfnet-micro'] and text.startswith('# Toy')
-    first = [cell.strip() for cell in cells['hornet-micro'].split('|')]
-    assert first[5] == '1.00' and 0 < float(first[2]) < 100 and float(first[4]) > 0
-    leaf = Config.fromfile(tmp_path / 'work_dirs/compare_backbones/gfnet-micro.py')
-    assert leaf.model.backbone.arch == 'gfnet-micro' and leaf.optim_wrapper.optimizer.lr == 1e-3 and leaf.train_cfg.max_iters == 4
+    monkeypatch.setattr('benchmarks.harness.suites.Settings.isolated', False)
+    shared = [*map(str, configs), '--data', str(tmp_path / 'toy'), '--rounds', '2']
+    comparison.main([*shared, '--seeds', '1', '--train-only'])  # as one of several commands
+    assert not (tmp_path / 'page.md').exists()
+    interrupted = tmp_path / 'work_dirs/compare_backbones' / configs[0].stem / 'seed1'
+    (interrupted / comparison.SCORES).unlink()
+    (interrupted / 'iter_4.pth').unlink()
+    (interrupted / 'last_checkpoint').write_text(str(interrupted / 'iter_2.pth'))
     capfd.readouterr()
-    run(monkeypatch, *arguments)
-    assert 'Iter(train)' not in capfd.readouterr().out and (tmp_path / 'table.md').read_text() == text
+    comparison.main([*shared, '--out', 'page.md', '--plot', 'plot.png', '--title', 'Toy'])
+    logged = ''.join(capfd.readouterr())
+    assert 'resumed' in logged and (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
+    text = (tmp_path / 'page.md').read_text()
+    assert text.startswith('# Toy\n') and str(tmp_path) not in text and '4 iterations of 2 crops of 128x128' in text
+    rows = re.findall(r'^\| `(\w+)-micro` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|', text, re.MULTILINE)
+    assert {name for name, *_ in rows} == {'hornet', 'dfformer'}
+    for _, *scores in rows[:2]:
+        first, second, average = map(float, scores)
+        assert average == pytest.approx((first + second) / 2, abs=0.011) and 0 < first < 100
+    assert '| model | iteration 2 | iteration 4 |' in text and '| ground |' in text
+    before = sorted(tmp_path.glob('work_dirs/**/*.log'))
+    comparison.main([*shared, '--out', 'page.md'])
+    assert sorted(tmp_path.glob('work_dirs/**/*.log')) == before  # nothing was trained again

@@ -99,7 +99,9 @@ def test_each_entry_runs_in_its_own_process():
         found = timing.run_rounds(timers, repeats=3, min_seconds=0)
         processes = [timer.process for timer in timers.values()]
         assert len({os.getpid(), *(process.pid for process in processes)}) == 3
-    assert [len(seconds) for seconds in found.values()] == [3, 3] and min(min(seconds) for seconds in found.values()) > 0
+    assert [len(seconds) for seconds in found.values()] == [3, 3] and min(
+        elapsed.wall for rounds in found.values() for elapsed in rounds
+    ) > 0
     assert [process.exitcode for process in processes] == [0, 0]
 
 
@@ -238,13 +240,13 @@ def shifted(model):
 
 
 def test_nothing_is_timed_when_outputs_differ(monkeypatch):
-    monkeypatch.setattr(measure, 'paired_rounds', lambda *_: pytest.fail('timed'))
+    monkeypatch.setattr(measure, 'run_rounds', lambda *_: pytest.fail('timed'))
     with pytest.raises(OutputsDifferError, match=r'hornet-micro mmfreq fp32 64x96 and reference .* different outputs'):
         run_measure(QUESTION, sources(reference=shifted))
 
 
 def test_nothing_is_timed_when_gradients_differ(monkeypatch):
-    monkeypatch.setattr(measure, 'paired_rounds', lambda *_: pytest.fail('timed'))
+    monkeypatch.setattr(measure, 'run_rounds', lambda *_: pytest.fail('timed'))
     right, wrong = Squared(), Squared(factor=3)
     wrong.load_state_dict(right.state_dict())
     entries = (entry('training', form='reference', model=right), entry('training', form='mmfreq', model=wrong))
@@ -333,8 +335,11 @@ def test_reference_suite():
 
 
 def test_growth_suite_starts_from_the_smallest_size():
-    (group,) = labels(Settings(suite='growth', archs=('hornet-micro',), sizes=((128, 128), (64, 64)), forms=('mmfreq',)))
+    settings = Settings(suite='growth', archs=('hornet-micro',), sizes=((128, 128), (64, 64)), forms=('mmfreq',))
+    (group,) = labels(settings)
     assert [e[4] for e in group] == [(64, 64), (128, 128)]
+    _, peer = labels(settings, replace(sources(), peers={'convnext_tiny': nn.Identity}))
+    assert [(e[0], e[4]) for e in peer] == [('convnext_tiny', (64, 64)), ('convnext_tiny', (128, 128))]
     with pytest.raises(ValueError, match='at least two'):
         with_defaults(Settings(suite='growth', sizes=((64, 64),)))
 
@@ -411,12 +416,16 @@ def test_targets_of_the_reference_suite():
 
 
 def test_growth_is_measured_per_pixel():
-    runs = [Run(entry(size=(side, side)), [seconds, 2 * seconds]) for side, seconds in ((8, 1.0), (16, 4.0), (32, 20.0))]
+    timed = ((8, 1.0, 2.0), (16, 4.0, 4.0), (32, 20.0, 64.0))  # side, wall clock, CPU time
+    runs = [Run(entry(size=(side, side)), [wall, 2 * wall], cpu_seconds=[cpu, cpu]) for side, wall, cpu in timed]
     (verdict,) = targets.verdicts(results([GroupResult('x', runs)], 'growth'))
     assert str(verdict) == 'x: time per pixel from 8x8 to 32x32: 1.25x, target at most 1.15x: missed'
     (table,) = tables.tables(results([GroupResult('x', runs)], 'growth'))
-    at = table.header.index('time per pixel')
-    assert [row[at] for row in table.rows] == ['1.00x [1.00, 1.00]', '1.00x [1.00, 1.00]', '1.25x [1.25, 1.25]']
+    rows = [dict(zip(table.header, row)) for row in table.rows]
+    assert [row['time per pixel'] for row in rows] == ['1.00x [1.00, 1.00]', '1.00x [1.00, 1.00]', '1.25x [1.25, 1.25]']
+    assert [row['CPU time per pixel'].split()[0] for row in rows] == ['1.00x', '0.50x', '2.00x']
+    timm = [Run(entry(size=(side, side), form='timm'), [float(side)] * 2) for side in (8, 16)]
+    assert not targets.verdicts(results([GroupResult('x', timm)], 'growth'))
 
 
 def test_claims_about_attention_are_targets_at_high_resolution_only():

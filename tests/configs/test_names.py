@@ -1,5 +1,7 @@
 """Every dense config agrees with its name and is written for OpenMMLab 2.x."""
 
+import re
+
 from mmfreq.config.reading import type_name
 from mmfreq.models._factory import FAMILIES, backbone_class
 from tests.configs.names import CONFIGS, LEAFS, read
@@ -13,6 +15,8 @@ DATA = {
     'voc12aug': ('PascalVOCDataset', 21),
     'coco': ('CocoDataset', 80),
 }
+# family in the name of an arch of no published size -> folder
+FAMILY_OF = {'hornet': 'hornet', 'gfnet-h': 'gfnet', 'dfformer': 'dfformer', 'cdfformer': 'dfformer', 'affnet': 'affnet'}
 TOY = {'seg': ('ToyShapesDataset', 6), 'det': ('ToyInstancesDataset', 5)}
 # method -> part of the model and its type
 METHODS = {
@@ -69,11 +73,14 @@ def test_names_are_unique_and_folders_are_families():
 def check_model_and_data(path):
     name, cfg = read(path), read_config(path)
     backbone = cfg.model.backbone
-    if not name.arch.startswith('hornet-dim'):
+    if '-dim' not in name.arch:
         assert backbone.arch == name.arch and backbone.type == f'mmfreq.{backbone_class(name.arch).__name__}'
         assert backbone_class(name.arch).family == path.parent.name
-    else:
-        assert backbone.arch.base_dim == int(name.arch.removeprefix('hornet-dim'))
+    else:  # of no published size: the name has the width of the first stage
+        family, width = re.match(r'([a-z-]+)-dim(\d+)', name.arch).groups()
+        assert FAMILY_OF[family] == path.parent.name
+        (found,) = (backbone.arch[key] for key in ('base_dim', 'dims', 'channels') if key in backbone.arch)
+        assert (found if isinstance(found, int) else found[0]) == int(width)
     part, expected = METHODS[name.method]
     assert (cfg.model[part] if part else cfg.model).type == expected
     dataset, classes = TOY[path.parts[-3]] if name.data == 'toy' else DATA.get(name.data, ('CocoDataset', 3))

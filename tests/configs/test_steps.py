@@ -48,6 +48,9 @@ RUN = (
     'gfnet-s_upernet_8xb2-160k_ade20k-512x512',
     'hornet-tiny-gf_upernet_8xb2-amp-160k_ade20k-512x512',
     'hornet-dim32_upernet_1xb8-1600_camvid-180x240',
+    'affnet-dim48_upernet_1xb8-800_camvid-180x240',
+    'dfformer-dim32_upernet_1xb8-800_camvid-180x240',
+    'gfnet-h-dim40_upernet_1xb8-800_camvid-180x240',
     'hornet-small-7x7_horfpn-gf-upernet_8xb2-160k_ade20k-512x512',
 )
 QUICK = ('gfnet-h-ti_fpn_8xb4-40k_ade20k-512x512', 'dfformer-micro_retinanet_1xb2-32e_fruits-nuts-240x320')  # run in the fast tests

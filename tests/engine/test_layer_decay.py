@@ -134,3 +134,12 @@ def test_wrong_number_of_groups():
 def test_backbone_without_groups():
     with pytest.raises(TypeError, match=r'Linear.*layer_decay_group'):
         groups_of(other_model(nn.Linear(2, 2)), dict(decay_rate=0.9, num_layers=12, decay_type='stage_wise'))
+
+
+def test_one_rate_needs_no_groups():
+    groups = groups_of(other_model(nn.Linear(2, 2)), dict(decay_rate=1.0, num_layers=12, decay_type='stage_wise'), lr=1.0)
+    assert {group['lr'] for group in groups.values()} == {1.0}
+    assert {name: group['weight_decay'] > 0 for name, group in groups.items()} == {
+        'layer_13_decay': True,
+        'layer_13_no_decay': False,
+    }

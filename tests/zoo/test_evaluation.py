@@ -12,7 +12,7 @@ import torch
 
 from mmfreq.compat.safe_load import CheckpointError
 from mmfreq.errors import UserError
-from mmfreq.zoo.evaluation import CONVERTED, TRAINED, Job, evaluate_in_subprocess, origin_of, reason_of, refuse_not_finite
+from mmfreq.zoo.evaluation import CONVERTED, TRAINED, Job, evaluate_in_subprocess, origin_of, reason_of, refuse_not_finite, seed_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,3 +145,8 @@ def test_origin_of_weights():
     trained = {'meta': {'experiment_name': 'hornet-tiny_20261121_103000'}, 'state_dict': {}}
     converted = ({'model': {}}, {'state_dict': {}, 'meta': {'CLASSES': ['a']}}, {'state_dict': {}, 'meta': {'mmfreq': {}}})
     assert [origin_of(content) for content in (trained, *converted)] == [TRAINED, CONVERTED, CONVERTED, CONVERTED]
+
+
+def test_seed_of_training_runs():
+    meta = {'experiment_name': 'hornet-tiny_20261121_103000'}
+    assert [seed_of({'meta': each}) for each in ({**meta, 'seed': 0}, meta, {'seed': 0})] == [0, None, None]

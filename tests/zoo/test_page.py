@@ -95,6 +95,15 @@ def test_the_newest_of_each_way_of_testing_and_origin_is_kept(tree):
     assert kept == [('single scale', 'converted'), ('single scale', 'trained'), ('ms+flip', 'converted')]
 
 
+def test_each_seed_is_listed(tree):
+    runs = [replace(SINGLE, origin='trained', seed=seed, metrics={'mIoU': 48.0 + seed}) for seed in (0, 1)]
+    update_zoo(tree, [*runs, replace(runs[1], metrics={'mIoU': 50.0}, date='2026-12-01')])
+    assert [(each['Seed'], each['Metrics']['mIoU']) for each in measured(tree)] == [(0, 48.0), (1, 50.0)]
+    (line,) = [line for line in (tree / 'model_zoo.md').read_text().splitlines() if line.startswith(f'| [{NAME}]')]
+    expected = '48.0 mIoU (seed 0, x.pth, 2026-11-21, NVIDIA H200); 50.0 mIoU (seed 1, x.pth, 2026-12-01, NVIDIA H200)'
+    assert f'| - | {expected} |' in line
+
+
 def test_an_installed_package_is_refused(tree):
     installed = tree.rename(tree.with_name('.mim'))
     with pytest.raises(UserError, match=r'--update-zoo .*\.mim'):
