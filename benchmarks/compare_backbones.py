@@ -4,10 +4,11 @@
     python benchmarks/compare_backbones.py configs/seg/*/*$C benchmarks/camvid/*-dim*$C --data data/camvid \\
         --plot docs/images/camvid_backbones.png --out docs/measurements/camvid_backbones_cpu.md
 
-The recipe is that of the configs; `tools/mix.py` puts another backbone into one. The runs are those of `tools/train.py`, one after
-another, in `WORK_DIR/<name of the config>/seed<N>`. After an interruption, run the same command again: it resumes the run, and does
-not repeat complete ones. The costs of a step are measured last, in paired rounds, each model in its own process; nothing else should
-run on the machine then. `--train-only` ends before; it lets several commands share the runs, one for each seed.
+The recipe is that of the configs; `tools/mix.py` puts another backbone into one. The runs are those of `tools/train.py`, one
+after another, in `WORK_DIR/<name of the config>/seed<N>`. After an interruption, run the same command again: it resumes the
+run, and does not repeat complete ones. The costs of a step are measured last, in paired rounds, each model in its own process;
+nothing else should run on the machine then. `--train-only` ends before; it lets several commands share the runs, one for each
+seed.
 """
 
 import argparse
@@ -255,8 +256,8 @@ def page(args, models: list[Model], steps, command: str) -> str:
     parts.append(
         f'A step is the forward and backward pass of {batch} crops in float32, without data, loss and optimizer, in '
         f'{len(steps.baseline.seconds)} paired rounds, each model in its own process; times are relative to those of '
-        f'`{models[0].name}`, as median [quartiles]. Memory is what the allocator holds beyond weights and input. Multiply-adds are of one crop, '
-        'transforms included.'
+        f'`{models[0].name}`, as median [quartiles]. Memory is what the allocator holds beyond weights and input. '
+        'Multiply-adds are of one crop, transforms included.'
     )
     return '\n\n'.join(parts) + '\n'
 

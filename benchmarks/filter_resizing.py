@@ -4,9 +4,9 @@
     python benchmarks/filter_resizing.py configs/seg/hornet/hornet-dim32$C configs/seg/gfnet/gfnet-h-dim40$C --data data/camvid \\
         --out docs/measurements/filter_resizing.md
 
-The runs are those of `compare_backbones.py`, with the same `--work-dir` and `--seeds`, and are trained if necessary. Each checkpoint
-is tested on images of each of `--scales` times the size in the config, and with each policy of `mmfreq.ops.resize`. Labels keep their
-size. After an interruption, run the same command again.
+The runs are those of `compare_backbones.py`, with the same `--work-dir` and `--seeds`, and are trained if necessary. Each
+checkpoint is tested on images of each of `--scales` times the size in the config, and with each policy of `mmfreq.ops.resize`.
+Labels keep their size. After an interruption, run the same command again.
 """
 
 import argparse

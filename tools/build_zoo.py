@@ -1,7 +1,9 @@
 """Count parameters and FLOPs of every config into its metafile, and write the pages of the zoo from the metafiles.
 
+Pages: `model_zoo.md`, `model-index.yml`, and the paragraph of `README.md` with the results of training runs.
+
 Examples:
-  python tools/build_zoo.py                        # count for new configs, write model_zoo.md and model-index.yml
+  python tools/build_zoo.py                        # count for new configs, write the pages
   python tools/build_zoo.py --measure 'gfnet*'     # count for these configs again
   python tools/build_zoo.py --check                # write nothing, report what is out of date
 """
@@ -31,7 +33,7 @@ def main(argv=None):
     from rich.progress import track
 
     from mmfreq.errors import UserError, short_user_errors
-    from mmfreq.zoo.page import FIELDS, index_text, measure, page_text
+    from mmfreq.zoo.page import FIELDS, measure, pages
     from mmfreq.zoo.rows import default_root, load_rows, metafiles, update_models, write_text
 
     root = default_root()
@@ -50,9 +52,9 @@ def main(argv=None):
                 update_models(path, with_measured)
             due, rows = [], load_rows(root)
         stale = [f'{row.name} is not measured' for row in due]
-        for name, text in (('model-index.yml', index_text(root)), ('model_zoo.md', page_text(rows) if not due else '')):
+        for name, text in ({} if due else pages(root, rows)).items():
             path = root / name
-            if due or (path.is_file() and path.read_text(encoding='utf-8') == text):
+            if path.is_file() and path.read_text(encoding='utf-8') == text:
                 continue
             stale.append(f'{name} is out of date')
             if not args.check:

@@ -1,6 +1,7 @@
-"""The pages of the zoo from its metafiles: `model_zoo.md` and `model-index.yml`; and how measured numbers get into the metafiles.
+"""The pages of the zoo from its metafiles; and how measured numbers get into the metafiles.
 
-`measure` counts parameters and FLOPs, `update_zoo` writes results of evaluations; `page_text` renders everything.
+`measure` counts parameters and FLOPs, `update_zoo` writes results of evaluations; `pages` renders `model_zoo.md`,
+`model-index.yml`, and the paragraph of `README.md` with the results of training runs.
 """
 
 import os
@@ -17,7 +18,8 @@ from mmfreq.zoo.published import published_file
 from mmfreq.zoo.results import MEASURED, SINGLE, Result
 from mmfreq.zoo.rows import Row, load_rows, metafiles, read_metafile, update_models, write_text
 
-PAGE, MEASURED_HERE = 'model_zoo.md', 'Measured here'
+PAGE, INDEX, README, MEASURED_HERE = 'model_zoo.md', 'model-index.yml', 'README.md', 'Measured here'
+WRITTEN = '<!-- tools/build_zoo.py writes the next paragraph -->'  # a line of `README.md`
 FIELDS = ('Parameters', 'FLOPs', "FLOPs, paper's counting", 'Image size')  # of `Metadata`
 # key of `Published` -> key of `Metadata` that is counted in the same way
 COUNTED_ALIKE = {'Parameters': 'Parameters', 'FLOPs': "FLOPs, paper's counting"}
@@ -124,6 +126,37 @@ def _split(text: str) -> tuple[str, str]:
 def is_own(row: Row) -> bool:
     """Whether a config is this project's own, without a published counterpart."""
     return row.published['Source'].startswith(OWN + ':')
+
+
+def pages(root: Path, rows: Iterable[Row]) -> dict[str, str]:
+    """The text of each file that is written from the metafiles, by its name; `README.md` only if it has a paragraph for them."""
+    rows = list(rows)
+    found = {INDEX: index_text(root), PAGE: page_text(rows)}
+    readme = root / README
+    before = readme.read_text(encoding='utf-8') if readme.is_file() else ''
+    if WRITTEN in before:
+        found[README] = readme_text(before, rows)
+    return found
+
+
+def readme_text(text: str, rows: Iterable[Row]) -> str:
+    """The text with the results of training runs of `rows` in the paragraph after the line `WRITTEN`."""
+    trained = [row for row in rows if any(_origin(result) == TRAINED for result in row.measured)]
+    parts = []
+    for dataset in dict.fromkeys(row.dataset for row in trained):
+        scores = (f'[{row.name.split("_")[0]}]({row.entry["Config"]}) {_seeds(row)}' for row in trained if row.dataset == dataset)
+        parts.append(f'{dataset}: {", ".join(scores)}.')
+    paragraph = f'Trained here from scratch, one score for each seed. {" ".join(parts)}' if parts else 'Nothing was trained here.'
+    before, after = text.split(f'{WRITTEN}\n')
+    _, end, rest = after.partition('\n\n')
+    return f'{before}{WRITTEN}\n{paragraph}{end}{rest}'
+
+
+def _seeds(row: Row) -> str:
+    """The first metric of each training run, as in '38.9 / 39.2 mIoU'."""
+    results = [result['Metrics'] for result in row.measured if _origin(result) == TRAINED]
+    name = next(iter(results[0]))
+    return f'{" / ".join(f"{metrics[name]:.1f}" for metrics in results)} {name}'
 
 
 def index_text(root: Path) -> str:
@@ -243,7 +276,7 @@ def check_writable(root: Path) -> None:
             f'--update-zoo changes the metafiles of a source tree, but those of this mmfreq are in an installed package, {root}. '
             'Clone the repository and run its tools/reproduce.py.'
         )
-    targets = [root / PAGE if (root / PAGE).exists() else root, *metafiles(root)]
+    targets = [path if path.exists() else root for path in (root / PAGE, root / INDEX, root / README)] + metafiles(root)
     refused = [path for path in targets for each in (path, path.parent) if not os.access(each, os.W_OK)]
     if refused:
         raise UserError(f'--update-zoo cannot write {refused[0]}. Check the permissions, or use your own source tree.')
@@ -281,7 +314,7 @@ def _key(entry: Mapping) -> tuple[str, str, int]:
 
 
 def update_zoo(root: Path, results: Iterable[Result]) -> list[Row]:
-    """Write measurements into the metafiles below `root`, and `model_zoo.md` from them.
+    """Write measurements into the metafiles below `root`, and the pages from them.
 
     Returns:
         The rows that changed.
@@ -304,5 +337,6 @@ def update_zoo(root: Path, results: Iterable[Result]) -> list[Row]:
         if any(model['Name'] in of_row for model in read_metafile(path)['Models']):
             update_models(path, change)
     rows = load_rows(root)
-    write_text(root / PAGE, page_text(rows))
+    for name, text in pages(root, rows).items():
+        write_text(root / name, text)
     return [row for row in rows if row.measured != before.get(row.name)]

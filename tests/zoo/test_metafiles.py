@@ -11,7 +11,7 @@ import mmfreq
 from mmfreq.analysis.flops import build_for_counting, count
 from mmfreq.models._factory import FAMILIES
 from mmfreq.weights import files as published_files
-from mmfreq.zoo.page import FIELDS, Agreement, agreements, index_text, is_own, measure, page_text
+from mmfreq.zoo.page import FIELDS, Agreement, agreements, index_text, is_own, measure, pages
 from mmfreq.zoo.recipes import Difference, audit
 from mmfreq.zoo.rows import load_rows, metafile_text, metafiles, read_metafile
 from tests.configs.reading import check_each, configs_parsed_once, read_config
@@ -75,8 +75,9 @@ def test_the_index_lists_every_metafile():
     assert len(imported) == 3 * len(FAMILIES)
 
 
-def test_the_page_is_up_to_date():
-    assert (ROOT / 'model_zoo.md').read_text(encoding='utf-8') == page_text(ROWS)
+@pytest.mark.parametrize('name', ['model_zoo.md', 'model-index.yml', 'README.md'])
+def test_the_pages_are_up_to_date(name):
+    assert (ROOT / name).read_text(encoding='utf-8') == pages(ROOT, ROWS)[name]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import yaml
 from mmfreq.errors import UserError
 from mmfreq.weights.files import find_weights
 from mmfreq.zoo import page
-from mmfreq.zoo.page import Agreement, check_writable, last_digit, merged, page_text, printed_value, update_zoo
+from mmfreq.zoo.page import WRITTEN, Agreement, check_writable, last_digit, merged, page_text, printed_value, update_zoo
 from mmfreq.zoo.results import FAILED, MEASURED, Result
 from mmfreq.zoo.rows import Row, load_rows, metafiles
 from tests.zoo.test_rows import entry
@@ -102,6 +102,17 @@ def test_each_seed_is_listed(tree):
     (line,) = [line for line in (tree / 'model_zoo.md').read_text().splitlines() if line.startswith(f'| [{NAME}]')]
     expected = '48.0 mIoU (seed 0, x.pth, 2026-11-21, NVIDIA H200); 50.0 mIoU (seed 1, x.pth, 2026-12-01, NVIDIA H200)'
     assert f'| - | {expected} |' in line
+
+
+def test_the_paragraph_of_the_readme_has_the_training_runs(tree):
+    readme = tree / 'README.md'
+    readme.write_text(f'# Title\n\n{WRITTEN}\nold\n\nEnd.\n')
+    update_zoo(tree, [SINGLE])
+    assert readme.read_text() == f'# Title\n\n{WRITTEN}\nNothing was trained here.\n\nEnd.\n'
+    update_zoo(tree, [replace(SINGLE, origin='trained', seed=seed, metrics={'mIoU': 48.0 + seed}) for seed in (0, 1)])
+    link = f'[{NAME.split("_")[0]}](configs/seg/hornet/{NAME}.py)'
+    result = f'Trained here from scratch, one score for each seed. ADE20K: {link} 48.0 / 49.0 mIoU.'
+    assert readme.read_text() == f'# Title\n\n{WRITTEN}\n{result}\n\nEnd.\n'
 
 
 def test_an_installed_package_is_refused(tree):
