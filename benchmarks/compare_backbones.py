@@ -32,6 +32,7 @@ from benchmarks.harness.page import command_words, markdown, sentence  # noqa: E
 from benchmarks.harness.tables import Table, mib_text, ratio_text  # noqa: E402
 
 SCORES = 'scores.json'  # in the folder of a run: it is complete
+RUN_BY = '<!-- run by: tests/benchmarks/test_compare_backbones.py::test_page_from_toy_data -->'
 CPU = torch.device('cpu')
 
 
@@ -246,7 +247,7 @@ def page(args, models: list[Model], steps, command: str) -> str:
     from mmfreq.analysis.latency import describe_hardware
 
     hardware = sentence(describe_hardware('cpu', torch.get_num_threads()))
-    parts = [f'# {args.title}', f'<!-- run by: tests/benchmarks/test_compare_backbones.py -->\n```bash\n{command}\n```']
+    parts = [f'# {args.title}', f'{RUN_BY}\n```bash\n{command}\n```']
     parts += [f'{date.today()}. {hardware}; mmfreq {mmfreq.__version__}. {recipe(models[0])}']
     if args.plot:
         parts.append(f'![mIoU against multiply-adds, and validation curves]({link(args.plot, args.out)})')

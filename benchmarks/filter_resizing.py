@@ -27,6 +27,7 @@ from benchmarks.harness.tables import Table
 
 POLICIES = ('bilinear', 'bicubic', 'kernel', 'modes')
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+RUN_BY = '<!-- run by: tests/benchmarks/test_filter_resizing.py::test_each_size_and_policy_is_tested_once -->'
 SCORES = 'test_sizes.json'  # in the folder of a run: {size: {policy: mIoU in percent}}
 
 
@@ -86,7 +87,7 @@ def page(args, models: list[Model], tables: list[Table], command: str) -> str:
     from mmfreq.apis.loading import load_model
 
     hardware = sentence(describe_hardware('cpu', torch.get_num_threads()))
-    parts = [f'# {args.title}', f'```bash\n{command}\n```', f'{date.today()}. {hardware}; mmfreq {mmfreq.__version__}.']
+    parts = [f'# {args.title}', f'{RUN_BY}\n```bash\n{command}\n```', f'{date.today()}. {hardware}; mmfreq {mmfreq.__version__}.']
     parts.append(f'{recipe(models[0])} mIoU in percent, of seeds {", ".join(map(str, args.seeds))}.')
     for model, table in zip(models, tables):
         backbone = load_model(str(model.config)).backbone

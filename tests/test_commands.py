@@ -422,7 +422,7 @@ def test_what_commands_name_is_there():
         ('python tools/train.py', 'required: config'),
         ('python tools/few_gpus.py CONFIG two', "invalid int value: 'two'"),
         ('python tools/infer.py ... --thruth labels', 'no option --thruth'),
-        ('python benchmarks/compare_backbones.py --arch hornet-micro --bse x', 'no option --bse'),
+        ('python benchmarks/compare_backbones.py ... --sead 0', 'no option --sead'),
         ('python -m mmfreq.doctor --jsn', 'no option --jsn'),
         ('tools/dist_train.sh CONFIG --amp', 'no number of GPUs'),
         ('tools/dist_test.sh CONFIG CKPT 8 --tat', 'unrecognized arguments: --tat'),

@@ -67,6 +67,20 @@ def test_names_are_what_distinguishes_the_configs(comparison):
 
 
 @pytest.mark.slow
+def test_the_backbones_of_the_comparison_have_equal_sizes(comparison):
+    """Within 10 % of HorNet's parameters and multiply-adds, for one crop."""
+    suffix = '_upernet_1xb8-800_camvid-180x240.py'
+    paths = sorted([*ROOT.glob(f'configs/seg/*/*{suffix}'), *ROOT.glob(f'benchmarks/camvid/*-dim*{suffix}')])
+    sizes = {}
+    for path in paths:
+        backbone = comparison.Model('', path, ()).size.modules['backbone']
+        sizes[path.name.removesuffix(suffix)] = (backbone.params, comparison.gmacs(backbone.macs))
+    assert len(sizes) == 9
+    for name, found in sizes.items():
+        assert found == pytest.approx(sizes['hornet-dim32-7x7'], rel=0.1), name
+
+
+@pytest.mark.slow
 def test_page_from_toy_data(comparison, configs, tmp_path, monkeypatch, capfd):
     from mmfreq.datasets.toy import write_toy_ade20k
 
