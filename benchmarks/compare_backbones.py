@@ -12,152 +12,34 @@ seed.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-from dataclasses import dataclass
 from datetime import date
-from functools import cached_property, partial
+from math import comb
 from pathlib import Path
 from statistics import mean
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import torch  # noqa: E402
+import torch
+from training_runs import Model, add_run_options, models_of, recipe
 
-import mmfreq  # noqa: E402  (first: it supplies mmcv._ext where no compiled mmcv is)
-from benchmarks.harness.page import command_words, markdown, sentence  # noqa: E402
-from benchmarks.harness.tables import Table, mib_text, ratio_text  # noqa: E402
+import mmfreq
+from benchmarks.harness.page import command_words, markdown, sentence
+from benchmarks.harness.tables import EMPTY, Table, mib_text, ratio_text
+from mmfreq.errors import short_user_errors
 
-SCORES = 'scores.json'  # in the folder of a run: it is complete
 RUN_BY = '<!-- run by: tests/benchmarks/test_compare_backbones.py::test_page_from_toy_data -->'
-CPU = torch.device('cpu')
 
 
-@dataclass(frozen=True)
-class Run:
-    """A training run, and the validation of its last checkpoint. `options` are of the config, by dotted key."""
-
-    config: Path
-    seed: int
-    folder: Path
-    options: dict
-
-    @cached_property
-    def scores(self) -> dict:
-        """{'mIoU': percent, 'IoU': {class: percent}}."""
-        return json.loads((self.folder / SCORES).read_text(encoding='utf-8'))
-
-    @cached_property
-    def curve(self) -> dict[int, float]:
-        """mIoU in percent at each validated iteration."""
-        from mmfreq.analysis.training_logs import read_log
-
-        curve = read_log(self.folder).curves['mIoU']
-        return dict(zip(curve.steps.tolist(), curve.values.tolist()))
-
-    @property
-    def checkpoint(self) -> str:
-        """Path of the last checkpoint."""
-        return (self.folder / 'last_checkpoint').read_text(encoding='utf-8').strip()
-
-    def complete(self) -> None:
-        """Train or resume, and validate, unless that is done."""
-        if (self.folder / SCORES).is_file():
-            return
-        command = [sys.executable, str(ROOT / 'tools/train.py'), str(self.config), '--work-dir', str(self.folder)]
-        command += ['--seed', str(self.seed), '--resume', 'auto']
-        if self.options:
-            command += ['--cfg-options', *(f'{key}={value}' for key, value in self.options.items())]
-        subprocess.run(command, check=True)
-        from mmfreq.engine.class_scores import evaluate_by_class
-
-        metrics, (iou,) = evaluate_by_class(self.config, self.checkpoint, work_dir=self.folder / 'test', cfg_options=self.options)
-        scores = {'mIoU': float(metrics['mIoU']), 'IoU': dict(zip(iou.classes, iou.values.tolist()))}
-        (self.folder / SCORES).write_text(json.dumps(scores), encoding='utf-8')
-
-
-@dataclass(frozen=True)
-class Model:
-    """A config with a run for each seed; `name` distinguishes it from the others of the comparison."""
-
-    name: str
-    config: Path
-    runs: tuple[Run, ...]
-
-    @property
-    def scores(self) -> list[float]:
-        """mIoU of each seed, in percent."""
-        return [run.scores['mIoU'] for run in self.runs]
-
-    @cached_property
-    def cfg(self):
-        from mmfreq.config.reading import read_config
-
-        return read_config(self.config)
-
-    @property
-    def crop(self) -> tuple[int, int]:
-        """(H, W) of a training image."""
-        return tuple(self.cfg.model.data_preprocessor.size)
-
-    @cached_property
-    def size(self):
-        """`analysis.flops.Complexity` for one crop."""
-        from mmfreq.analysis.flops import build_for_counting, count
-
-        return count(build_for_counting(str(self.config))[0], self.crop)
-
-    def step(self):
-        """`harness.Entry` of the forward and backward pass of a training batch."""
-        from benchmarks.harness.entries import Entry, ModelForm
-        from benchmarks.models import segmentor
-
-        make = partial(segmentor, str(self.config))
-        return Entry(
-            ModelForm(self.name, 'mmfreq', make, make), self.crop, 'training', 'fp32', batch=self.cfg.train_dataloader.batch_size
-        )
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `models_of`."""
-    parser.add_argument('configs', nargs='+', type=Path, help='segmentation configs; the first one is the reference of ratios')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1])
-    parser.add_argument('--data', help='data root (default: of the configs)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare_backbones'))
-
-
-def models_of(args) -> list[Model]:
-    """The models of a comparison, after their runs, which are trained if necessary."""
-    options = {f'{part}_dataloader.dataset.data_root': args.data for part in ('train', 'val', 'test')} if args.data else {}
-    models = []
-    for name, config in zip(short_names([config.stem for config in args.configs]), args.configs):
-        runs = (Run(config, seed, args.work_dir / config.stem / f'seed{seed}', options) for seed in args.seeds)
-        models.append(Model(name, config, tuple(runs)))
-    for model in models:
-        for run in model.runs:
-            run.complete()
-    return models
-
-
-def short_names(stems: list[str]) -> list[str]:
-    """The names of configs without the parts between underscores that all of them have."""
-    parts = [stem.split('_') for stem in stems]
-    common = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
-    return ['_'.join(part for part in each if part not in common) for each in parts]
-
-
-def measure_steps(models: list[Model], rounds: int):
-    """`harness.GroupResult` of the models' training steps, in the order of the models."""
+def measure_steps(models: list[Model], settings):
+    """`harness.GroupResult` of the models' training steps, in the order of the models; `settings` are those of the harness."""
     from benchmarks.harness.entries import Group
     from benchmarks.harness.measure import measure_group
-    from benchmarks.harness.suites import Settings
 
     entries = tuple(model.step() for model in models)
     not_counted = {(entry.model.name, entry.size): 0 for entry in entries}
-    return measure_group(Group('training steps', entries), Settings(repeats=rounds), CPU, not_counted)
+    return measure_group(Group('training steps', entries), settings, torch.device('cpu'), not_counted)
 
 
 def gmacs(macs) -> float:
@@ -166,13 +48,14 @@ def gmacs(macs) -> float:
 
 
 def score_table(models: list[Model]) -> Table:
-    """mIoU, best mean first; no model is called better than another one if their seeds overlap."""
-    header = ('model', *(f'seed {run.seed}' for run in models[0].runs), 'mean', 'better with every seed than')
+    """mIoU of each seed; a model is called better than another one only if every seed is."""
+    seeds = [run.seed for run in models[0].runs]
+    header = ('model', *(f'seed {seed}' for seed in seeds), 'mean', 'better with every seed than')
     rows = []
-    for model in sorted(models, key=lambda model: -mean(model.scores)):
-        below = [f'`{other.name}`' for other in models if max(other.scores) < min(model.scores)]
+    for model in models:
+        below = [f'`{other.name}`' for other in models if max(other.scores) < min(model.scores) and len(seeds) > 1]
         cells = [f'{score:.2f}' for score in (*model.scores, mean(model.scores))]
-        rows.append((f'`{model.name}`', *cells, ', '.join(below) or '-'))
+        rows.append((f'`{model.name}`', *cells, ', '.join(below) or EMPTY))
     return Table('scores: mIoU in percent', header, tuple(rows))
 
 
@@ -186,8 +69,9 @@ def cost_table(models: list[Model], steps, part: str) -> Table:
     for model, run in zip(models, steps.runs):
         sizes = (model.size.modules[part], model.size)
         cells = [text for size in sizes for text in (f'{size.params / 1e6:.2f}', f'{gmacs(size.macs):.3f}')]
-        wall, cpu = ratios(run.seconds, steps.baseline.seconds), ratios(run.cpu_seconds, steps.baseline.cpu_seconds)
-        rows.append((f'`{model.name}`', *cells, ratio_text(wall), ratio_text(cpu), mib_text(run, 'peak')))
+        pairs = ((run.seconds, steps.baseline.seconds), (run.cpu_seconds, steps.baseline.cpu_seconds))
+        times = (ratio_text(ratios(*pair)) if all(pair) else EMPTY for pair in pairs)
+        rows.append((f'`{model.name}`', *cells, *times, mib_text(run, 'peak')))
     return Table('sizes and costs', header, tuple(rows))
 
 
@@ -209,11 +93,11 @@ def curve_table(models: list[Model]) -> Table:
     return Table('validation curve: mIoU in percent, by seed', ('model', *(f'iteration {step}' for step in steps)), tuple(rows))
 
 
-def plot(models: list[Model], part: str, path: Path) -> None:
-    """mIoU against multiply-adds, a dot for each seed joined by a line, and the validation curves, means of the seeds."""
+def plot(models: list[Model], path: Path) -> None:
+    """Plot mIoU against multiply-adds, with a marker for each seed joined by a line, and the mean validation curves."""
     from mmfreq.analysis.plot_style import LINES, MARKERS, NORMAL, SMALL, new_figure, save
 
-    figure = new_figure(4.2 + 0.2 * -(-len(models) // 4), f'mIoU of {len(models[0].runs)} seeds each')
+    figure = new_figure(4.2 + 0.2 * -(-len(models) // 4), 'mIoU of each seed, and validation curves')
     left, right = figure.subplots(1, 2)
     for number, model in enumerate(models):
         color = LINES[number % len(LINES)]
@@ -224,7 +108,7 @@ def plot(models: list[Model], part: str, path: Path) -> None:
         right.plot(steps, [mean(run.curve[step] for run in model.runs) for step in steps], linewidth=1.2, **style)
     left.set_xlabel('10⁹ multiply-adds of the whole model, one crop', fontsize=SMALL)
     right.set_xlabel('iterations', fontsize=SMALL)
-    for axis, title in ((left, 'after training'), (right, 'validation curve, mean of the seeds')):
+    for axis, title in ((left, 'last checkpoint'), (right, 'mean of the seeds')):
         axis.set_title(title, fontsize=NORMAL + 1)
         axis.set_ylabel('mIoU, %', fontsize=SMALL)
         axis.tick_params(labelsize=SMALL)
@@ -233,33 +117,33 @@ def plot(models: list[Model], part: str, path: Path) -> None:
     save(figure, path)
 
 
-def recipe(model: Model) -> str:
-    """The recipe of the first config, in words."""
-    cfg, optimizer = model.cfg, model.cfg.optim_wrapper.optimizer
-    height, width = model.crop
-    return (
-        f'From random weights, by one recipe: {cfg.train_cfg.max_iters} iterations of {cfg.train_dataloader.batch_size} crops of '
-        f'{height}x{width}, {optimizer.type} at {optimizer.lr:g}. The last checkpoint is validated.'
+def notes(models: list[Model], steps) -> str:
+    """What the columns mean."""
+    seeds, batch = len(models[0].runs), models[0].cfg.train_dataloader.batch_size
+    chance = (
+        f'Of two equal models, one is better with every seed in one of {comb(2 * seeds, seeds) // 2} comparisons: this is not a '
+        'significance test, and models whose seeds overlap are not ranked.'
     )
+    costs = (
+        'Parameters and multiply-adds (of one crop, transforms included) are without the auxiliary head, which the step includes. '
+        f'A step is the forward and backward pass of {batch} crops in float32 on the CPU, without data, loss and optimizer, in '
+        f'{len(steps.baseline.seconds)} paired rounds, each model in its own process; times are relative to those of '
+        f'`{models[0].name}`, as median [quartiles]. Memory: the largest amount that the allocator holds beyond weights and input.'
+    )
+    return f'{chance}\n\n{costs}' if seeds > 1 else f'With one seed, no model can be called better than another one.\n\n{costs}'
 
 
 def page(args, models: list[Model], steps, command: str) -> str:
     from mmfreq.analysis.latency import describe_hardware
 
-    hardware = sentence(describe_hardware('cpu', torch.get_num_threads()))
+    hardware = describe_hardware('cpu', torch.get_num_threads())
     parts = [f'# {args.title}', f'{RUN_BY}\n```bash\n{command}\n```']
-    parts += [f'{date.today()}. {hardware}; mmfreq {mmfreq.__version__}. {recipe(models[0])}']
+    parts += [f'{date.today()}. {recipe(models[0])} The steps were measured on {hardware}; mmfreq {mmfreq.__version__}.']
     if args.plot:
         parts.append(f'![mIoU against multiply-adds, and validation curves]({link(args.plot, args.out)})')
     for found in (score_table(models), cost_table(models, steps, args.part), class_table(models), curve_table(models)):
         parts += [f'## {sentence(found.title)}', markdown(found)]
-    batch = models[0].cfg.train_dataloader.batch_size
-    parts.append(
-        f'A step is the forward and backward pass of {batch} crops in float32, without data, loss and optimizer, in '
-        f'{len(steps.baseline.seconds)} paired rounds, each model in its own process; times are relative to those of '
-        f'`{models[0].name}`, as median [quartiles]. Memory is what the allocator holds beyond weights and input. '
-        'Multiply-adds are of one crop, transforms included.'
-    )
+    parts.append(notes(models, steps))
     return '\n\n'.join(parts) + '\n'
 
 
@@ -278,15 +162,19 @@ def main(argv=None):
     parser.add_argument('--plot', type=Path, help='plot mIoU against multiply-adds to this file')
     parser.add_argument('--out', type=Path, help='also write the page to this file')
     args = parser.parse_args(argv)
-    models = models_of(args)
+    with short_user_errors():
+        models = models_of(args)
     if args.train_only:
         return
+    from benchmarks.harness.suites import Settings
+
     if args.plot:
-        plot(models, args.part, args.plot)
+        plot(models, args.plot)
     command = command_words('benchmarks/compare_backbones.py', sys.argv[1:] if argv is None else argv)
-    text = page(args, models, measure_steps(models, args.rounds), command)
+    text = page(args, models, measure_steps(models, Settings(repeats=args.rounds)), command)
     print(text)
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text, encoding='utf-8')
 
 

@@ -222,9 +222,10 @@ def exceeds_memory(call: Call) -> str:
     """Why the call does not fit into the memory of the CPU, or ''; estimated from a small image."""
     if call.device.type != 'cpu' or call.entry.pixels < TRIAL_ABOVE:
         return ''
-    small = Call(call.model, random_images(TRIAL, 1), call.entry)
+    batch = min(2, call.entry.batch)  # batch norms cannot train on one map of 1x1
+    small = Call(call.model, random_images(TRIAL, batch), call.entry)
     small()
-    peak = memory_of(small).peak * call.entry.pixels / (TRIAL[0] * TRIAL[1])
+    peak = memory_of(small).peak * call.entry.pixels / (batch * TRIAL[0] * TRIAL[1])
     free = free_bytes()
     return f'needs about {peak / 2**30:.0f} GiB, {free / 2**30:.0f} GiB are free' if free is not None and peak > free else ''
 

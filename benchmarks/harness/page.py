@@ -1,5 +1,6 @@
 """The page of a measurement in Markdown: command, hardware, tables, targets and a glossary."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -17,6 +18,7 @@ GLOSSARY = (
     'allocator holds after the forward pass, outputs included; ratios are relative to the baseline, below 1 is less.',
     'utilization: time of the multiply-adds of convolutions and matrix products, at the rate of large matrix products on this '
     'hardware, as a share of the measured time (training counts three times inference); Fourier transforms do not count.',
+    'CPU time: of all threads of the process; on a GPU it is not measured.',
     'error: norm of the difference to the reference implementation with the same weights, in float32 on a CPU, over its norm.',
     'A training step is forward and backward in training mode, without loss and optimizer.',
 )
@@ -25,7 +27,7 @@ GLOSSARY = (
 def command_words(program: str, arguments: Sequence[str]) -> str:
     """The command for the page; absolute paths are shortened to their names."""
     shown = (Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments)
-    return ' '.join(('python', program, *shown))
+    return shlex.join(('python', program, *shown))
 
 
 def sentence(text: str) -> str:

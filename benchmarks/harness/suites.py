@@ -146,12 +146,13 @@ def resolutions_suite(settings: Settings, sources: ModelSources) -> Iterator[Gro
 
 
 def growth_suite(settings: Settings, sources: ModelSources) -> Iterator[Group]:
-    """One model at several sizes in the same rounds; the smallest is the baseline. The peers are measured after the archs."""
+    """One model at several sizes in the same rounds; the smallest is the baseline. With the default archs, also timm's models."""
+    default = settings.archs == SUITES['growth'].defaults['archs']
     sizes = sorted(settings.sizes, key=lambda size: size[0] * size[1])
     for mode, precision in settings.modes_and_precisions():
         names = product(settings.archs, settings.forms)
         models = [sources.model(name, form) for name, form in names if has_form(name, form, mode)]
-        for model in (*models, *(sources.peer(name) for name in PEERS if name in sources.peers)):
+        for model in (*models, *(sources.peer(name) for name in PEERS * default)):
             conversion = conversions(precision, mode)[-1]
             entries = (Entry(model, size, mode, precision, conversion, settings.batch) for size in sizes)
             yield Group(f'{model.name}, {model.form}, {mode}, {precision}', tuple(entries))

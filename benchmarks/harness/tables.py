@@ -119,7 +119,7 @@ def _side_by_side(results: Results, group: GroupResult) -> Table:
 
 
 def _growth_table(results: Results) -> Table:
-    rows = []
+    rows, on_cpu = [], results.settings.device == 'cpu'
     for group in results.groups:
         for run in group.runs:
             entry, scale = run.entry, group.baseline.entry.pixels / run.entry.pixels
@@ -132,7 +132,7 @@ def _growth_table(results: Results) -> Table:
                 'size': size_text(entry.size),
                 'ms': ms_text(run),
                 'time per pixel': _growth(run.seconds, group.baseline.seconds, scale),
-                'CPU time per pixel': _growth(run.cpu_seconds, group.baseline.cpu_seconds, scale),
+                'CPU time per pixel': _growth(run.cpu_seconds, group.baseline.cpu_seconds, scale) if on_cpu else EMPTY,
                 'peak, MiB': mib_text(run, 'peak'),
                 'memory per pixel': ratio_text(None if memory is None else memory * scale),
                 'utilization': utilization_text(results, run),

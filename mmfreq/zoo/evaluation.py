@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What mmengine measured, or the reason why it did not; `origin` is of the weights, see `origin_of`, as is `seed_of`."""
+    """What mmengine measured, or the reason why it did not; `origin`, `seed`: of the weights, see `origin_of`, `seed_of`."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     reason: str = ''

@@ -6,6 +6,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,12 +142,16 @@ def pages(root: Path, rows: Iterable[Row]) -> dict[str, str]:
 
 def readme_text(text: str, rows: Iterable[Row]) -> str:
     """The text with the results of training runs of `rows` in the paragraph after the line `WRITTEN`."""
-    trained = [row for row in rows if any(_origin(result) == TRAINED for result in row.measured)]
+    trained = [row for row in rows if _trained(row)]
+    archs = Counter(row.name.split('_')[0] for row in trained)
     parts = []
     for dataset in dict.fromkeys(row.dataset for row in trained):
-        scores = (f'[{row.name.split("_")[0]}]({row.entry["Config"]}) {_seeds(row)}' for row in trained if row.dataset == dataset)
+        scores = []
+        for row in (row for row in trained if row.dataset == dataset):
+            arch = row.name.split('_')[0]
+            scores.append(f'[{arch if archs[arch] == 1 else row.name}]({row.entry["Config"]}) {_seeds(row)}')
         parts.append(f'{dataset}: {", ".join(scores)}.')
-    paragraph = f'Trained here from scratch, one score for each seed. {" ".join(parts)}' if parts else 'Nothing was trained here.'
+    paragraph = f'Trained here, one score for each seed. {" ".join(parts)}' if parts else 'Nothing was trained here.'
     before, after = text.split(f'{WRITTEN}\n')
     _, end, rest = after.partition('\n\n')
     return f'{before}{WRITTEN}\n{paragraph}{end}{rest}'
@@ -154,9 +159,14 @@ def readme_text(text: str, rows: Iterable[Row]) -> str:
 
 def _seeds(row: Row) -> str:
     """The first metric of each training run, as in '38.9 / 39.2 mIoU'."""
-    results = [result['Metrics'] for result in row.measured if _origin(result) == TRAINED]
+    results = _trained(row)
     name = next(iter(results[0]))
     return f'{" / ".join(f"{metrics[name]:.1f}" for metrics in results)} {name}'
+
+
+def _trained(row: Row) -> list[Mapping[str, float]]:
+    """The metrics of each training run, tested at a single scale."""
+    return [result['Metrics'] for result in row.measured if (result['Test'], _origin(result)) == (SINGLE, TRAINED)]
 
 
 def index_text(root: Path) -> str:
@@ -309,7 +319,7 @@ def merged(listed: Iterable[Mapping], results: Iterable[Result]) -> list[Mapping
 
 
 def _key(entry: Mapping) -> tuple[str, str, int]:
-    """What an entry is the newest of; -1 for no seed."""
+    """(test, origin, seed) that identifies an entry; the seed is -1 if it is unknown."""
     return entry['Test'], _origin(entry), entry.get('Seed', -1)
 
 

@@ -338,7 +338,8 @@ def test_growth_suite_starts_from_the_smallest_size():
     settings = Settings(suite='growth', archs=('hornet-micro',), sizes=((128, 128), (64, 64)), forms=('mmfreq',))
     (group,) = labels(settings)
     assert [e[4] for e in group] == [(64, 64), (128, 128)]
-    _, peer = labels(settings, replace(sources(), peers={'convnext_tiny': nn.Identity}))
+    peers = dict.fromkeys(('convformer_s18', 'caformer_s18', 'convnext_tiny'), nn.Identity)
+    *_, peer = labels(replace(settings, archs=()), replace(sources(), peers=peers))
     assert [(e[0], e[4]) for e in peer] == [('convnext_tiny', (64, 64)), ('convnext_tiny', (128, 128))]
     with pytest.raises(ValueError, match='at least two'):
         with_defaults(Settings(suite='growth', sizes=((64, 64),)))
@@ -460,6 +461,7 @@ def test_page_and_json(tmp_path):
     groups = [against('hornet', 1.5, saved=400), against('hornet', 1.5, saved=400, mode='training')]
     command = page.command_words('tools/benchmark.py', ['--out', str(tmp_path / 'x.md'), '--size', '512'])
     text = page.page(results(groups), command, quick=True, plot='x.png')
+    assert page.command_words('x.py', ['--title', 'Two words']) == "python x.py --title 'Two words'"
     assert command == 'python tools/benchmark.py --out x.md --size 512' and str(tmp_path) not in text
     assert text.startswith('# Benchmark: reference\n') and f'```bash\n{command}\n```' in text
     assert '| hornet | 2x4 |' in text and 'Two cores' in text and page.QUICK in text and '](x.png)' in text

@@ -109,10 +109,15 @@ def test_the_paragraph_of_the_readme_has_the_training_runs(tree):
     readme.write_text(f'# Title\n\n{WRITTEN}\nold\n\nEnd.\n')
     update_zoo(tree, [SINGLE])
     assert readme.read_text() == f'# Title\n\n{WRITTEN}\nNothing was trained here.\n\nEnd.\n'
-    update_zoo(tree, [replace(SINGLE, origin='trained', seed=seed, metrics={'mIoU': 48.0 + seed}) for seed in (0, 1)])
+    runs = [replace(SINGLE, origin='trained', seed=seed, metrics={'mIoU': 48.0 + seed}) for seed in (0, 1)]
+    update_zoo(tree, [*runs, replace(MULTI, origin='trained', seed=0)])
     link = f'[{NAME.split("_")[0]}](configs/seg/hornet/{NAME}.py)'
-    result = f'Trained here from scratch, one score for each seed. ADE20K: {link} 48.0 / 49.0 mIoU.'
+    result = f'Trained here, one score for each seed. ADE20K: {link} 48.0 / 49.0 mIoU.'
     assert readme.read_text() == f'# Title\n\n{WRITTEN}\n{result}\n\nEnd.\n'
+    other = NAME.replace('-160k_', '-amp-160k_')
+    update_zoo(tree, [replace(runs[0], row=other)])
+    assert f'[{other}](configs/seg/hornet/{other}.py) 48.0 mIoU' in readme.read_text()
+    assert f'[{NAME}](' in readme.read_text()
 
 
 def test_an_installed_package_is_refused(tree):
