@@ -109,8 +109,9 @@ def evaluate(files, data, classes):
     return {kind: (mean_iou(matrices[kind]), np.array(seconds[kind])) for kind in runs}
 
 
-def page(found, files, args, count, size):
+def page(found, files, args, count, size, command):
     """The Markdown page."""
+    from benchmarks.harness.page import sentence
     from mmfreq.analysis.latency import describe_hardware
 
     base = found['float32'][1]
@@ -118,7 +119,6 @@ def page(found, files, args, count, size):
         f'| {kind} | {100 * score:.2f} | {np.median(seconds / base):.2f} | {files[kind].stat().st_size / 2**20:.1f} |'
         for kind, (score, seconds) in found.items()
     ]
-    hardware = describe_hardware('cpu', 1)
     import onnxruntime
 
     lines = [
@@ -128,13 +128,12 @@ def page(found, files, args, count, size):
         '',
         '<!-- not run here: needs CamVid and a checkpoint; tests/benchmarks/test_int8.py::test_a_toy_segmentor -->',
         '```bash',
-        f'python benchmarks/int8.py {Path(args.config).name} {Path(args.checkpoint).name} --calibration {args.calibration}'
-        + (f' --images {args.images}' if args.images else ''),
+        command,
         '```',
         '',
-        f'{date.today()}. {hardware[0].upper()}{hardware[1:]}; {processor()}; onnxruntime {onnxruntime.__version__}. One thread,',
-        f'{count} validation images of {size[0]}x{size[1]}, in turns, on a machine with other work; {args.calibration} training',
-        'images for the calibration.',
+        f'{date.today()}. {sentence(describe_hardware("cpu", 1))}; {processor()}; onnxruntime {onnxruntime.__version__}.',
+        f'One thread, {count} validation images of {size[0]}x{size[1]}, in turns; {args.calibration} training images for the calibration.',
+        'Times are medians over the images of wall time relative to float32 on the same image.',
         '',
         '| file | mIoU, % | time relative to float32 | MiB |',
         '| --- | --- | --- | --- |',
@@ -156,13 +155,16 @@ def main(argv=None):
     args = parser.parse_args(argv)
     from mmengine.config import Config
 
+    from benchmarks.harness.page import command_words
+
+    command = command_words('benchmarks/int8.py', sys.argv[1:] if argv is None else argv)
     config = Config.fromfile(args.config)
     calibration = [images for images, _ in samples(config, 'train_dataloader', args.calibration)]
     data = list(samples(config, 'val_dataloader', args.images))
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(args.config, args.checkpoint, calibration, Path(folder))
         found = evaluate(files, data, config.model.decode_head.num_classes)
-        text = page(found, files, args, len(data), data[0][0].shape[2:])
+        text = page(found, files, args, len(data), data[0][0].shape[2:], command)
     print(text)
     if args.out:
         args.out.write_text(text, encoding='utf-8')
