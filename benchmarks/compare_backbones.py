@@ -12,7 +12,6 @@ seed.
 """
 
 import argparse
-import os
 import sys
 from datetime import date
 from math import comb
@@ -25,7 +24,7 @@ import torch
 from training_runs import Model, add_run_options, models_of, recipe
 
 import mmfreq
-from benchmarks.harness.page import command_words, markdown, sentence
+from benchmarks.harness.page import command_words, link, markdown, sentence
 from benchmarks.harness.tables import EMPTY, Table, mib_text, ratio_text
 from mmfreq.errors import short_user_errors
 
@@ -97,18 +96,19 @@ def plot(models: list[Model], path: Path) -> None:
     """Plot mIoU against multiply-adds, with a marker for each seed joined by a line, and the mean validation curves."""
     from mmfreq.analysis.plot_style import LINES, MARKERS, NORMAL, SMALL, new_figure, save
 
-    figure = new_figure(4.2 + 0.2 * -(-len(models) // 4), 'mIoU of each seed, and validation curves')
+    figure = new_figure(4.2 + 0.2 * -(-len(models) // 4), f'mIoU with {len(models[0].runs)} seeds')
     left, right = figure.subplots(1, 2)
     for number, model in enumerate(models):
         color = LINES[number % len(LINES)]
-        marker = MARKERS[(number + number // len(LINES)) % len(MARKERS)]
-        style = {'color': color, 'marker': marker, 'markersize': 5, 'label': model.name}
+        cycle = number // len(LINES)  # models with the same color differ in marker and line
+        marker, line = MARKERS[(number + cycle) % len(MARKERS)], ('-', '--', ':')[cycle % 3]
+        style = {'color': color, 'marker': marker, 'linestyle': line, 'markersize': 5, 'label': model.name}
         left.plot([gmacs(model.size.macs)] * len(model.scores), model.scores, linewidth=1, **style)
         steps = sorted(set.intersection(*(set(run.curve) for run in model.runs)))
         right.plot(steps, [mean(run.curve[step] for run in model.runs) for step in steps], linewidth=1.2, **style)
     left.set_xlabel('10⁹ multiply-adds of the whole model, one crop', fontsize=SMALL)
     right.set_xlabel('iterations', fontsize=SMALL)
-    for axis, title in ((left, 'last checkpoint'), (right, 'mean of the seeds')):
+    for axis, title in ((left, 'last checkpoint'), (right, 'validation curves, mean of the seeds')):
         axis.set_title(title, fontsize=NORMAL + 1)
         axis.set_ylabel('mIoU, %', fontsize=SMALL)
         axis.tick_params(labelsize=SMALL)
@@ -145,11 +145,6 @@ def page(args, models: list[Model], steps, command: str) -> str:
         parts += [f'## {sentence(found.title)}', markdown(found)]
     parts.append(notes(models, steps))
     return '\n\n'.join(parts) + '\n'
-
-
-def link(target: Path, page: Path | None) -> str:
-    """Path of a file relative to the page."""
-    return Path(os.path.relpath(target, page.parent if page else '.')).as_posix()
 
 
 def main(argv=None):

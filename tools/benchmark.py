@@ -122,7 +122,7 @@ def tune(args, command, console, log):
 def benchmark(args, command, console, log):
     """Measure a suite, or print what would be measured."""
     from benchmarks.harness.measure import measure
-    from benchmarks.harness.page import QUICK, notes, page
+    from benchmarks.harness.page import QUICK, link, notes, page
     from benchmarks.harness.plot import check_sizes, plot
     from benchmarks.harness.suites import Settings, plan, with_defaults
     from benchmarks.harness.tables import tables
@@ -148,7 +148,7 @@ def benchmark(args, command, console, log):
     if args.quick:
         print(QUICK)
     write(args.json, json.dumps({'command': command, 'quick': args.quick, **results.as_dict()}, indent=1))
-    write(args.out, page(results, command, args.quick, args.plot.name if args.plot else None))
+    write(args.out, page(results, command, args.quick, link(args.plot, args.out) if args.plot else None))
     if args.plot:
         args.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(results, args.plot)

@@ -1,5 +1,6 @@
 """The page of a measurement in Markdown: command, hardware, tables, targets and a glossary."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from datetime import date
@@ -28,6 +29,11 @@ def command_words(program: str, arguments: Sequence[str]) -> str:
     """The command for the page; absolute paths are shortened to their names."""
     shown = (Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments)
     return shlex.join(('python', program, *shown))
+
+
+def link(target: Path, page: Path | None) -> str:
+    """Path of a file relative to a page, or to the current folder."""
+    return Path(os.path.relpath(target, page.parent if page else '.')).as_posix()
 
 
 def sentence(text: str) -> str:
@@ -63,7 +69,7 @@ def notes(results: Results) -> list[str]:
 
 
 def page(results: Results, command: str, quick: bool = False, plot: str | None = None) -> str:
-    """The page of a measurement; `plot` is the name of an image file in the same folder."""
+    """The page of a measurement; `plot` is the path of an image, relative to the page."""
     suite = results.settings.suite
     parts = [f'# Benchmark: {suite}', sentence(SUITES[suite].question), f'```bash\n{command}\n```']
     parts += [QUICK] * quick

@@ -49,8 +49,10 @@ def test_suite_reference_writes_tables_and_json(benchmark, tmp_path):
 
 @pytest.mark.slow
 def test_growth_with_a_plot(benchmark, tmp_path):
-    text = benchmark('--suite', 'growth', '--archs', 'dfformer-micro', '--plot', tmp_path / 'x.png', *SMALL, '--size', 64, '64x128')
-    assert 'time per pixel from 64x64 to 64x128' in text and (tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
+    files = ('--plot', tmp_path / 'images' / 'x.png', '--out', tmp_path / 'pages' / 'x.md')
+    text = benchmark('--suite', 'growth', '--archs', 'dfformer-micro', *files, *SMALL, '--size', 64, '64x128')
+    assert 'time per pixel from 64x64 to 64x128' in text and (tmp_path / 'images/x.png').read_bytes().startswith(b'\x89PNG')
+    assert '](../images/x.png)' in (tmp_path / 'pages/x.md').read_text()
 
 
 @pytest.mark.slow
