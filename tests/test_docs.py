@@ -134,6 +134,39 @@ def test_what_works_with_every_family_is_tested_with_every_family():
             assert every or all(re.search(rf'\b{family}\b', text) for family in FAMILIES), (what, path)
 
 
+def measured(page, *row):
+    """The cells after those of `row` in the first row of a page of measurements that begins with them."""
+    text = (ROOT / 'docs' / 'measurements' / page).read_text(encoding='utf-8')
+    line = next(line for line in text.splitlines() if line.startswith(f'| {" | ".join(row)} |'))
+    return [cell.strip() for cell in line.strip('|').split('|')][len(row) :]
+
+
+def test_the_pages_cite_the_measurements():
+    sizes, cookbook, speed = (
+        ' '.join((ROOT / 'docs' / name).read_text(encoding='utf-8').split())
+        for name in ('image_sizes.md', 'cookbook.md', 'performance.md')
+    )
+    text = (ROOT / 'docs/measurements/filter_resizing_cpu.md').read_text(encoding='utf-8')
+    hornet, gfnet = re.findall(r'^\| 2 \| 540x720 \| (.+) \|$', text, re.MULTILINE)
+    (bilinear, _, _, modes), (_, bicubic, _, gfnet_modes) = hornet.split(' | '), gfnet.split(' | ')
+    assert f'has {modes} % mIoU with `modes` and {bilinear} % with `bilinear`' in sizes
+    assert f'has {gfnet_modes} % with `modes` and {bicubic} % with `bicubic`' in sizes
+    plain, *gnconv = (
+        measured('camvid_decoders_cpu.md', f'`{name}`') for name in ('upernet', 'horfpn-7x7-upernet', 'gnconv-7x7-upernet')
+    )
+    assert 'have a higher mIoU with every seed' in cookbook
+    assert all(min(map(float, each[:2])) > max(map(float, plain[:2])) for each in gnconv)
+    grows = {
+        arch: measured('growth_cpu.md', arch, form, 'inference', 'fp32', '2048x2048')[1].split()[0]
+        for arch, form in (
+            *((arch, 'mmfreq') for arch in ('hornet-tiny-gf', 'hornet-tiny-7x7', 'dfformer-s18', 'cdfformer-s18', 'affnet')),
+            *((arch, 'timm') for arch in ('convnext_tiny', 'convformer_s18', 'caformer_s18')),
+        )
+    }
+    paragraph = speed[speed.index('## Image size') : speed.index('## How to measure')]
+    assert re.findall(r'[\d.]+x\b(?!\d)', paragraph) == [*dict.fromkeys(grows.values())]
+
+
 def test_it_is_short():
     assert len(README.splitlines()) <= 130
 

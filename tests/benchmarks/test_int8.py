@@ -37,7 +37,7 @@ def test_the_deployment_page_cites_the_measurements(int8):
     best = 'int8: convolutions'
     cited = f'took {times[best]:.2f} of the time of float32, at {scores[best]} instead of {scores["float32"]} % mIoU'
     assert cited in text and times[best] < 1
-    assert min(times['int8: all that onnxruntime quantizes'], times['fp16 file']) > 1
+    assert times['int8: all that onnxruntime quantizes'] >= 1 and times['fp16 file'] > 1
 
 
 def test_mean_iou_by_hand(int8):

@@ -12,7 +12,7 @@ from mmfreq.weights.files import find_weights
 from mmfreq.zoo import page
 from mmfreq.zoo.page import WRITTEN, Agreement, check_writable, last_digit, merged, page_text, printed_value, update_zoo
 from mmfreq.zoo.results import FAILED, MEASURED, Result
-from mmfreq.zoo.rows import Row, load_rows, metafiles
+from mmfreq.zoo.rows import Row, load_rows, metafiles, update_models
 from tests.zoo.test_rows import entry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +28,12 @@ MULTI = replace(SINGLE, test='ms+flip', metrics={'mIoU(ms+flip)': 49.4})
 
 @pytest.fixture
 def tree(tmp_path):
-    """A tree with two metafiles of the repository."""
+    """A tree with two metafiles of the repository, without measurements."""
     for path in (ROOT / 'configs/seg/hornet/metafile.yml', ROOT / 'configs/det/gfnet/metafile.yml'):
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True)
         shutil.copy(path, target)
+        update_models(target, lambda entry: {key: value for key, value in entry.items() if key != 'Measured here'})
     return tmp_path
 
 
