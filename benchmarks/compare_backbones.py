@@ -21,7 +21,7 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-from training_runs import Model, add_run_options, models_of, recipe
+from training_runs import Model, add_run_options, recipe, trained_models
 
 import mmfreq
 from benchmarks.harness.page import command_words, link, markdown, sentence
@@ -158,7 +158,7 @@ def main(argv=None):
     parser.add_argument('--out', type=Path, help='also write the page to this file')
     args = parser.parse_args(argv)
     with short_user_errors():
-        models = models_of(args)
+        models = trained_models(args)
     if args.train_only:
         return
     from benchmarks.harness.suites import Settings

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-from training_runs import Model, Run, add_run_options, models_of, recipe
+from training_runs import Model, Run, add_run_options, recipe, trained_models
 
 import mmfreq
 from benchmarks.harness.page import command_words, markdown, sentence
@@ -120,7 +120,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     with short_user_errors():
         backbones = [stored_filters(config) for config in args.configs]
-        models = models_of(args)
+        models = trained_models(args)
         tables = [size_table(model, args.scales) for model in models]
     command = command_words('benchmarks/filter_resizing.py', sys.argv[1:] if argv is None else argv)
     text = page(args, models, tables, backbones, command)

@@ -1,16 +1,18 @@
-"""Benchmarks that need a GPU, in less than fifteen minutes; each part writes a page in Markdown.
+"""Measurements that need a GPU, in less than fifteen minutes; each part writes a page in Markdown.
 
-    python benchmarks/gpu.py --out docs/measurements            # all parts except tune
+    python benchmarks/gpu.py --out docs/measurements            # all parts except tune, the most important ones first
     python benchmarks/gpu.py --only spectral --sides 14 28
     python benchmarks/gpu.py --only tune --sides 28
-    python benchmarks/gpu.py --device cpu --tiny                # a dry run
+    python benchmarks/gpu.py --device cpu --tiny                # a dry run, without the training of camvid
 
 Parts:
-  spectral   the spectral operator, float32: backends and fused kernels against torch.fft and the bandwidth of a copy
-  irfft2     how the device transforms spectra that are not Hermitian
-  precision  errors of outputs in low precisions, one model per family
+  golden     distances from the golden numbers, one model per family
   training   training steps in bfloat16 autocast against the reference implementation, with memory
   inference  float32 and bfloat16 against the reference implementation
+  camvid     mIoU of four families, 800 iterations each on CamVid at full size
+  precision  errors of outputs in low precisions, one model per family
+  spectral   the spectral operator, float32: backends and fused kernels against torch.fft and the bandwidth of a copy
+  irfft2     how the device transforms spectra that are not Hermitian
   tune       launch parameters of the fused kernels, fastest first
 
 Operators are checked before they are timed. Times are from paired rounds: each round runs every candidate once, and ratios are
@@ -33,7 +35,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.harness.page import command_words, markdown  # noqa: E402
+from benchmarks.gpu_scores import GOLDEN, camvid, golden  # noqa: E402
+from benchmarks.harness.page import command_words, markdown, sentence  # noqa: E402
 from benchmarks.harness.tables import Table, error_text, ratio_text  # noqa: E402
 from benchmarks.harness.targets import Verdict  # noqa: E402
 from benchmarks.harness.timing import Spread, paired_rounds, ratios, seconds_per_call  # noqa: E402
@@ -45,6 +48,7 @@ from mmfreq.ops import apply_filter, half_width  # noqa: E402
 ARCHS = ('hornet-tiny-7x7', 'hornet-tiny-gf', 'dfformer-s18', 'cdfformer-s18', 'affnet')
 FAMILIES = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'cdfformer-s18', 'affnet')
 MICRO = ('hornet-micro', 'affnet-micro')
+CAMVID = ('hornet-tiny-gf', 'gfnet-h-ti', 'dfformer-s18', 'affnet')  # their configs are in benchmarks/camvid
 SIDES = (7, 14, 16, 28, 32, 56, 64, 128)
 TRAINING_SPEED, SPECTRAL_SPEED, SHARE = 2.0, 2.0, 0.6  # targets: over the reference, over torch.fft, of a copy
 MAX_ERROR = 1e-5  # relative error of an operator that is timed
@@ -137,6 +141,7 @@ def spectral_times(operators, batch, channels, side, args) -> dict[tuple[str, bo
 
 def spectral(args, clock) -> tuple[list, list]:
     """Tables and verdicts: maps that use the full memory bandwidth, and batches of eight."""
+    compile_ahead(args, clock)
     rate = copy_rate(args.device, 4 * args.bytes)
     tables, verdicts = [], []
     for full in (True, False):
@@ -183,11 +188,13 @@ def spectral_row(found: Mapping, side, batch, channels, rate) -> tuple[tuple[str
     return (grid, str(batch), *cells), verdicts
 
 
-def compile_ahead(args) -> None:
-    """Compile the kernels of all grids in parallel processes, and wait for them."""
+def compile_ahead(args, clock) -> None:
+    """Compile the kernels of all grids for a GPU in parallel processes, and wait for them."""
+    if torch.device(args.device).type == 'cpu' or clock.remaining <= 0:
+        return
     command = [sys.executable, __file__, '--compile', '--device', args.device, '--channels', str(args.channels)]
     running = [subprocess.Popen([*command, '--bytes', str(args.bytes), '--sides', str(side)]) for side in args.sides]
-    end = time.monotonic() + COMPILE_SECONDS
+    end = time.monotonic() + min(COMPILE_SECONDS, clock.remaining)
     for process in running:
         try:
             process.wait(max(0, end - time.monotonic()))
@@ -289,6 +296,7 @@ def precision(args, clock) -> tuple[list, list]:
 
 def tune(args, clock) -> tuple[list, list]:
     """Launch parameters of the fused kernels, relative to the planned ones."""
+    compile_ahead(args, clock)
     tables = []
     for side, backward in clock.fitting(list(product(args.sides, (False, True))), lambda unit: f'{unit[0]}x{unit[0]}'):
         x, weight, grad = inputs(max(1, args.bytes // (4 * args.channels * side**2)), args.channels, side, args.device)
@@ -337,24 +345,28 @@ def works(call) -> bool:
     return True
 
 
-PARTS = {
-    'spectral': ('The spectral operator alone', spectral),
-    'irfft2': ('Inverse FFT of non-Hermitian spectra', irfft2),
-    'precision': ('Outputs in low precisions', precision),
-    'training': ('Training steps against the reference implementation', training),
-    'inference': ('Inference against the reference implementation', inference),
-    'tune': ('Launch parameters of the fused kernels', tune),
-}
 METHOD = (
-    'Paired rounds; ratios are computed round by round: median [quartiles], above 1 is faster. A training step is forward and '
-    'backward. A share of a copy counts each tensor once, as read or written, relative to the bandwidth of a copy in the same run.'
+    ' Times are from paired rounds; ratios are computed round by round: median [quartiles], above 1 is faster. A training step is '
+    'forward and backward. A share of a copy counts each tensor once, as read or written, relative to the bandwidth of a copy in '
+    'the same run.'
 )
+# name: (title, function, how times are taken)
+PARTS = {
+    'golden': ('Distances from the golden numbers', golden, ''),
+    'training': ('Training steps against the reference implementation', training, METHOD),
+    'inference': ('Inference against the reference implementation', inference, METHOD),
+    'camvid': ('CamVid at full size', camvid, ''),
+    'precision': ('Outputs in low precisions', precision, ''),
+    'spectral': ('The spectral operator alone', spectral, METHOD),
+    'irfft2': ('Inverse FFT of non-Hermitian spectra', irfft2, ''),
+    'tune': ('Launch parameters of the fused kernels', tune, METHOD),
+}
 DRY_RUN = 'A dry run with small models and sizes: it shows that the program works and is not a measurement.'
 
 
-def page(title, command, hardware, tables, verdicts, skipped) -> str:
+def page(title, command, description, tables, verdicts, skipped) -> str:
     """The page in Markdown; a table may already be text."""
-    parts = [f'# {title}', f'```bash\n{command}\n```', *[DRY_RUN] * ('--tiny' in command), f'{date.today()}. {hardware}. {METHOD}']
+    parts = [f'# {title}', f'```bash\n{command}\n```', *[DRY_RUN] * ('--tiny' in command), f'{date.today()}. {description}']
     for table in tables:
         parts += [table] if isinstance(table, str) else [f'**{table.title}**', markdown(table)]
     parts += ['\n'.join(f'- {verdict}' for verdict in verdicts)] * bool(verdicts)
@@ -364,12 +376,18 @@ def page(title, command, hardware, tables, verdicts, skipped) -> str:
 
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', nargs='+', choices=PARTS, default=[part for part in PARTS if part != 'tune'])
+    parser.add_argument('--only', nargs='+', choices=PARTS, help='default: all but tune')
     parser.add_argument('--seconds', type=float, default=840, help='time limit of the whole run (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='folder for the pages')
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--archs', nargs='+', default=ARCHS)
     parser.add_argument('--families', nargs='+', default=FAMILIES, help='archs of the part precision')
+    parser.add_argument('--golden', nargs='+', choices=GOLDEN, default=tuple(GOLDEN), help='archs of the part golden')
+    configs = [ROOT / f'benchmarks/camvid/{arch}_upernet_1xb8-800_camvid-360x480.py' for arch in CAMVID]
+    parser.add_argument('--configs', nargs='+', type=Path, default=configs, help='of the part camvid, with one recipe')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='of the part camvid (default: 0)')
+    parser.add_argument('--data', default='data/camvid', help='data root of the part camvid (default: %(default)s)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/gpu_camvid'), help='for the runs of the part camvid')
     parser.add_argument('--forms', nargs='+', default=('mmfreq',), help='mmfreq, compiled (default: mmfreq)')
     parser.add_argument('--sides', nargs='+', type=int, default=SIDES, help='sides of the grids of the spectral operator')
     parser.add_argument('--channels', type=int, default=256)
@@ -383,8 +401,20 @@ def parse_args(argv):
     parser.add_argument('--compile', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.min_seconds = 0.2
+    args.only = args.only or [part for part in PARTS if part != 'tune' and not (args.tiny and part == 'camvid')]
     if args.tiny:
-        small = dict(archs=MICRO, families=MICRO, sides=(7, 8), channels=4, bytes=2**14, size=64, batch=1, repeats=2, min_seconds=0)
+        small = dict(
+            archs=MICRO,
+            families=MICRO,
+            golden=('affnet-et',),
+            sides=(7, 8),
+            channels=4,
+            bytes=2**14,
+            size=64,
+            batch=1,
+            repeats=2,
+            min_seconds=0,
+        )
         vars(args).update(small)
     return args
 
@@ -395,14 +425,12 @@ def main(argv=None):
     if args.compile:
         return compile_here(args)
     clock = Clock(args.seconds)
-    if args.device != 'cpu' and {'spectral', 'tune'} & set(args.only):
-        compile_ahead(args)
     command = command_words('benchmarks/gpu.py', sys.argv[1:] if argv is None else argv)
-    hardware = describe_hardware(args.device, torch.get_num_threads())
+    hardware = sentence(describe_hardware(args.device, torch.get_num_threads()))
     for name in args.only:
-        title, part = PARTS[name]
+        title, part, method = PARTS[name]
         clock.skipped, start = [], time.monotonic()
-        text = page(title, command, hardware[0].upper() + hardware[1:], *part(args, clock), clock.skipped)
+        text = page(title, command, f'{hardware}.{method}', *part(args, clock), clock.skipped)
         print(f'{text}\n({name}: {time.monotonic() - start:.0f} s, {clock.remaining:.0f} s left)\n', flush=True)
         if args.out:
             args.out.mkdir(parents=True, exist_ok=True)

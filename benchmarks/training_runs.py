@@ -106,6 +106,11 @@ class Model:
     config: Path
     runs: tuple[Run, ...]
 
+    def complete(self) -> None:
+        """Complete the run of each seed; raises the errors of `Run.complete`."""
+        for run in self.runs:
+            run.complete()
+
     @property
     def scores(self) -> list[float]:
         """mIoU of each seed, in percent."""
@@ -146,11 +151,19 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare_backbones'))
 
 
+def trained_models(args) -> list[Model]:
+    """The models of a comparison, after their runs; raises the errors of `models_of` and `Run.complete`."""
+    models = models_of(args)
+    for model in models:
+        model.complete()
+    return models
+
+
 def models_of(args) -> list[Model]:
-    """The models of a comparison, after their runs, which are trained if necessary.
+    """The models of a comparison, trained or not.
 
     Raises:
-        UserError: two configs have the same name or different recipes; and the errors of `Run.complete`.
+        UserError: two configs have the same name or different recipes.
     """
     stems = [config.stem for config in args.configs]
     if len(set(stems)) < len(stems):
@@ -160,9 +173,6 @@ def models_of(args) -> list[Model]:
         runs = (Run(config, seed, args.work_dir / config.stem / f'seed{seed}', args.data) for seed in args.seeds)
         models.append(Model(name, config, tuple(runs)))
     check_recipes(models)
-    for model in models:
-        for run in model.runs:
-            run.complete()
     return models
 
 

@@ -17,7 +17,7 @@ TRAIN = ROOT / 'tools' / 'train.py'
 TOY = ROOT / 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
 SUFFIX = '_upernet_1xb8-800_camvid-180x240.py'
 BACKBONES = [*ROOT.glob(f'configs/seg/*/*{SUFFIX}'), *ROOT.glob(f'benchmarks/camvid/*-dim*{SUFFIX}')]
-DECODERS = [path for path in ROOT.glob('benchmarks/camvid/*.py') if path not in BACKBONES]
+DECODERS = [path for path in ROOT.glob('benchmarks/camvid/*_camvid-180x240.py') if path not in BACKBONES]
 SHORT = """\
 _base_ = {base!r}
 train_cfg = dict(max_iters=4, val_interval=2)

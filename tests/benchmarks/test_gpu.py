@@ -1,6 +1,8 @@
-"""benchmarks/gpu.py: a dry run on a CPU, its time limit, its shares of the bandwidth, and no timing of wrong operators."""
+"""benchmarks/gpu.py: a dry run on a CPU, training on toy data, its time limit, shares of the bandwidth; golden numbers on CUDA."""
 
+import re
 import runpy
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -8,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmfreq.datasets.toy import write_toy_ade20k
+
 ROOT = Path(__file__).resolve().parents[2]
+TOY = ROOT / 'configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py'
 TINY = ('--device', 'cpu', '--tiny')
 
 
@@ -30,9 +35,12 @@ def test_a_dry_run_writes_every_page(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(script['main'].__globals__, 'MICRO', archs)
     script['main']([*TINY, '--out', str(tmp_path)])
     pages = {path.stem: path.read_text() for path in tmp_path.iterdir()}
-    assert set(pages) == {'gpu_spectral', 'gpu_irfft2', 'gpu_precision', 'gpu_training', 'gpu_inference'}
+    assert set(pages) == {'gpu_golden', 'gpu_spectral', 'gpu_irfft2', 'gpu_precision', 'gpu_training', 'gpu_inference'}
     printed = capsys.readouterr().out
     assert all(text in printed and 'A dry run' in text and str(tmp_path.parent) not in text for text in pages.values())
+    (golden,) = rows_of(pages['gpu_golden'], 'stages')
+    assert golden[:2] == ['affnet-et', '2'] and float(golden[2]) < 2e-5 and golden[3] == 'reached'
+    assert ['rounds' in pages[f'gpu_{name}'] for name in ('golden', 'training')] == [False, True]
     grids = rows_of(pages['gpu_spectral'], '4 channels, batches of 8')
     assert [row[0] for row in grids] == ['7x7', '8x8'] and all(row[3].endswith(']') and row[5] == '-' for row in grids)
     for name in ('training', 'inference'):
@@ -49,6 +57,51 @@ def test_page_lists_what_was_skipped_when_the_time_is_up(script, tmp_path):
     spectral, training = ((tmp_path / f'gpu_{part}.md').read_text() for part in ('spectral', 'training'))
     assert 'time was up: 7x7, maps of 0.0156 MiB; 8x8, maps of 0.0156 MiB; 7x7, batches of 8; 8x8, batches of 8.' in spectral
     assert 'time was up: hornet-micro, training; affnet-micro, training.' in training
+
+
+@pytest.mark.slow
+def test_training_on_toy_data_is_not_repeated(script, tmp_path, capsys):
+    write_toy_ade20k(tmp_path / 'toy', 4, 2)
+    config = tmp_path / 'micro.py'
+    config.write_text(
+        f'_base_ = {str(TOY)!r}\ntrain_cfg = dict(max_iters=2, val_interval=1)\ntrain_dataloader = dict(batch_size=2)\n'
+        'default_hooks = dict(checkpoint=dict(interval=2))\n'
+    )
+    command = [*TINY, '--only', 'camvid', '--configs', str(config), '--data', str(tmp_path / 'toy')]
+    command += ['--work-dir', str(tmp_path / 'runs'), '--out', str(tmp_path)]
+    script['main'](command)
+    text = (tmp_path / 'gpu_camvid.md').read_text()
+    score, mean = re.search(r'^\| `micro` \| ([\d.]+) \| ([\d.]+) \| - \|$', text, re.MULTILINE).groups()
+    assert score == mean and '- From random weights, by one recipe: 2 iterations of 2 crops of 128x128' in text
+    assert rows_of(text, 'validation curve')[0][-1] == f'{float(score):.1f}'
+    before = sorted(tmp_path.glob('runs/**/*.log'))
+    script['main'](command)
+    assert len(before) == 2 and sorted(tmp_path.glob('runs/**/*.log')) == before
+
+
+@pytest.mark.slow
+def test_the_models_of_camvid_have_one_recipe_and_heads_that_fit(script):
+    from benchmarks.training_runs import models_of
+
+    models = models_of(script['parse_args'](['--device', 'cpu']))
+    sizes = {model.name: model.size.modules['backbone'].params for model in models}  # counted in a forward pass
+    assert sizes.keys() == set(script['CAMVID']) and all(4e6 < size < 3e7 for size in sizes.values()), sizes
+
+
+def test_a_run_that_fails_does_not_end_the_others(script, tmp_path, monkeypatch, capsys):
+    def failing(command, **options):
+        raise subprocess.CalledProcessError(1, 'tools/train.py')
+
+    monkeypatch.setattr(subprocess, 'run', failing)
+    folder = ('--data', str(tmp_path), '--work-dir', str(tmp_path / 'runs'))
+    script['main']([*TINY, '--only', 'camvid', '--seconds', '60', *folder])
+    printed = capsys.readouterr().out
+    assert [printed.count(f'{arch}: not measured, Command') for arch in script['CAMVID']] == [1, 1, 1, 1]
+
+
+def test_the_part_camvid_without_data(script, tmp_path, capsys):
+    script['main']([*TINY, '--only', 'camvid', '--data', str(tmp_path / 'missing')])
+    assert f'- not measured: there is no data at {tmp_path}/missing, see --data' in capsys.readouterr().out
 
 
 def test_unit_that_would_exceed_the_time_is_not_started(script, monkeypatch):
@@ -95,6 +148,13 @@ def test_error_without_a_gpu(script):
         return
     with pytest.raises(ValueError, match='no CUDA device'):
         script['main'](['--only', 'irfft2'])
+
+
+@pytest.mark.gpu
+def test_every_family_agrees_with_the_golden_numbers_on_cuda(script, tmp_path):
+    script['main'](['--only', 'golden', '--out', str(tmp_path)])
+    rows = rows_of((tmp_path / 'gpu_golden.md').read_text(), 'stages')
+    assert len(rows) == 6 and all(row[-1] == 'reached' for row in rows), rows
 
 
 @pytest.mark.gpu

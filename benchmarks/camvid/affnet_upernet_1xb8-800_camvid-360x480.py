@@ -1,0 +1,7 @@
+# AFFNet in the comparison of backbones on CamVid at full size.
+_base_ = './hornet-tiny-gf_upernet_1xb8-800_camvid-360x480.py'
+model = dict(
+    backbone=dict(type='mmfreq.AFFNet', arch='affnet'),
+    decode_head=dict(in_channels=[64, 128, 256, 320]),
+    auxiliary_head=dict(in_channels=256),
+)
