@@ -91,8 +91,8 @@ def test_workflows_test_the_pythons_that_the_package_supports():
     assert [entry['options'] for entry in matrix].count('') == 1  # one runs the slow tests, too
 
 
-def test_the_parts_of_continuous_integration_leave_out_no_test():
-    """What the first part leaves out, the last one runs; the parts in between emulate a processor."""
+def test_the_last_part_of_continuous_integration_runs_what_the_first_leaves_out():
+    """The parts in between emulate a processor."""
     parts = re.findall(r"^ *run_tests (.*?)-m '(.+?)'", text('.ci', 'run'), re.MULTILINE)
     first, *between, last = parts
     assert first[1] == f'not ({last[1]})' and len(between) == 2 and all('--cpu' in options for options, _ in between)
