@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOAK = ROOT / 'benchmarks' / 'soak.py'
 ITERS = 300
-SLOWER = 1.10  # times the processor time of a step, in relation to that of work which is always the same
+# Times the processor time of a step, in relation to that of work which is always the same. No closer, because the clock of some
+# machines changes within seconds, by a factor of up to two; docs/measurements/soak_cpu.md has the figure of a long run.
+SLOWER = 1.5
 # From the end of the first quarter to the end, in MiB. Measured: docs/measurements/soak_cpu.md. Blocks in use hardly change; what
 # malloc keeps of freed ones grows by a few MiB with every checkpoint, which is written in one large block.
 GROWTH = {'used': 4, 'rss': 48, 'workers': 16}
@@ -47,10 +49,9 @@ def test_nothing_grows_in_a_long_training(tmp_path):
     assert found['tasks']['late most'] <= found['tasks']['early most'], found['tasks']
     assert found['checkpoints']['late most'] == 2
     slower = found['cpu'] / found['same']
-    for _ in range(4):  # again, four times at most: other processes may run
-        if slower > SLOWER:
-            again = soaked(tmp_path, ITERS)['figures']
-            slower = min(slower, again['cpu'] / again['same'])
+    if slower > SLOWER:  # once more: other processes may run
+        again = soaked(tmp_path, ITERS)['figures']
+        slower = min(slower, again['cpu'] / again['same'])
     assert slower <= SLOWER
 
 

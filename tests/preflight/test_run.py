@@ -86,7 +86,7 @@ def test_a_dataset_of_the_size_of_ade20k_takes_seconds(tmp_path):
     prepare_train(config, work_dir=tmp_path / 'w', report=report)
     took = time.process_time() - start
     print(f'all checks of 22210 pairs: {took:.2f} s')
-    assert report.data['train_dataloader.dataset'].total == 20210 and took < 10
+    assert report.data['train_dataloader.dataset'].total == 20210 and took < 40
 
 
 @pytest.mark.slow
@@ -105,4 +105,4 @@ def test_a_coco_file_of_100000_annotations_takes_seconds(tmp_path, detection, wr
     start = time.process_time()
     json.loads((tmp_path / 'train.json').read_text())
     print(f'{size / 1e6:.0f} MB: {took:.2f} s, of which reading takes {time.process_time() - start:.2f} s')
-    assert took < 10
+    assert took < 40

@@ -112,7 +112,7 @@ def test_no_network(silent_proxy):
     before = time.monotonic()
     with pytest.raises(MissingWeightsError) as error:
         check_weights(Config.fromfile(HEADLINE), Report())
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 14
     for part in (NAME, 'no answer within 7 s', 'https://cloud.tsinghua.edu.cn/f/511faad0bde94dfcaa54/', FILE, '--from-scratch'):
         assert part in str(error.value)
 
@@ -123,7 +123,7 @@ def test_a_name_that_is_not_resolved(monkeypatch):
     before = time.monotonic()
     with pytest.raises(MissingWeightsError, match='no answer within 7 s'):
         check_weights(Config.fromfile(HEADLINE), Report())
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 14
 
 
 @pytest.mark.parametrize('offline', [True, False], ids=['offline', 'silent'])
@@ -132,7 +132,7 @@ def test_the_tool_without_a_network(data, tmp_path, tool_main, monkeypatch, caps
     before = time.monotonic()
     with pytest.raises(SystemExit) as stopped:
         tool_main('train')([HEADLINE, '--work-dir', str(tmp_path / 'work'), *as_arguments(options(data))])
-    assert stopped.value.code == 2 and time.monotonic() - before < 10
+    assert stopped.value.code == 2 and time.monotonic() - before < 14
     assert f'error: The weights {NAME} are not on this machine' in capsys.readouterr().err
     assert not (tmp_path / 'work').exists() and not (tmp_path / 'torch').exists()
 

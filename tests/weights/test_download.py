@@ -199,17 +199,17 @@ def test_all_urls_are_asked_at_once(server, monkeypatch):
 
     def lookup(host, *args, real=socket.getaddrinfo, **kwargs):
         if host == 'slow.example.org':
-            time.sleep(5)
+            time.sleep(12)
         return real(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, 'getaddrinfo', lookup)
     urls = [server.url('/silent.pth'), server.url('/w.pth'), server.url('/none.pth'), 'http://slow.example.org/w.pth']
     start = time.monotonic()
-    good, faults = answering(urls, 1.5)
-    assert time.monotonic() - start < 3
+    good, faults = answering(urls, 4)
+    assert time.monotonic() - start < 8
     assert good == [server.url('/w.pth')]
     assert set(faults) == {urls[0], urls[2], urls[3]}
-    assert '404' in faults[urls[2]] and faults[urls[3]] == 'no answer within 2 s'
+    assert '404' in faults[urls[2]] and faults[urls[3]] == 'no answer within 4 s'
 
 
 def test_google_links_become_direct_ones():
