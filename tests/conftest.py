@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.config import config, utils
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -31,7 +32,7 @@ FOLDER = Path(__file__).parent
 # files whose first test takes minutes: they start first, so that no worker is alone with them at the end
 LONGEST = (
     *('test_soak.py', 'test_toy_detection.py', 'test_site.py', 'test_adding_a_size.py'),
-    *('test_distributed_options.py', 'test_reproduce.py'),
+    *('test_distributed_options.py', 'test_reproduce.py', 'test_compare_backbones.py', 'test_runtimes.py'),
 )
 # tests that depend on the instruction set, beside those that compare with published numbers
 NUMERICS = (FOLDER / 'numerics', FOLDER / 'models/test_precision.py')
@@ -54,6 +55,25 @@ def benchmark_script():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER.parent / 'benchmarks'))
         yield importlib.import_module
+
+
+@pytest.fixture(scope='session')
+def made_once(tmp_path_factory, request):
+    """`made_once(name, make)`: a folder that `make(folder)` fills once for all workers of pytest-xdist; tests only read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, 'workerinput') else base
+
+    def get(name, make):
+        folder = shared / name
+        with FileLock(f'{folder}.lock'):
+            if not (shared / f'{name}.made').exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                (shared / f'{name}.made').touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(autouse=True)

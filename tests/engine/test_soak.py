@@ -49,7 +49,7 @@ def test_nothing_grows_in_a_long_training(tmp_path):
     assert found['tasks']['late most'] <= found['tasks']['early most'], found['tasks']
     assert found['checkpoints']['late most'] == 2
     slower = found['cpu'] / found['same']
-    if slower > SLOWER:  # once more: other processes may run
+    if slower > SLOWER:  # again, for other processes may run
         again = soaked(tmp_path, ITERS)['figures']
         slower = min(slower, again['cpu'] / again['same'])
     assert slower <= SLOWER

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ MODELS = {  # column of the table -> model that is tried, its size
     'AFFNet': ('affnet-micro', (64, 96)),
     'UPerNet + HorNet': ('configs/seg/hornet/hornet-micro_upernet_1xb8-400_toy-128x128.py', (64, 96)),
 }
-SLOW = ('AOTInductor', 'ExecuTorch, XNNPACK', 'LiteRT', 'Core ML')
 
 
 def table(text):
@@ -40,18 +40,10 @@ def runtimes(benchmark_script):
     return benchmark_script('runtimes')
 
 
-@pytest.fixture(scope='module')
-def case(runtimes, tmp_path_factory):
+@pytest.fixture
+def case(runtimes, made_once):
     """`case(column)`: the folder of its exported model."""
-    folders = {}
-
-    def export(column):
-        if column not in folders:
-            folders[column] = tmp_path_factory.mktemp('case')
-            runtimes.export(*MODELS[column], folders[column])
-        return folders[column]
-
-    return export
+    return lambda column: made_once(f'runtimes of {column}', partial(runtimes.export, *MODELS[column]))
 
 
 def installed(module):
@@ -61,14 +53,11 @@ def installed(module):
         return False
 
 
-CELLS = [
-    pytest.param(runtime, column, id=f'{runtime}-{column}', marks=[pytest.mark.slow] if runtime in SLOW else [])
-    for runtime, cells in DOCUMENTED.items()
-    for column in MODELS
-    if column in cells
-]
+# those of a model one after another: no worker waits long for its file
+CELLS = [(runtime, column) for column in MODELS for runtime, cells in DOCUMENTED.items() if column in cells]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('runtime', 'column'), CELLS)
 def test_runtimes_work_or_fail_as_documented(runtime, column, runtimes, case):
     found = runtimes.RUNTIMES[runtime]

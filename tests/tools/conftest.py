@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -32,25 +30,6 @@ def tool_main():
         return module.main
 
     return load
-
-
-@pytest.fixture(scope='session')
-def made_once(tmp_path_factory, request):
-    """`made_once(name, make)`: a folder that `make(folder)` fills once for all workers of pytest-xdist; tests only read it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if hasattr(request.config, 'workerinput') else base
-
-    def get(name, make):
-        folder = shared / name
-        with FileLock(f'{folder}.lock'):
-            if not (shared / f'{name}.made').exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-                make(folder)
-                (shared / f'{name}.made').touch()
-        return folder
-
-    return get
 
 
 @pytest.fixture(scope='module')
