@@ -175,8 +175,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker('golden')
         if any(item.path.is_relative_to(path) for path in NUMERICS):
             item.add_marker('numerics')
-        if item.path.is_relative_to(FOLDER / 'export'):
-            item.add_marker('export')
     if torch.cuda.is_available():
         return
     for item in items:

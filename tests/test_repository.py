@@ -91,14 +91,6 @@ def test_workflows_test_the_pythons_that_the_package_supports():
     assert [entry['options'] for entry in matrix].count('') == 1  # one runs the slow tests, too
 
 
-def test_the_last_part_of_continuous_integration_runs_what_the_first_leaves_out():
-    """The parts in between emulate a processor."""
-    parts = re.findall(r"^ *run_tests (.*?)-m '(.+?)'", text('.ci', 'run'), re.MULTILINE)
-    first, *between, last = parts
-    assert first[1] == f'not ({last[1]})' and len(between) == 2 and all('--cpu' in options for options, _ in between)
-    assert '--cpu' not in first[0] + last[0]
-
-
 def test_pre_commit_has_the_checks_of_the_test_script():
     hooks = {hook['id'] for repository in load(ROOT / '.pre-commit-config.yaml')['repos'] for hook in repository['hooks']}
     checks = re.findall(r'^ *check (.+)$', text('tools', 'run_tests.sh'), re.MULTILINE)
