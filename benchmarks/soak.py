@@ -8,7 +8,8 @@ worker processes, regular validations at random sizes, and regular checkpoints, 
 
 Time is CPU time of the process (`time.process_time`) between the ends of two steps, so that other processes matter less. The first
 and last quarter are compared by steps with about the same number of pixels. On a busy machine the same work takes more CPU time,
-so a constant piece of work is timed after every step, and the result is divided by its change.
+so a constant piece of work is timed after every step, and the result is divided by its change. The number of function calls in a
+step is compared in the same way: it does not depend on the machine.
 
 A leak is visible in the memory that malloc has allocated. Resident memory also contains freed blocks in holes that blocks of other
 sizes do not fit in. Needs Linux with glibc 2.33 or newer.
@@ -18,6 +19,7 @@ import argparse
 import ctypes
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -56,19 +58,31 @@ def one_or_two(samples):
 
 @HOOKS.register_module(force=True)
 class Meter(Hook):
-    """Record the time of each step and, every `every` steps, the memory and files of the process."""
+    """Record the time and function calls of each step and, every `every` steps, the memory and files of the process."""
 
     priority = 'LOWEST'  # after logging and saving
     notes = None  # records of the last run
 
     def __init__(self, every):
         self.every = every
-        Meter.notes = {'pixels': [], 'size': [], 'cpu': [], 'wall': [], 'same': [], 'held': []}
+        Meter.notes = {'pixels': [], 'size': [], 'cpu': [], 'wall': [], 'calls': [], 'same': [], 'held': []}
 
     def before_train(self, runner):
+        self.begin()
+
+    def begin(self):
+        self.calls = 0
         self.last = time.process_time(), time.perf_counter()
+        sys.setprofile(self.count)
+
+    def count(self, frame, event, arg):
+        self.calls += event in ('call', 'c_call')
+
+    def after_train(self, runner):
+        sys.setprofile(None)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        sys.setprofile(None)
         now = time.process_time(), time.perf_counter()
         height, width = (max(image.shape[at] for image in data_batch['inputs']) for at in (1, 2))
         notes = Meter.notes
@@ -76,10 +90,11 @@ class Meter(Hook):
         notes['size'].append((height, width))
         notes['cpu'].append(now[0] - self.last[0])
         notes['wall'].append(now[1] - self.last[1])
+        notes['calls'].append(self.calls)
         notes['same'].append(same_work())
         if (runner.iter + 1) % self.every == 0:
             notes['held'].append({'iter': runner.iter + 1, 'checkpoints': len(list(Path(runner.work_dir).glob('*.pth'))), **held()})
-        self.last = time.process_time(), time.perf_counter()
+        self.begin()
 
 
 def same_work():
@@ -158,7 +173,7 @@ def soak(folder, iters):
 
 
 def slowing(pixels, times):
-    """Median time of a step in the last quarter over that in the first one; the median over `BINS` bins of pixels."""
+    """Median time, or number of calls, of a step in the last quarter over that in the first; median over `BINS` bins of pixels."""
     pixels, times = np.array(pixels), np.array(times)
     quarter = len(pixels) // 4
     first, last = slice(None, quarter), slice(-quarter, None)
@@ -180,6 +195,7 @@ def figures(notes):
         'sizes': len(set(map(tuple, notes['size']))),
         'cpu': slowing(notes['pixels'], notes['cpu']),
         'wall': slowing(notes['pixels'], notes['wall']),
+        'calls': slowing(notes['pixels'], notes['calls']),
         'same': slowing([1] * len(notes['same']), notes['same']),
     }
     for name in SHOWN:
@@ -220,7 +236,8 @@ def page(found, command):
         '',
         f'A step of the last quarter takes {found["cpu"]:.3f} times the CPU time of a step of the first quarter with about as many '
         f'pixels, and a constant piece of work {found["same"]:.3f} times: the ratio is {found["cpu"] / found["same"]:.3f}. '
-        f'The wall-clock time changed by a factor of {found["wall"]:.3f}, on a machine with other processes.',
+        f'The wall-clock time changed by a factor of {found["wall"]:.3f}, on a machine with other processes. A step of the last '
+        f'quarter makes {found["calls"]:.3f} times the function calls.',
     ]
     return '\n'.join(lines) + '\n'
 

@@ -29,7 +29,7 @@ from tests.short_runs import shorten
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 FOLDER = Path(__file__).parent
-# files whose first test takes minutes: they start first, so that no worker is alone with them at the end
+# files with a test that takes minutes: they start first, so that no worker is alone with them at the end
 LONGEST = (
     *('test_soak.py', 'test_toy_detection.py', 'test_site.py', 'test_adding_a_size.py'),
     *('test_distributed_options.py', 'test_reproduce.py', 'test_compare_backbones.py', 'test_runtimes.py'),
@@ -59,7 +59,7 @@ def benchmark_script():
 
 @pytest.fixture(scope='session')
 def made_once(tmp_path_factory, request):
-    """`made_once(name, make)`: a folder that `make(folder)` fills once for all workers of pytest-xdist; tests only read it."""
+    """`made_once(name, make)`: a folder that `make(folder)` fills once for all workers; tests do not change its files."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if hasattr(request.config, 'workerinput') else base
 

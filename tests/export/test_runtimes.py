@@ -42,7 +42,7 @@ def runtimes(benchmark_script):
 
 @pytest.fixture
 def case(runtimes, made_once):
-    """`case(column)`: the folder of its exported model."""
+    """`case(column)`: the folder of its exported model, in which each runtime writes files of its own."""
     return lambda column: made_once(f'runtimes of {column}', partial(runtimes.export, *MODELS[column]))
 
 
@@ -53,7 +53,7 @@ def installed(module):
         return False
 
 
-# those of a model one after another: no worker waits long for its file
+# the cells of a model one after another, so that few workers wait for the same file
 CELLS = [(runtime, column) for column in MODELS for runtime, cells in DOCUMENTED.items() if column in cells]
 
 
